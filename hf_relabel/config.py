@@ -1,0 +1,301 @@
+"""One tree of frozen dataclasses: every setting, its default and its meaning.
+
+A YAML file holds only what differs from here; any leaf can be overridden on the command line by its dotted name
+(`--backbone.image_size 448`). Values that no run could use are refused when the tree is built, by name.
+The defaults are the paper's real job (arXiv 2603.05729) wherever it states one.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hf_relabel.errors import UsageError
+
+
+def _require(ok: bool, key: str, value: object, rule: str) -> None:
+    if not ok:
+        raise UsageError(f"{key}: must be {rule}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """The single-label dataset.
+
+    Args:
+        kind: `folder`, one class a subfolder; `dataset`, anything `datasets.load_dataset` opens.
+        path: The image folder, or the dataset's local folder or Hub id.
+        config_name: Configuration of the Hub dataset.
+        split: Split to relabel. For a folder it only names the split of the result.
+        revision: Branch, tag or commit of the Hub dataset.
+        image_column: Column with the image.
+        label_column: Column with the class.
+        id_column: Column with a unique name for each image; by default the stored path, or split and row.
+        class_names: File with the classes (.tsv or .txt: folder name, tab, class name; or one name a line).
+        limit: Use only the first images in the order of their ids.
+    """
+
+    kind: Literal["folder", "dataset"] = "folder"
+    path: str = ""
+    config_name: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    image_column: str = "image"
+    label_column: str = "label"
+    id_column: str | None = None
+    class_names: str | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.limit is None or self.limit > 0, "source.limit", self.limit, "a positive number or null")
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Which activations of the ViT stand for a patch.
+
+    Args:
+        kind: `key`, `query`, `value` of a block's attention, or `token`, the block's output.
+        block: Block counted from 0; negative counts from the end, -1 is the last.
+        norm: Apply the model's final LayerNorm to `token` (no effect on the others).
+    """
+
+    kind: Literal["key", "query", "value", "token"] = "token"
+    block: int = -1
+    norm: bool = True
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """The frozen self-supervised ViT.
+
+    Args:
+        model: Hub id or local folder of a transformers DINO, DINOv2 (with or without registers) or DINOv3 ViT.
+        revision: Branch, tag or commit on the Hub.
+        image_size: Side in pixels of the square the image is resized to; a multiple of the patch size.
+        dtype: Precision of the forward pass. Features leave the backbone as float32.
+        proposal_feature: What MaskCut cuts.
+        region_feature: What is pooled under a mask for the labeler.
+    """
+
+    model: str = "facebook/dinov3-vitl16-pretrain-lvd1689m"
+    revision: str | None = None
+    image_size: int = 512
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    proposal_feature: FeatureConfig = field(default_factory=lambda: FeatureConfig(kind="key"))
+    region_feature: FeatureConfig = field(default_factory=FeatureConfig)
+
+    def __post_init__(self) -> None:
+        _require(bool(self.model), "backbone.model", self.model, "a Hub id or a local folder")
+        _require(self.image_size > 0, "backbone.image_size", self.image_size, "a positive multiple of the patch size")
+
+
+@dataclass(frozen=True)
+class ProposeConfig:
+    """MaskCut, and what is stored of each proposal.
+
+    Args:
+        tau: Cosine similarity above which two patches are joined. It belongs to the backbone, the feature and the
+            block: look at some overlays before a long run.
+        max_masks: Rounds of MaskCut, hence at most so many proposals an image.
+        solver: `lanczos`, one image at a time on the CPU; `krylov`, batched on the device; `auto` picks by device.
+        views: Pooled features with patches dropped at random, stored for each region to train the labeler on.
+        view_drop: Share of a region's patches that such a view drops.
+    """
+
+    tau: float = 0.4
+    max_masks: int = 3
+    solver: Literal["auto", "lanczos", "krylov"] = "auto"
+    views: int = 2
+    view_drop: float = 0.2
+
+    def __post_init__(self) -> None:
+        _require(-1 < self.tau < 1, "propose.tau", self.tau, "between -1 and 1")
+        _require(1 <= self.max_masks <= 64, "propose.max_masks", self.max_masks, "from 1 to 64")
+        _require(self.views >= 0, "propose.views", self.views, "0 or more")
+        _require(0 <= self.view_drop < 1, "propose.view_drop", self.view_drop, "at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class BootstrapConfig:
+    """Teacher-free selection: multiple-instance learning on the region features.
+
+    Args:
+        rounds: Times the classifier is fitted and the regions chosen anew.
+        folds: A region is scored only by classifiers that did not see its image, fitted on the other folds.
+        confident: Probability of the original label above which a region is kept beside its image's best one.
+        weight_decay: L2 penalty of the linear classifier.
+    """
+
+    rounds: int = 4
+    folds: int = 5
+    confident: float = 0.8
+    weight_decay: float = 1e-3
+
+    def __post_init__(self) -> None:
+        _require(self.rounds >= 1, "score.bootstrap.rounds", self.rounds, "1 or more")
+        _require(self.folds >= 2, "score.bootstrap.folds", self.folds, "2 or more")
+        _require(0 < self.confident <= 1, "score.bootstrap.confident", self.confident, "above 0 and at most 1")
+        _require(self.weight_decay > 0, "score.bootstrap.weight_decay", self.weight_decay, "above 0")
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Which proposals really show the original label.
+
+    Args:
+        method: `bootstrap` needs no teacher; `label_map` reads ReLabel's files.
+        label_maps: Folder of ReLabel label maps, `<class folder>/<image name>.pt`.
+        top_k: Classes kept for each proposal.
+        keep: `original` keeps a proposal whose probability of the original label is at least `tau_label`;
+            `top1` one whose highest probability is, and trains it with that class.
+        tau_label: The threshold of the keep rule.
+        merge: Join the kept proposals of an image that train with the same class into one region.
+        force_original: Where no proposal of an image is kept, train with the whole image.
+        bootstrap: Settings of `bootstrap`.
+    """
+
+    method: Literal["bootstrap", "label_map"] = "bootstrap"
+    label_maps: str | None = None
+    top_k: int = 5
+    keep: Literal["original", "top1"] = "original"
+    tau_label: float = 0.75
+    merge: bool = True
+    force_original: bool = False
+    bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.top_k >= 1, "score.top_k", self.top_k, "1 or more")
+        _require(0 <= self.tau_label <= 1, "score.tau_label", self.tau_label, "from 0 to 1")
+        if self.method == "label_map" and not self.label_maps:
+            raise UsageError("score.label_maps: score.method is label_map, but no folder of label maps is named")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The labeler: a small head on frozen region features (defaults: the paper's, section 3).
+
+    Args:
+        head: `mlp` or `linear`.
+        hidden: Width of the MLP's hidden layers.
+        layers: Hidden layers of the MLP.
+        dropout: Dropout after each hidden layer.
+        lr: Peak learning rate of AdamW.
+        weight_decay: Weight decay of AdamW.
+        batch_size: Regions a step.
+        epochs: Passes over the kept regions.
+        val_fraction: Share of the images held out to choose the best epoch.
+        mixed_precision: accelerate's setting; `no` on CPUs.
+    """
+
+    head: Literal["mlp", "linear"] = "mlp"
+    hidden: int = 1024
+    layers: int = 2
+    dropout: float = 0.1
+    lr: float = 1e-4
+    weight_decay: float = 1e-4
+    batch_size: int = 256
+    epochs: int = 30
+    val_fraction: float = 0.1
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+
+    def __post_init__(self) -> None:
+        for key in ("hidden", "layers", "batch_size", "epochs"):
+            _require(getattr(self, key) >= 1, f"train.{key}", getattr(self, key), "1 or more")
+        _require(0 <= self.dropout < 1, "train.dropout", self.dropout, "at least 0 and below 1")
+        _require(self.lr > 0, "train.lr", self.lr, "above 0")
+        _require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
+        _require(0 <= self.val_fraction < 1, "train.val_fraction", self.val_fraction, "at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """The labeler applied to every region.
+
+    Args:
+        top_k: Classes kept for each region.
+    """
+
+    top_k: int = 5
+
+    def __post_init__(self) -> None:
+        _require(self.top_k >= 1, "label.top_k", self.top_k, "1 or more")
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """The release.
+
+    Args:
+        version: Semantic version recorded in every row.
+        name: Pretty name of the dataset; by default the run's.
+        threshold: Least score of a label in the table.
+        include_original: Always list the original label, with score 1.
+        include_global: Let the labeler's prediction for the whole image count like a region's.
+        rows_per_file: Most images in one Parquet file of the `regions` configuration.
+    """
+
+    version: str = "1.0.0"
+    name: str | None = None
+    threshold: float = 0.5
+    include_original: bool = True
+    include_global: bool = False
+    rows_per_file: int = 100_000
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.threshold <= 1, "build.threshold", self.threshold, "from 0 to 1")
+        _require(self.rows_per_file >= 1, "build.rows_per_file", self.rows_per_file, "1 or more")
+        parts = self.version.split(".")
+        ok = len(parts) == 3 and all(part.isascii() and part.isdigit() for part in parts)
+        _require(ok, "build.version", self.version, "three numbers such as 1.0.0")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How the work is carried out. Nothing here but `seed` and `shard_size` changes what is written.
+
+    Args:
+        dir: Folder of the run; every stage writes below it.
+        shard_size: Images in one shard, the unit of resuming and of sharing work.
+        batch_size: Images in one forward pass.
+        workers: Processes that decode images, for each rank; null: none on CPUs, 8 on a GPU.
+        threads: Images computed side by side by each rank on a CPU; null: its share of the cores.
+        max_error_rate: Share of unreadable images past which the run stops.
+        overwrite: Redo work that was made with another configuration.
+        seed: Seed of everything random.
+    """
+
+    dir: str = "runs/relabel"
+    shard_size: int = 1024
+    batch_size: int = 16
+    workers: int | None = None
+    threads: int | None = None
+    max_error_rate: float = 0.01
+    overwrite: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("shard_size", "batch_size"):
+            _require(getattr(self, key) >= 1, f"run.{key}", getattr(self, key), "1 or more")
+        _require(bool(self.dir), "run.dir", self.dir, "a folder")
+        _require(self.workers is None or self.workers >= 0, "run.workers", self.workers, "0 or more, or null")
+        _require(self.threads is None or self.threads >= 1, "run.threads", self.threads, "1 or more, or null")
+        _require(0 <= self.max_error_rate <= 1, "run.max_error_rate", self.max_error_rate, "from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole job, one section for each module that reads it."""
+
+    source: SourceConfig = field(default_factory=SourceConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    propose: ProposeConfig = field(default_factory=ProposeConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    label: LabelConfig = field(default_factory=LabelConfig)
+    build: BuildConfig = field(default_factory=BuildConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dictionaries of a configuration or one of its sections, ready for YAML or JSON."""
+    return dataclasses.asdict(config)
