@@ -109,7 +109,7 @@ class ProposeConfig:
     view_drop: float = 0.2
 
     def __post_init__(self) -> None:
-        _require(-1 < self.tau < 1, "propose.tau", self.tau, "between -1 and 1")
+        _require(0 <= self.tau < 1, "propose.tau", self.tau, "at least 0 and below 1")
         _require(1 <= self.max_masks <= 64, "propose.max_masks", self.max_masks, "from 1 to 64")
         _require(self.views >= 0, "propose.views", self.views, "0 or more")
         _require(0 <= self.view_drop < 1, "propose.view_drop", self.view_drop, "at least 0 and below 1")
@@ -123,19 +123,19 @@ class BootstrapConfig:
         rounds: Times the classifier is fitted and the regions chosen anew.
         folds: A region is scored only by classifiers that did not see its image, fitted on the other folds.
         confident: Probability of the original label above which a region is kept beside its image's best one.
-        weight_decay: L2 penalty of the linear classifier.
+        shrinkage: How far the discriminant's covariance is drawn towards its diagonal.
     """
 
     rounds: int = 4
     folds: int = 5
     confident: float = 0.8
-    weight_decay: float = 1e-3
+    shrinkage: float = 0.3
 
     def __post_init__(self) -> None:
         _require(self.rounds >= 1, "score.bootstrap.rounds", self.rounds, "1 or more")
         _require(self.folds >= 2, "score.bootstrap.folds", self.folds, "2 or more")
         _require(0 < self.confident <= 1, "score.bootstrap.confident", self.confident, "above 0 and at most 1")
-        _require(self.weight_decay > 0, "score.bootstrap.weight_decay", self.weight_decay, "above 0")
+        _require(0 < self.shrinkage <= 1, "score.bootstrap.shrinkage", self.shrinkage, "above 0 and at most 1")
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,9 @@ class ScoreConfig:
         method: `bootstrap` needs no teacher; `label_map` reads ReLabel's files.
         label_maps: Folder of ReLabel label maps, `<class folder>/<image name>.pt`.
         top_k: Classes kept for each proposal.
-        keep: `original` keeps a proposal whose probability of the original label is at least `tau_label`;
-            `top1` one whose highest probability is, and trains it with that class.
+        keep: `original` keeps a proposal whose probability of the original label is at least `tau_label`; `best`
+            keeps the image's best one for that label besides; `top1` keeps one whose highest probability is at least
+            `tau_label`, and trains it with that class.
         tau_label: The threshold of the keep rule.
         merge: Join the kept proposals of an image that train with the same class into one region.
         force_original: Where no proposal of an image is kept, train with the whole image.
@@ -157,7 +158,7 @@ class ScoreConfig:
     method: Literal["bootstrap", "label_map"] = "bootstrap"
     label_maps: str | None = None
     top_k: int = 5
-    keep: Literal["original", "top1"] = "original"
+    keep: Literal["best", "original", "top1"] = "best"
     tau_label: float = 0.75
     merge: bool = True
     force_original: bool = False
@@ -179,7 +180,8 @@ class TrainConfig:
         hidden: Width of the MLP's hidden layers.
         layers: Hidden layers of the MLP.
         dropout: Dropout after each hidden layer.
-        lr: Peak learning rate of AdamW.
+        standardise: Centre and scale the features first; for blocks whose output no LayerNorm has evened out.
+        lr: Learning rate of AdamW.
         weight_decay: Weight decay of AdamW.
         batch_size: Regions a step.
         epochs: Passes over the kept regions.
@@ -191,6 +193,7 @@ class TrainConfig:
     hidden: int = 1024
     layers: int = 2
     dropout: float = 0.1
+    standardise: bool = False
     lr: float = 1e-4
     weight_decay: float = 1e-4
     batch_size: int = 256

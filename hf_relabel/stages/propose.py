@@ -1,0 +1,172 @@
+"""Propose: one backbone forward an image gives MaskCut its patches and every region its pooled features."""
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from hf_relabel import masks
+from hf_relabel.backbone import Backbone
+from hf_relabel.job import Job
+from hf_relabel.loading import Decoded, decoded_batches
+from hf_relabel.manifest import Fingerprint, ShardFolder
+from hf_relabel.maskcut import maskcut_batch
+from hf_relabel.pooling import pool, pool_views
+from hf_relabel.runner import Shard, ShardResult, run_shards, thread_pool
+from hf_relabel.schema import PROPOSALS
+
+STAGE = "proposals"
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Propose regions for every image; returns the stage's manifest."""
+    config = job.config
+    with thread_pool(job.rank.threads) as threads:
+        backbone = Backbone.load(config.backbone, job.rank.device, threads)
+        inputs = {
+            "source": job.source.fingerprint,
+            "backbone": backbone.identity,
+            **job.settings("propose"),
+            "run": {"seed": config.run.seed, "shard_size": config.run.shard_size},
+        }
+        folder = ShardFolder(job.stage_folder(STAGE), STAGE, Fingerprint(inputs))
+        return run_shards(folder, job.shards, Proposer(job, backbone, threads).process, job.rank, config.run)
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """An image's part of a shard.
+
+    Args:
+        row: Its row of `schema.PROPOSALS`, but for `feature_row`.
+        features: float16 [1 + proposals, 1 + views, dim]; None in an error row.
+        vanished: Masks with no pixel left at the image's own size.
+    """
+
+    row: dict[str, Any]
+    features: np.ndarray | None
+    vanished: int = 0
+
+
+@dataclass(frozen=True)
+class Proposer:
+    """Makes the proposals of a shard."""
+
+    job: Job
+    backbone: Backbone
+    threads: ThreadPoolExecutor
+
+    def process(self, shard: Shard, tick: Callable[[int], None]) -> ShardResult:
+        """The proposals of a shard's images."""
+        run = self.job.config.run
+        on_cpu = self.job.rank.device.type == "cpu"
+        workers = run.workers if run.workers is not None else (0 if on_cpu else 8)
+        side = self.job.config.backbone.image_size
+        results: list[Proposed] = []
+        for batch in decoded_batches(
+            self.job.source, shard, self.backbone.preprocess, side, run.batch_size, workers
+        ):
+            results += self._propose(batch)
+            tick(len(batch))
+        return self._collect(results)
+
+    def _propose(self, batch: list[Decoded]) -> list[Proposed]:
+        read = [item for item in batch if item.pixels is not None]
+        done = {item.index: self._error_row(item.index, item.error) for item in batch if item.pixels is None}
+        if read:
+            features = self.backbone(torch.stack([item.pixels for item in read]))
+            cuts = self._cut(features.proposal)
+            described = self.threads.map(self._describe, read, cuts, features.region.cpu())
+            done |= {item.index: proposed for item, proposed in zip(read, described, strict=True)}
+        return [done[item.index] for item in batch]
+
+    def _cut(self, patches: torch.Tensor) -> list[np.ndarray | None]:
+        """MaskCut of a batch [B, n, C]: on a CPU image by image over the threads, on a device all at once."""
+        settings = self.job.config.propose
+        cut = partial(
+            maskcut_batch,
+            grid=self.backbone.grid,
+            tau=settings.tau,
+            max_masks=settings.max_masks,
+            solver=settings.solver,
+        )
+        if patches.device.type != "cpu":
+            return cut(patches)
+        return [masks_of_image for (masks_of_image,) in self.threads.map(cut, patches.split(1))]
+
+    def _describe(self, item: Decoded, cut: np.ndarray | None, patches: torch.Tensor) -> Proposed:
+        """Masks at the image's size and pooled features, from `cut` bool [k, h, w] and `patches` float32 [n, dim]."""
+        if cut is None or not torch.isfinite(patches).all():
+            return self._error_row(item.index, "the backbone's features are not finite")
+        image_id = self.job.source.image_ids[item.index]
+        proposals, kept = [], [np.ones(self.backbone.grid, bool)]
+        for mask in cut:
+            filled = masks.fill_holes(mask)
+            picture = masks.to_image(filled, (item.width, item.height))
+            if not picture.any():
+                continue
+            proposals.append(
+                {
+                    "proposal_id": f"{image_id}#{len(proposals)}",
+                    "bbox": masks.bbox(picture),
+                    "area": masks.area(picture),
+                    "patches": masks.area(filled),
+                    "segmentation": masks.encode(picture),
+                }
+            )
+            kept.append(filled)
+        settings = self.job.config.propose
+        under = torch.from_numpy(np.stack(kept)).flatten(1)  # [1 + proposals, n]
+        views = pool_views(patches, under, settings.views, settings.view_drop, self._generator(image_id))
+        features = torch.cat([pool(patches, under)[:, None], views], dim=1).to(torch.float16)
+        if not torch.isfinite(features).all():
+            return self._error_row(item.index, "the pooled features do not fit float16")
+        row = self._row(item.index, item.width, item.height, None, proposals)
+        return Proposed(row, features.numpy(), vanished=len(cut) - len(proposals))
+
+    def _generator(self, image_id: str) -> torch.Generator:
+        """Random numbers that belong to the image, not to its place in a batch or to a rank."""
+        digest = hashlib.sha256(f"{self.job.config.run.seed}:{image_id}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+    def _error_row(self, index: int, error: str | None) -> Proposed:
+        return Proposed(self._row(index, 0, 0, error, []), None)
+
+    def _row(self, index: int, width: int, height: int, error: str | None, proposals: list) -> dict[str, Any]:
+        return {
+            "image_id": self.job.source.image_ids[index],
+            "split": self.job.source.split,
+            "label": int(self.job.source.labels[index]),
+            "width": width,
+            "height": height,
+            "error": error,
+            "proposals": proposals,
+        }
+
+    def _collect(self, results: list[Proposed]) -> ShardResult:
+        rows, features, next_row = [], [], 0
+        for result in results:
+            has_features = result.features is not None
+            rows.append(result.row | {"feature_row": next_row if has_features else -1})
+            if has_features:
+                features.append(result.features)
+                next_row += len(result.features)
+        empty = np.zeros((0, 1 + self.job.config.propose.views, self.backbone.region_dim), np.float16)
+        return ShardResult(
+            pa.Table.from_pylist(rows, schema=PROPOSALS),
+            errors=sum(result.row["error"] is not None for result in results),
+            features=np.concatenate(features) if features else empty,
+            counters={
+                "proposals": sum(len(result.row["proposals"]) for result in results),
+                "images without proposals": sum(
+                    not result.row["proposals"] and result.row["error"] is None for result in results
+                ),
+                "dropped: mask empty at the image's size": sum(result.vanished for result in results),
+            },
+        )
