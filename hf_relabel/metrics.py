@@ -80,12 +80,14 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """
     _check(scores, truth)
     values = np.full(len(scores), np.nan)
-    if not scores.shape[1]:
-        return values
-    for start in range(0, len(scores), _CHUNK):
+    for start in range(0, len(scores) if scores.shape[1] else 0, _CHUNK):
         rows = slice(start, start + _CHUNK)
         order, ends = ranking(scores[rows])
-        values[rows] = ranked_average_precision(np.take_along_axis(truth[rows], order, axis=1), ends)
+        ranked = np.take_along_axis(truth[rows], order, axis=1)
+        found = np.cumsum(ranked, axis=1)
+        precision = np.take_along_axis(found / np.arange(1, truth.shape[1] + 1), ends, axis=1)
+        with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of a row without a true entry
+            values[rows] = (ranked * precision).sum(axis=1) / found[:, -1]
     return values
 
 
@@ -98,22 +100,6 @@ def ranking(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     last_of_tie[:, :-1] = ranked[:, :-1] != ranked[:, 1:]
     ends = np.where(last_of_tie, places, scores.shape[1])
     return order, np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
-
-
-def ranked_average_precision(ranked: np.ndarray, ends: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Average precision of each row, float64 [N], NaN for a row without a true entry.
-
-    Args:
-        ranked: Truth in the order of the ranking, bool [N, C].
-        ends: The last place tied with each place, int64 [N, C].
-        weights: How often the entry at each place counts, float [N, C]; by default once.
-    """
-    weights = np.ones(ranked.shape) if weights is None else weights
-    gained = ranked * weights
-    found, seen = np.cumsum(gained, axis=1), np.cumsum(weights, axis=1)
-    with np.errstate(invalid="ignore"):  # 0 / 0: nothing seen yet, or nothing true in the row
-        precision = np.take_along_axis(found / seen, ends, axis=1)
-        return np.where(gained > 0, gained * precision, 0.0).sum(axis=1) / found[:, -1]
 
 
 def map_over_classes(scores: np.ndarray, truth: np.ndarray) -> float:

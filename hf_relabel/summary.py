@@ -110,7 +110,7 @@ def _estimate(values: np.ndarray) -> Estimate:
 
 
 def _bootstrap_class_map(scores: np.ndarray, truth: np.ndarray, resamples: int, seed: int) -> Estimate:
-    """mAP over classes; each class is ranked once, whatever the number of resamples."""
+    """mAP over classes. Each class is ranked once; a resample only counts again how often each image is seen."""
     totals, counted = np.zeros(resamples + 1), np.zeros(resamples + 1)
     occurring = np.flatnonzero(truth.any(axis=0))
     block = max(1, _BLOCK // len(scores))
@@ -118,10 +118,23 @@ def _bootstrap_class_map(scores: np.ndarray, truth: np.ndarray, resamples: int, 
         columns = occurring[start : start + block]
         order, ends = metrics.ranking(scores[:, columns].T)
         ranked = np.take_along_axis(truth[:, columns].T, order, axis=1)
+        rows, places = np.nonzero(ranked)  # the true entries, class by class from the top
+        firsts = np.searchsorted(rows, np.arange(len(columns)))
+        places_tied = ends[rows, places]
+        keys = rows * len(scores)
+        last_tied = np.searchsorted(keys + places, keys + places_tied, side="right") - 1
+        images = order[rows, places]
         for sample, weights in enumerate(_draws(len(scores), resamples, seed)):
-            values = metrics.ranked_average_precision(ranked, ends, weights[order])
-            totals[sample] += np.nansum(values)
-            counted[sample] += np.isfinite(values).sum()
+            seen = np.cumsum(weights[order], axis=1)[rows, places_tied]
+            gained = weights[images]
+            running = np.cumsum(gained)
+            before = (running - gained)[firsts][rows]
+            found = running[last_tied] - before
+            true = np.add.reduceat(gained, firsts)
+            precision = np.divide(found, seen, out=np.zeros(len(seen)), where=seen > 0)
+            sums = np.add.reduceat(gained * precision, firsts)
+            totals[sample] += (sums[true > 0] / true[true > 0]).sum()
+            counted[sample] += np.count_nonzero(true)
     return _estimate(totals / counted)
 
 
