@@ -31,6 +31,10 @@ PIPELINE = {
 
 OTHERS = {
     "demo": "the whole pipeline on generated scenes, against their known truth",
+    "audit": "a release's labels against a truth: precision, recall, calibration, confusions",
+    "fit": "train an image classifier on a release",
+    "evaluate": "an image classifier against single or multi-label truth",
+    "transfer": "fine-tune a classifier on a multi-label dataset and report its mAP over classes",
 }
 
 

@@ -59,7 +59,7 @@ def _pairs(labels: Sequence[Sequence[int]], classes: int) -> tuple[np.ndarray, n
     """Row and column of every listed label, int64 [M] each."""
     rows = np.repeat(np.arange(len(labels)), [len(image) for image in labels])
     columns = np.array([c for image in labels for c in image], dtype=np.int64)
-    if len(columns) and not (0 <= columns.min() and columns.max() < classes):
+    if len(columns) and not (columns.min() >= 0 and columns.max() < classes):
         raise ValueError(f"class indices must be from 0 to {classes - 1}, got {columns.min()} to {columns.max()}")
     return rows, columns
 
@@ -211,7 +211,7 @@ def reliability(scores: np.ndarray, hits: np.ndarray, bins: int = 10) -> list[Bi
 
 
 def expected_calibration_error(table: list[Bin]) -> float:
-    """Mean distance of score and hit rate over the bins, weighted by their counts (Naeini et al. 2015); NaN if empty."""
+    """Mean distance of score and hit rate over the bins, weighted by counts (Naeini et al. 2015); NaN if empty."""
     total = sum(row.count for row in table)
     if not total:
         return math.nan

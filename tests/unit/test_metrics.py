@@ -104,7 +104,9 @@ def test_by_label_count_by_hand():
     groups = metrics.by_label_count(scores, truth)
     assert groups["1"] == metrics.Group(2, 0.5, 0.75)
     assert groups["2"] == metrics.Group(1, 1.0, 1.0)
-    assert groups["3"].images == 0 and math.isnan(groups["3"].top1) and math.isnan(groups["3"].map_over_images)
+    assert groups["3"].images == 0
+    assert math.isnan(groups["3"].top1)
+    assert math.isnan(groups["3"].map_over_images)
     assert groups[">=4"] == metrics.Group(2, 1.0, 1.0)
 
 
@@ -122,7 +124,8 @@ def test_empty_sets():
 def test_lists_become_matrices():
     assert metrics.multi_hot([[2, 0], []], 3).tolist() == [[True, False, True], [False] * 3]
     matrix = metrics.score_matrix([[2, 0], []], [[0.5, 0.25], []], 3)
-    assert matrix.dtype == np.float32 and matrix.tolist() == [[0.25, 0, 0.5], [0, 0, 0]]
+    assert matrix.dtype == np.float32
+    assert matrix.tolist() == [[0.25, 0, 0.5], [0, 0, 0]]
     assert metrics.multi_hot([], 3).shape == (0, 3)
     with pytest.raises(ValueError, match="from 0 to 2, got 1 to 3"):
         metrics.multi_hot([[1, 3]], 3)
@@ -146,7 +149,8 @@ def test_reliability_by_hand():
     assert [row.count for row in table] == [2, 2, 0, 0, 0, 0, 0, 0, 0, 3]  # 0.1 opens its bin, 1.0 closes the last
     assert table[0] == metrics.Bin(0.0, 0.1, 2, 0.025, 0.5)
     assert (table[9].mean_score, table[9].hit_rate) == (pytest.approx(2.95 / 3), pytest.approx(2 / 3))
-    assert math.isnan(table[2].mean_score) and math.isnan(table[2].hit_rate)
+    assert math.isnan(table[2].mean_score)
+    assert math.isnan(table[2].hit_rate)
     expected = (2 * 0.475 + 2 * 0.4 + 3 * abs(2.95 / 3 - 2 / 3)) / 7
     assert metrics.expected_calibration_error(table) == pytest.approx(expected)
     assert math.isnan(metrics.expected_calibration_error(metrics.reliability(np.zeros(0), np.zeros(0, bool))))
@@ -187,7 +191,8 @@ def test_threshold_curve_counts_true_labels_that_are_not_listed_and_prefers_the_
     assert curve.best == 1
     # F1 is 2/3 both at 0.9 (1 of 1, 1 of 2) and at 0.1 (2 of 4, 2 of 2)
     tied = metrics.threshold_curve(np.array([0.9, 0.1, 0.1, 0.1]), np.array([True, True, False, False]), 2)
-    assert tied.f1.tolist() == pytest.approx([2 / 3, 2 / 3]) and tied.best == 0
+    assert tied.f1.tolist() == pytest.approx([2 / 3, 2 / 3])
+    assert tied.best == 0
     assert metrics.threshold_curve(np.array([0.5]), np.array([False]), 0).f1.tolist() == [0]
     with pytest.raises(ValueError, match="0 predictions"):
         metrics.threshold_curve(np.zeros(0), np.zeros(0, bool), 3)

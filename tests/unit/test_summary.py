@@ -20,7 +20,9 @@ def test_summary_holds_every_metric_and_leaves_out_images_without_labels():
     found = summary.summarise(scores, truth, scores > 0.7, resamples=60)
     listed = truth.any(axis=1)
     assert found.left_out == (~listed).sum() >= 5
-    assert found.images == listed.sum() and found.classes == 5 and found.resamples == (60, 60)
+    assert found.images == listed.sum()
+    assert found.classes == 5
+    assert found.resamples == (60, 60)
     expected = {
         "top1": metrics.top1_hits(scores, truth)[listed].mean(),
         "map_over_images": metrics.map_over_images(scores, truth),

@@ -1,0 +1,58 @@
+"""Arguments that several commands share."""
+
+import argparse
+
+from hf_relabel.config import SourceConfig
+from hf_relabel.truth import Truth, read_truth
+
+
+def add_truth_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Declare where the true label sets are."""
+    group = parser.add_argument_group("truth")
+    group.add_argument(
+        "--truth",
+        metavar="FILE",
+        required=required,
+        help="true labels: ReaL's real.json, a .json, .jsonl or .parquet by image id, or a dataset user/name@revision",
+    )
+    group.add_argument("--truth-column", default="labels", help="column with the classes (default: labels)")
+    group.add_argument("--truth-id-column", default="image_id", help="column with the image ids (default: image_id)")
+    group.add_argument("--truth-split", help="split of a truth dataset")
+
+
+def truth_of(args: argparse.Namespace) -> Truth:
+    """The truth that the arguments name."""
+    return read_truth(args.truth, args.truth_column, args.truth_id_column, args.truth_split)
+
+
+def add_source_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Declare where the images are."""
+    group = parser.add_argument_group("images")
+    group.add_argument(
+        "--images", metavar="PATH", required=required, help="image folder, one class a subfolder, or a dataset"
+    )
+    group.add_argument("--dataset", action="store_true", help="--images is a dataset's folder or Hub id, not a folder")
+    group.add_argument("--images-config", metavar="NAME", help="configuration of the dataset")
+    group.add_argument("--images-split", metavar="NAME", default=None, help="split of the dataset")
+    group.add_argument("--images-revision", metavar="REVISION", help="branch, tag or commit of the dataset")
+    group.add_argument("--image-column", default="image", help="column with the image (default: image)")
+    group.add_argument("--label-column", default="label", help="column with the class (default: label)")
+    group.add_argument("--id-column", help="column with a unique name for each image")
+    group.add_argument("--class-names", metavar="FILE", help="the classes, one a line (.txt), or .tsv")
+    group.add_argument("--limit", type=int, help="only the first images in the order of their ids")
+
+
+def source_config(args: argparse.Namespace, split: str) -> SourceConfig:
+    """The source that the arguments name; `split` is used where they name none."""
+    return SourceConfig(
+        kind="dataset" if args.dataset else "folder",
+        path=args.images,
+        config_name=args.images_config,
+        split=args.images_split or split,
+        revision=args.images_revision,
+        image_column=args.image_column,
+        label_column=args.label_column,
+        id_column=args.id_column,
+        class_names=args.class_names,
+        limit=args.limit,
+    )

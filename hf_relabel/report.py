@@ -1,0 +1,37 @@
+"""How results are told: tables for the terminal and plain values for JSON."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def render(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Aligned columns: the first to the left, the others to the right; floats with four places, None and NaN as `-`."""
+    lines = [[str(cell) for cell in header], *[[_cell(cell) for cell in row] for row in rows]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    aligned = []
+    for line in lines:
+        cells = [
+            line[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+        ]
+        aligned.append("  ".join(cells).rstrip())
+    return "\n".join([aligned[0], "-" * max(map(len, aligned)), *aligned[1:]])
+
+
+def _cell(value: object) -> str:
+    if value is None or value != value:  # NaN is the value that differs from itself
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def plain(value: Any) -> Any:
+    """Results as JSON values: dataclasses become objects, NaN (nothing to measure) becomes null."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
