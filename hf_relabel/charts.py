@@ -42,7 +42,7 @@ class Chart:
         self._draw.text((size[0] / 2, 8), title, INK, ImageFont.load_default(size=15), anchor="ma")
         middle = (self._left + self._right) / 2
         self._draw.text((middle, size[1] - 10), x_label, INK, self._font, anchor="ms")
-        self._draw.text((8, _TOP - 8), y_label, INK, self._font, anchor="ls")
+        self._draw.text((8, _TOP - 14), y_label, INK, self._font, anchor="ls")
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         """Pixel of a point."""

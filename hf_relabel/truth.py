@@ -60,8 +60,13 @@ class Truth:
                 f"{self.origin}: has {len(self.labels)} lists in file-name order, but there are {len(image_ids)} "
                 "images; give all of them, or a file with image ids"
             )
-        order = sorted(range(len(image_ids)), key=lambda place: PurePosixPath(image_ids[place]).name)
-        return np.argsort(order).tolist()
+        return file_name_places(image_ids).tolist()
+
+
+def file_name_places(image_ids: Sequence[str]) -> np.ndarray:
+    """Each image's place in the order of the file names, whatever their folders: int64 [N]."""
+    order = sorted(range(len(image_ids)), key=lambda place: PurePosixPath(image_ids[place]).name)
+    return np.argsort(order)
 
 
 def refuse_unknown(image_ids: Iterable[str], known: Iterable[str], complaint: str) -> None:

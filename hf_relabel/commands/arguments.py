@@ -3,6 +3,8 @@
 import argparse
 
 from hf_relabel.config import SourceConfig
+from hf_relabel.errors import UsageError
+from hf_relabel.labelled_images import LabelledImages, from_dataset, from_source
 from hf_relabel.truth import Truth, read_truth
 
 
@@ -25,18 +27,19 @@ def truth_of(args: argparse.Namespace) -> Truth:
     return read_truth(args.truth, args.truth_column, args.truth_id_column, args.truth_split)
 
 
-def add_source_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare where the images are."""
     group = parser.add_argument_group("images")
-    group.add_argument(
-        "--images", metavar="PATH", required=required, help="image folder, one class a subfolder, or a dataset"
-    )
+    group.add_argument("--images", metavar="PATH", help="image folder, one class a subfolder, or a dataset")
     group.add_argument("--dataset", action="store_true", help="--images is a dataset's folder or Hub id, not a folder")
     group.add_argument("--images-config", metavar="NAME", help="configuration of the dataset")
     group.add_argument("--images-split", metavar="NAME", default=None, help="split of the dataset")
     group.add_argument("--images-revision", metavar="REVISION", help="branch, tag or commit of the dataset")
     group.add_argument("--image-column", default="image", help="column with the image (default: image)")
     group.add_argument("--label-column", default="label", help="column with the class (default: label)")
+    group.add_argument(
+        "--labels-column", help="column of a dataset with a list of classes, or of objects with one each"
+    )
     group.add_argument("--id-column", help="column with a unique name for each image")
     group.add_argument("--class-names", metavar="FILE", help="the classes, one a line (.txt), or .tsv")
     group.add_argument("--limit", type=int, help="only the first images in the order of their ids")
@@ -55,4 +58,21 @@ def source_config(args: argparse.Namespace, split: str) -> SourceConfig:
         id_column=args.id_column,
         class_names=args.class_names,
         limit=args.limit,
+    )
+
+
+def labelled_images_of(args: argparse.Namespace, split: str) -> LabelledImages:
+    """The images that the arguments name, with the labels of their own."""
+    if not args.labels_column:
+        return from_source(source_config(args, split))
+    if not args.dataset:
+        raise UsageError("--labels-column: only a dataset has columns; add --dataset")
+    path = f"{args.images}@{args.images_revision}" if args.images_revision else args.images
+    return from_dataset(
+        path,
+        args.images_split or split,
+        config_name=args.images_config,
+        labels_column=args.labels_column,
+        image_column=args.image_column,
+        id_column=args.id_column,
     )

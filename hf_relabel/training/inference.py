@@ -1,0 +1,56 @@
+"""A classifier's scores for images, by one process or by several under `accelerate launch`."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from hf_relabel.labelled_images import LabelledImages
+from hf_relabel.training.models import MULTI_LABEL
+
+
+class _Pixels(Dataset):
+    """Images as the classifier's processor prepares them, with their place."""
+
+    def __init__(self, images: LabelledImages, processor: Any):
+        self.images = images
+        self.processor = processor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
+        image = self.images.load(index)
+        return index, self.processor(images=image, return_tensors="pt")["pixel_values"][0]
+
+
+def predict(
+    model: PreTrainedModel,
+    processor: Any,
+    images: LabelledImages,
+    accelerator: Accelerator,
+    batch_size: int = 32,
+    workers: int = 0,
+) -> np.ndarray:
+    """Probabilities of every class for every image, float32 [N, C], in every process.
+
+    They are sigmoids where the model's configuration says that classes are yes or no each (`problem_type`), else a
+    softmax.
+    """
+    loader = DataLoader(_Pixels(images, processor), batch_size=batch_size, num_workers=workers)
+    multi_label = model.config.problem_type == MULTI_LABEL
+    model, loader = accelerator.prepare(model.eval(), loader)
+    scores = np.zeros((len(images), accelerator.unwrap_model(model).config.num_labels), dtype=np.float32)
+    with tqdm(total=len(images), desc="evaluate", unit=" images", disable=not accelerator.is_main_process) as bar:
+        for places, pixels in loader:
+            with torch.inference_mode(), accelerator.autocast():
+                logits = model(pixel_values=pixels).logits
+            places, logits = accelerator.gather_for_metrics((places, logits.float()))
+            probabilities = logits.sigmoid() if multi_label else logits.softmax(dim=1)
+            scores[places.cpu().numpy()] = probabilities.cpu().numpy()
+            bar.update(len(places))
+    return scores

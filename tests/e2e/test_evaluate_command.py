@@ -1,0 +1,136 @@
+"""`hf-relabel evaluate` on stored predictions and on a tiny classifier."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny_data
+import yaml
+
+from hf_relabel.cli import main
+from hf_relabel.predictions import load_predictions
+from hf_relabel.training.models import make_classifier, preprocessing_of
+
+
+def _by_hand(scores, truth):
+    """ReaL accuracy and the mAP over images, image by image as the paper words them."""
+    right, precisions = [], []
+    for row, true in zip(scores.tolist(), truth, strict=True):
+        if not true:
+            continue
+        ranking = sorted(range(len(row)), key=lambda c: -row[c])
+        right.append(ranking[0] in true)
+        found, precision = 0, 0.0
+        for place, c in enumerate(ranking, start=1):
+            if c in true:
+                found += 1
+                precision += found / place
+        precisions.append(precision / len(true))
+    return len(right), np.mean(right), np.mean(precisions)
+
+
+@pytest.mark.slow
+def test_real_labels_from_stored_predictions(shared_data, tmp_path, capsys):
+    truth = json.loads((shared_data / "real.json").read_text())[:5000]
+    assert any(not labels for labels in truth)
+    (tmp_path / "real.json").write_text(json.dumps(truth))
+    rng = np.random.default_rng(0)
+    scores = rng.random((len(truth), 1000), dtype=np.float32)
+    for row, labels in zip(scores, truth, strict=True):
+        row[labels] += rng.normal(0.4, 0.3, len(labels))
+    np.save(tmp_path / "scores.npy", scores)
+    results = tmp_path / "results.json"
+    arguments = ["--predictions", str(tmp_path / "scores.npy"), "--truth", str(tmp_path / "real.json")]
+    assert main(["evaluate", *arguments, "--resamples", "50", "--json", str(results)]) == 0
+    found = json.loads(results.read_text())
+    images, accuracy, mean_precision = _by_hand(scores, truth)
+    assert found["images"] == images
+    assert found["left_out"] == len(truth) - images
+    assert found["metrics"]["top1"]["value"] == pytest.approx(accuracy)
+    assert found["metrics"]["map_over_images"]["value"] == pytest.approx(mean_precision)
+    assert f"{found['left_out']} images without a true label left out" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    tiny_data.write_images(folder, 24, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """An untrained classifier with its processor."""
+    folder = tmp_path_factory.mktemp("classifier")
+    model = make_classifier(tiny_data.write_model_config(folder), None, tiny_data.NAMES, True, True, False)
+    model.save_pretrained(folder)
+    preprocessing_of(str(folder), tiny_data.SIDE).save(folder)
+    return folder
+
+
+def test_model_on_an_image_folder_with_truth(images, classifier, tmp_path, capsys):
+    stored, card = tmp_path / "scores.parquet", tmp_path / "README.md"
+    common = ["--images", str(images / "images"), "--truth", str(images / "truth.jsonl"), "--resamples", "20"]
+    results = ["--json", str(tmp_path / "a.json"), "--save", str(stored), "--model-index", str(card)]
+    assert main(["evaluate", "--model", str(classifier), *common, *results]) == 0
+    printed = capsys.readouterr().out
+    assert "mAP over images" in printed
+    assert "true labels" in printed
+    from_model = json.loads((tmp_path / "a.json").read_text())
+    assert from_model["images"] == 24
+    assert sum(group["images"] for group in from_model["groups"].values()) == 24
+    assert load_predictions(stored).class_names == tiny_data.NAMES
+    index = yaml.safe_load(card.read_text().split("---")[1])["model-index"][0]["results"][0]["metrics"]
+    assert {"type": "top1", "name": "top-1 (in the list)"}.items() <= index[0].items()
+    assert index[0]["value"] == pytest.approx(from_model["metrics"]["top1"]["value"], abs=1e-6)
+    # the stored scores give the same, with and without the images at hand
+    for more in (["--images", str(images / "images")], []):
+        arguments = ["--predictions", str(stored), "--truth", str(images / "truth.jsonl"), "--resamples", "20", *more]
+        assert main(["evaluate", *arguments, "--json", str(tmp_path / "b.json")]) == 0
+        from_stored = json.loads((tmp_path / "b.json").read_text())
+        assert from_stored["metrics"] == from_model["metrics"]
+
+
+def test_single_labels_are_the_truth_where_none_is_named(images, classifier, tmp_path):
+    arguments = ["--model", str(classifier), "--images", str(images / "images"), "--resamples", "0"]
+    assert main(["evaluate", *arguments, "--json", str(tmp_path / "r.json")]) == 0
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["groups"]["1"]["images"] == 24
+    assert found["groups"]["2"] == {"images": 0, "top1": None, "map_over_images": None}
+
+
+def _error(capsys, *arguments):
+    status = main(["evaluate", *map(str, arguments)])
+    message = capsys.readouterr().err
+    assert status in (1, 2)
+    assert message.startswith("hf-relabel: error: ")
+    assert message.count("\n") == 1
+    return message
+
+
+def test_bad_input(images, classifier, tmp_path, capsys):
+    folder, truth = images / "images", images / "truth.jsonl"
+    assert "either --model or --predictions" in _error(capsys, "--images", folder)
+    assert "--model needs --images" in _error(capsys, "--model", classifier)
+    # a model of other classes
+    other = tmp_path / "other"
+    model = make_classifier(tiny_data.write_model_config(other), None, ["ape", "red", "cow", "elk"], True, True, False)
+    model.save_pretrained(other)
+    preprocessing_of(str(other), tiny_data.SIDE).save(other)
+    message = _error(capsys, "--model", other, "--images", folder)
+    assert "does not know 3 of the 4 classes of the images: 'blue', 'green', 'yellow'" in message
+    # predictions for another number of classes than the truth's, and for other images
+    np.save(tmp_path / "wide.npy", np.random.default_rng(0).random((24, 7)).astype(np.float32))
+    message = _error(capsys, "--predictions", tmp_path / "wide.npy", "--images", folder, "--truth", truth)
+    assert "scores 7 classes, the images have 4" in message
+    np.save(tmp_path / "short.npy", np.zeros((9, 4), np.float32))
+    message = _error(capsys, "--predictions", tmp_path / "short.npy", "--images", folder, "--truth", truth)
+    assert "has 9 rows, but there are 24 images" in message
+    (tmp_path / "few.jsonl").write_text('{"image_id": "blue/0000.png", "labels": ["blue"]}\n')
+    message = _error(capsys, "--model", classifier, "--images", folder, "--truth", tmp_path / "few.jsonl")
+    assert "23 of 24 image ids have no entry" in message
+    assert "'blue/0004.png', 'blue/0008.png', 'blue/0012.png'" in message
+    # checkpoints that are no classifier
+    model.base_model.save_pretrained(tmp_path / "trunk")
+    assert "a backbone without a trained head" in _error(capsys, "--model", tmp_path / "trunk", "--images", folder)
+    assert "no such folder" in _error(capsys, "--model", tmp_path / "nowhere", "--images", folder)
