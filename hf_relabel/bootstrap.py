@@ -24,13 +24,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
-from tqdm.auto import tqdm
 
 from hf_relabel.config import BootstrapConfig
 from hf_relabel.errors import StageError
 from hf_relabel.job import Job
 from hf_relabel.manifest import ShardFolder, atomic_open, read_json, write_json
-from hf_relabel.runner import make_folder, wait_for
+from hf_relabel.runner import make_folder, progress_bar, wait_for
 
 WEIGHTS = "bootstrap.safetensors"
 RECORD = "bootstrap.json"
@@ -186,7 +185,8 @@ def _fit_rounds(
         return moments
 
     # The first fit is on every region; each round chooses anew and fits again.
-    for _ in tqdm(range(config.rounds + 1), desc="bootstrap", unit=" fits"):
+    bar = progress_bar(config.rounds + 1, "bootstrap", "fits", job.rank)
+    for _ in range(config.rounds + 1):
         total = Moments.zeros(config.folds, classes, dim, device)
         for moments in _in_order(threads, moments_of, len(job.shards), job.rank.threads):
             total.merge(moments)
@@ -198,6 +198,8 @@ def _fit_rounds(
             )
         fits = [total.fit(fold, config.shrinkage) for fold in range(config.folds)]
         weights, bias = torch.stack([w for w, _ in fits]), torch.stack([b for _, b in fits])
+        bar.update()
+    bar.close()
     return weights, bias, selected
 
 

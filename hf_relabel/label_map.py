@@ -7,13 +7,17 @@ the top 5 of a place counts 0 there), and a softmax over all classes gives the p
 """
 
 import pickle
+import struct
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from PIL import Image
+from torch.nn import functional
 
 from hf_relabel.errors import StageError
+
+DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, struct.error)
+"""What torch's weights-only reader raises for a file that is not what it should be."""
 
 
 class LabelMapError(Exception):
@@ -42,8 +46,8 @@ def read_label_map(path: Path, classes: int) -> torch.Tensor:
         label_map = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise LabelMapError("no label map") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise LabelMapError(f"unreadable label map ({str(error).splitlines()[0][:80]})") from error
+    except DAMAGED as error:
+        raise LabelMapError(f"unreadable label map ({type(error).__name__})") from error
     if not isinstance(label_map, torch.Tensor) or label_map.ndim != 4 or label_map.shape[0] != 2:
         found = tuple(label_map.shape) if isinstance(label_map, torch.Tensor) else type(label_map).__name__
         raise LabelMapError(f"label map is {found}, not a tensor [2, 5, 15, 15]")
@@ -66,12 +70,18 @@ def score_under_mask(label_map: torch.Tensor, mask: np.ndarray, classes: int) ->
     Returns:
         float32 [classes], summing to 1.
     """
-    _, _, height, width = label_map.shape
-    picture = Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-    weights = torch.from_numpy(np.array(picture)).clamp(min=0)  # [h, w]
+    weights = _resize(mask, label_map.shape[2:], antialias=False)
+    if not weights.any():  # a mask too small to be met by the map's places: weigh them by how much it covers of each
+        weights = _resize(mask, label_map.shape[2:], antialias=True)
     logits = torch.zeros(classes)
     logits.index_add_(0, label_map[1].long().flatten(), (label_map[0] * weights).flatten())
-    return torch.softmax(logits / weights.sum().clamp(min=torch.finfo(torch.float32).tiny), dim=0)
+    return torch.softmax(logits / weights.sum(), dim=0)
+
+
+def _resize(mask: np.ndarray, size: torch.Size, antialias: bool) -> torch.Tensor:
+    """A mask, bool [H, W], as float32 [h, w] by bilinear interpolation at the centres of the places."""
+    picture = torch.from_numpy(mask)[None, None].float()
+    return functional.interpolate(picture, tuple(size), mode="bilinear", antialias=antialias)[0, 0]
 
 
 def check_label_maps(folder: str) -> Path:

@@ -6,6 +6,7 @@ backbone whose features it was trained on. It refuses to work on any other backb
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Head(nn.Module):
         self.register_buffer("deviation", torch.ones(shape.features))
         widths = [shape.features] + [shape.hidden] * (shape.layers if shape.head == "mlp" else 0)
         blocks: list[nn.Module] = []
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in pairwise(widths):
             blocks += [nn.Linear(inputs, outputs), nn.GELU(), nn.Dropout(shape.dropout)]
         self.layers = nn.Sequential(*blocks, nn.Linear(widths[-1], shape.classes))
 

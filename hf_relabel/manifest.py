@@ -159,9 +159,7 @@ class ShardFolder:
         """The pooled features of a shard's regions, mapped from disk: float16 [regions, 1 + views, dim]."""
         return np.load(self.features_path(shard), mmap_mode="r", allow_pickle=False)
 
-    def write(
-        self, shard: int, table: pa.Table, counters: dict[str, int], features: np.ndarray | None = None
-    ) -> None:
+    def write(self, shard: int, table: pa.Table, counters: dict[str, int], features: np.ndarray | None = None) -> None:
         """Write a shard's features, if it has any, and then its table with its footer, each atomically."""
         if features is not None:
             with atomic_open(self.features_path(shard)) as file:
@@ -177,8 +175,9 @@ class ShardFolder:
             pq.write_table(table, file, compression="zstd")
 
     def read(self, shard: int, columns: list[str] | None = None) -> pa.Table:
-        """A finished shard's table."""
-        return pq.read_table(self.path(shard), columns=columns).replace_schema_metadata(None)
+        """A finished shard's table; of a list of structs a part is named `proposals.list.element.patches`."""
+        with pq.ParquetFile(self.path(shard)) as file:
+            return file.read(columns=columns).replace_schema_metadata(None)
 
     def manifest(self) -> dict[str, Any] | None:
         """The stage's manifest if it is complete with this fingerprint, else None."""

@@ -1,6 +1,5 @@
 """Commands of the pipeline: one stage, or all in a row, by one rank among those that share the run."""
 
-import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -44,7 +43,8 @@ def run_command(command: str, config: Config) -> int:
         if job.rank.is_main:
             print(summary_of_stage(name, outcome, time.monotonic() - began), flush=True)
     if job.rank.is_main:
-        print(f"done in {time.monotonic() - started:.1f} s: {job.folder / build.STAGE if 'build' in names else job.folder}")
+        made = job.folder / build.STAGE if "build" in names else job.folder
+        print(f"done in {time.monotonic() - started:.1f} s: {made}")
     return 0
 
 
@@ -82,5 +82,3 @@ def summary_of_stage(name: str, outcome: dict[str, Any], seconds: float) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-
-

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from hf_relabel.config import RunConfig
 from hf_relabel.errors import StageError
@@ -240,7 +241,7 @@ def run_shards(
     if not config.overwrite:
         folder.refuse_other_work(len(shards))
     images = sum(len(shard) for shard in shards)
-    with tqdm(total=images, desc=folder.stage, unit=" images", disable=not rank.is_main, smoothing=0.05) as bar:
+    with progress_bar(images, folder.stage, "images", rank) as bar:
         errors = _work_off(folder, shards, process, rank, config, bar)
     _refuse_too_many_errors(folder, errors, images, config)
     if rank.is_main:
@@ -256,7 +257,7 @@ def _work_off(
     process: Callable[[Shard, Callable[[int], None]], ShardResult],
     rank: Rank,
     config: RunConfig,
-    bar: Any,
+    bar: tqdm,
 ) -> int:
     """Take shards, this rank's own first, until all are done by somebody. Returns this rank's count of errors."""
     claims = Claims(folder.folder)
@@ -296,6 +297,12 @@ def _refuse_too_many_errors(folder: ShardFolder, errors: int, images: int, confi
             f"{folder.folder}: {errors} of {images} images are errors, more than run.max_error_rate "
             f"{config.max_error_rate:g} allows; see the column `error` of its shards, mend the images or raise the rate"
         )
+
+
+def progress_bar(total: int, name: str, unit: str, rank: Rank) -> tqdm:
+    """A progress bar with rate and time left, shown by the main process; in a log, a line a minute at most."""
+    interval = 0.1 if sys.stderr.isatty() else 60.0
+    return tqdm(total=total, desc=name, unit=f" {unit}", disable=not rank.is_main, mininterval=interval, smoothing=0.05)
 
 
 def wait_for(ready: Callable[[], Any]) -> Any:

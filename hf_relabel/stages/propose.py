@@ -69,9 +69,7 @@ class Proposer:
         workers = run.workers if run.workers is not None else (0 if on_cpu else 8)
         side = self.job.config.backbone.image_size
         results: list[Proposed] = []
-        for batch in decoded_batches(
-            self.job.source, shard, self.backbone.preprocess, side, run.batch_size, workers
-        ):
+        for batch in decoded_batches(self.job.source, shard, self.backbone.preprocess, side, run.batch_size, workers):
             results += self._propose(batch)
             tick(len(batch))
         return self._collect(results)

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.nn import functional
-from tqdm.auto import tqdm
 
 from hf_relabel.config import TrainConfig
 from hf_relabel.errors import StageError
@@ -23,7 +22,7 @@ from hf_relabel.examples import FEATURES, Examples, gather_examples
 from hf_relabel.job import Job
 from hf_relabel.labeler import CONFIG, Head, HeadShape, Labeler
 from hf_relabel.manifest import Fingerprint, atomic_open, differences, read_json
-from hf_relabel.runner import make_folder, wait_for
+from hf_relabel.runner import make_folder, progress_bar, wait_for
 
 STAGE = "labeler"
 CHECKPOINT = "checkpoint.pt"
@@ -92,6 +91,7 @@ class Trainer:
         self.examples = examples
         self.config: TrainConfig = job.config.train
         self.seed = job.config.run.seed
+        self.rank = job.rank
         self.digest = fingerprint.digest
         self.accelerator = Accelerator(mixed_precision=self.config.mixed_precision)
         self.train_rows = np.flatnonzero(~examples.held_out)
@@ -109,7 +109,8 @@ class Trainer:
         """Train to the end, from the checkpoint if it is this training's; returns the best head and a record."""
         progress = self._resume(checkpoint) or Progress(0, {}, -1, [])
         saved = time.monotonic()
-        with tqdm(total=self.config.epochs, initial=progress.epoch, desc="labeler", unit=" epochs") as bar:
+        with progress_bar(self.config.epochs, "labeler", "epochs", self.rank) as bar:
+            bar.update(progress.epoch)
             while progress.epoch < self.config.epochs:
                 self._train_epoch(progress.epoch)
                 progress.history.append(self._evaluate())
@@ -118,7 +119,7 @@ class Trainer:
                     progress.best_epoch = progress.epoch
                 progress.epoch += 1
                 bar.update()
-                bar.set_postfix(progress.history[-1])
+                bar.set_postfix(progress.history[-1], refresh=False)
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:
                     self._save(checkpoint, progress)
                     saved = time.monotonic()
