@@ -426,9 +426,13 @@ class Release:
             ReleaseError: A file is missing or not Parquet.
         """
         for file in self.files_of(config_name):
-            path = self.path_of(file)
-            try:
-                with pq.ParquetFile(path) as parquet:
-                    yield from parquet.iter_batches(batch_size=4096, columns=columns)
-            except (pa.ArrowInvalid, OSError) as error:
-                raise ReleaseError(f"{path}: cannot be read as Parquet ({error}); build the release again") from error
+            yield from self.batches_of(file, columns)
+
+    def batches_of(self, file: ReleaseFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows of one Parquet file, likewise."""
+        path = self.path_of(file)
+        try:
+            with pq.ParquetFile(path) as parquet:
+                yield from parquet.iter_batches(batch_size=4096, columns=columns)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ReleaseError(f"{path}: cannot be read as Parquet ({error}); build the release again") from error

@@ -1,0 +1,335 @@
+"""Load a multi-label release made by hf_relabel, and join it with your own copy of the images.
+
+    labels = load_relabel("user/name", "1.0.0")
+    train = TrainingDataset(labels, images="path/to/the/images", target="soft", transform=my_transform)
+
+A standalone file: it needs datasets (2.14 or later), NumPy and Pillow; PyTorch only if you train with it. `labels` is
+an ordinary `datasets.Dataset`; with the configuration `regions` its rows hold masks for `decode_rle`. On the command
+line it shows what a release holds and whether your images fit it:
+
+    python load_relabel.py user/name 1.0.0 --images path/to/the/images
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import posixpath
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+try:
+    from torch.utils.data import Dataset as _TorchDataset
+    from torch import from_numpy as _to_tensor
+except ImportError:  # NumPy arrays serve as targets then
+    _TorchDataset, _to_tensor = object, np.asarray
+
+
+class VersionError(RuntimeError):
+    """The rows are of another version than the one asked for."""
+
+
+def load_relabel(
+    name: str,
+    version: str | None = None,
+    config_name: str = "labels",
+    *,
+    split: str | None = None,
+    streaming: bool = False,
+    columns: list[str] | None = None,
+    **options: Any,
+) -> Any:
+    """A split of a release, checked to be of the version asked for.
+
+    Args:
+        name: The dataset on the Hub, `user/name`, or a local folder of a release.
+        version: Such as `1.0.0` (the tag is `v1.0.0`); None takes the latest, whatever it is.
+        config_name: `labels` (light) or `regions` (with masks).
+        split: May be left out where there is only one.
+        streaming: Read rows as they come, without downloading all of them first.
+        columns: Only these columns.
+        options: Passed on to `datasets.load_dataset`, such as `token` or `cache_dir`.
+
+    Returns:
+        A `datasets.Dataset`, or an `IterableDataset` when streaming.
+
+    Raises:
+        VersionError: A cache or a folder gave another version.
+        ValueError: There are several splits and none was named.
+    """
+    import datasets
+
+    number = version.lstrip("v") if version else None
+    if number and not os.path.isdir(name):
+        options["revision"] = f"v{number}"
+    data = datasets.load_dataset(name, config_name, split=split, streaming=streaming, **options)
+    if split is None:
+        if len(data) > 1:
+            raise ValueError(f"{name} has the splits {', '.join(data)}: name one with split=")
+        data = next(iter(data.values()))
+    if number:
+        check_version(data, number)
+    return data.select_columns(columns) if columns else data
+
+
+def check_version(data: Any, version: str) -> None:
+    """Raise VersionError unless the rows record this version: all rows, or of a stream the first one."""
+    if hasattr(data, "unique"):
+        found = sorted(data.unique("version"))
+    else:
+        found = sorted({row["version"] for row in data.take(1)})
+    if found not in ([], [version.lstrip("v")]):
+        raise VersionError(
+            f"asked for version {version}, got rows of {', '.join(found)}. Offline, or from an old cache, the datasets "
+            "library may hand out another version than the one asked for. Go online, or fetch the version once with "
+            f'huggingface_hub.snapshot_download(name, repo_type="dataset", revision="v{version.lstrip("v")}") and load '
+            "the folder it returns."
+        )
+
+
+def class_names(data: Any) -> list[str]:
+    """Names of the classes, by class id."""
+    return list(data.features["label"].names)
+
+
+def decode_rle(segmentation: dict[str, Any]) -> np.ndarray:
+    """The mask of a region, bool [height, width], from COCO's compressed run-length encoding.
+
+    The counts are lengths of runs of 0 and 1 in turn, down the columns. Each is written in characters of 5 bits from
+    '0' on, the lowest first, with a bit that says that more follow; from the fourth on it is the difference to the
+    one two before.
+    """
+    height, width = (int(side) for side in segmentation["size"])
+    counts = segmentation["counts"]
+    runs: list[int] = []
+    value = shift = 0
+    for byte in counts.encode("ascii") if isinstance(counts, str) else counts:
+        bits = byte - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    if len(pixels) != height * width:
+        raise ValueError(f"the mask's runs cover {len(pixels)} pixels, its size is {height} x {width}")
+    return pixels.reshape((height, width), order="F")
+
+
+def multi_hot(labels: list[int], num_classes: int) -> np.ndarray:
+    """1 for every label, 0 elsewhere: float32 [num_classes]."""
+    target = np.zeros(num_classes, np.float32)
+    target[np.asarray(labels, np.int64)] = 1
+    return target
+
+
+def soft(labels: list[int], scores: list[float], num_classes: int) -> np.ndarray:
+    """Every label's score, 0 elsewhere: float32 [num_classes]."""
+    target = np.zeros(num_classes, np.float32)
+    target[np.asarray(labels, np.int64)] = scores
+    return target
+
+
+class FolderImages:
+    """Images by their id below a folder.
+
+    Args:
+        folder: The folder whose subfolders are the classes, as it was relabeled.
+    """
+
+    def __init__(self, folder: str):
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f"{folder}: no such folder of images")
+        self.folder = os.path.realpath(folder)
+
+    def path(self, image_id: str) -> str:
+        """Where an image lies. An id that leads out of the folder is refused."""
+        path = os.path.normpath(os.path.join(self.folder, image_id))
+        if os.path.isabs(image_id) or not path.startswith(self.folder + os.sep):
+            raise ValueError(f"the image id {image_id!r} leads out of {self.folder}")
+        return path
+
+    def missing(self, image_ids: list[str]) -> list[str]:
+        """Those ids that have no image."""
+        return [image_id for image_id in image_ids if not os.path.isfile(self.path(image_id))]
+
+    def __getitem__(self, image_id: str) -> Image.Image:
+        with Image.open(self.path(image_id)) as image:
+            return _upright(image)
+
+
+class DatasetImages:
+    """Images by their id in a `datasets.Dataset`, such as one split of ILSVRC/imagenet-1k.
+
+    The ids are those of `id_column`, or the names under which the dataset has stored its images, or, where it has
+    stored none, split and row.
+
+    Args:
+        data: The dataset, map-style, in its original order.
+        image_column: Column of the images.
+        id_column: Column of the ids, if the release was made with one.
+    """
+
+    def __init__(self, data: Any, image_column: str = "image", id_column: str | None = None):
+        import datasets
+
+        self.image_column = image_column
+        self.data = data.select_columns([image_column])
+        if id_column is not None:
+            ids = [str(value) for value in data.select_columns([id_column])[:][id_column]]
+        else:
+            stored = self.data.cast_column(image_column, datasets.Image(decode=False)).flatten()
+            ids = _ids_of_paths(stored.select_columns([f"{image_column}.path"])[:][f"{image_column}.path"])
+        self.rows = {image_id: row for row, image_id in enumerate(ids)} if ids else None
+
+    def _row(self, image_id: str) -> int | None:
+        if self.rows is not None and image_id in self.rows:
+            return self.rows[image_id]
+        by_row = re.fullmatch(r"[\w.-]+/(\d{8})", image_id) if self.rows is None else None
+        return int(by_row[1]) if by_row and int(by_row[1]) < len(self.data) else None
+
+    def missing(self, image_ids: list[str]) -> list[str]:
+        """Those ids that have no image."""
+        return [image_id for image_id in image_ids if self._row(image_id) is None]
+
+    def __getitem__(self, image_id: str) -> Image.Image:
+        row = self._row(image_id)
+        if row is None:
+            raise KeyError(f"the dataset of images has no {image_id!r}")
+        return _upright(self.data[row][self.image_column])
+
+
+def _ids_of_paths(paths: list[str | None]) -> list[str] | None:
+    """Names from stored paths; absolute ones are taken from the folder they have in common."""
+    if not all(paths):
+        return None
+    names = []
+    for path in paths:
+        inner = path.partition("::")[0]
+        inner = inner.partition("://")[2] or inner
+        names.append(posixpath.normpath(inner.replace("\\", "/")))
+    if any(posixpath.isabs(name) for name in names):
+        common = posixpath.commonprefix([min(names), max(names)])
+        names = [name[common.rfind("/") + 1 :] for name in names]
+    return names
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image in RGB, turned as its EXIF data say: the masks belong to it that way."""
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def open_images(images: Any, image_column: str = "image", id_column: str | None = None) -> Any:
+    """`FolderImages` of a path, or `DatasetImages` of a `datasets.Dataset`."""
+    if isinstance(images, (str, os.PathLike)):
+        return FolderImages(os.fspath(images))
+    return DatasetImages(images, image_column, id_column)
+
+
+def joined(labels: Any, images: Any, **columns: str) -> Iterator[dict[str, Any]]:
+    """Rows of a release, also of a stream, each with its image (PIL, RGB) under the key `image`."""
+    opened = open_images(images, **columns)
+    for row in labels:
+        yield {**row, "image": opened[row["image_id"]]}
+
+
+class TrainingDataset(_TorchDataset):
+    """(image, target) of every image of a release, for a `torch.utils.data.DataLoader`.
+
+    Args:
+        labels: What `load_relabel` returned, not streaming.
+        images: Folder of the images, or a `datasets.Dataset` that holds them.
+        target: `multi_hot`, `soft` (the scores), or a function of a row that returns the target.
+        threshold: Leave out labels with a lower score.
+        transform: Applied to the PIL image.
+        image_column, id_column: Columns of a dataset of images.
+    """
+
+    def __init__(
+        self,
+        labels: Any,
+        images: Any,
+        target: str | Callable[[dict[str, Any]], Any] = "multi_hot",
+        *,
+        threshold: float = 0.0,
+        transform: Callable[[Image.Image], Any] | None = None,
+        image_column: str = "image",
+        id_column: str | None = None,
+    ):
+        if not hasattr(labels, "__len__"):
+            raise TypeError("labels are a stream: load them without streaming, or use joined(labels, images)")
+        if not (callable(target) or target in ("multi_hot", "soft")):
+            raise ValueError(f"target must be 'multi_hot', 'soft' or a function, got {target!r}")
+        self.num_classes = len(class_names(labels))
+        self.labels = labels.with_format(None)
+        self.images = open_images(images, image_column, id_column)
+        self.target = target
+        self.threshold = threshold
+        self.transform = transform
+        missing = self.images.missing([row["image_id"] for row in self.labels.select(range(min(1, len(labels))))])
+        if missing:
+            raise FileNotFoundError(f"the images do not fit the labels: there is no {missing[0]!r} among them")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        row = self.labels[int(index)]
+        image = self.images[row["image_id"]]
+        return (self.transform(image) if self.transform else image), self.target_of(row)
+
+    def target_of(self, row: dict[str, Any]) -> Any:
+        """The target of a row: float32 [num_classes], or what the function given as `target` makes of it."""
+        if callable(self.target):
+            return self.target(row)
+        kept = [(label, score) for label, score in zip(row["labels"], row["scores"]) if score >= self.threshold]
+        labels, scores = [label for label, _ in kept], [score for _, score in kept]
+        if self.target == "soft":
+            return _to_tensor(soft(labels, scores, self.num_classes))
+        return _to_tensor(multi_hot(labels, self.num_classes))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Show a release and check it against images; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("name", help="dataset on the Hub, user/name, or a folder with a release")
+    parser.add_argument("version", nargs="?", help="such as 1.0.0; the latest if left out")
+    parser.add_argument("--config", default="labels", choices=["labels", "regions"], help="default: labels")
+    parser.add_argument("--split", help="needed only if there are several")
+    parser.add_argument("--images", help="folder of your images: tells whether all are there")
+    parser.add_argument("--show", type=int, default=3, metavar="N", help="rows to show (default: 3)")
+    options = parser.parse_args(arguments)
+    try:
+        labels = load_relabel(options.name, options.version, options.config, split=options.split)
+        names = class_names(labels)
+        versions = ", ".join(sorted(labels.unique("version"))) or "none"
+        print(f"{options.name}: {len(labels)} images, {len(names)} classes, version {versions}")
+        for row in labels.select(range(min(options.show, len(labels)))):
+            found = ", ".join(f"{names[label]} {score:.2f}" for label, score in zip(row["labels"], row["scores"]))
+            regions = ""
+            if options.config == "regions":
+                sizes = [int(decode_rle(region["segmentation"]).sum()) for region in row["regions"]]
+                regions = f"; regions of {sizes} pixels"
+            print(f"  {row['image_id']} ({names[row['label']]}): {found or 'no labels'}{regions}")
+        if options.images:
+            missing = open_images(options.images).missing(labels.select_columns(["image_id"])[:]["image_id"])
+            print(f"{len(labels) - len(missing)} of {len(labels)} images are in {options.images}")
+            if missing:
+                print(f"missing, for one: {missing[0]}")
+                return 1
+    except (VersionError, ValueError, OSError) as error:
+        print(f"load_relabel: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

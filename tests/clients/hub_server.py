@@ -1,0 +1,457 @@
+"""A server that speaks the part of the Hub's HTTP that publishing and loading datasets use, over real sockets.
+
+    python tests/clients/hub_server.py FOLDER [--port 8000]     then: HF_ENDPOINT=http://127.0.0.1:8000 ...
+
+The official clients talk to it through HF_ENDPOINT (with HF_HUB_DISABLE_XET=1). `Hub.faults` makes it misbehave.
+"""
+
+import argparse
+import json
+import re
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import yaml
+from hub_store import LFS_SUFFIXES, REGULAR_LIMIT, Refused, Repo, Store
+from hub_values import metadata_errors
+
+ROUTES = [
+    ("whoami", "GET", r"/api/whoami-v2"),
+    ("create", "POST", r"/api/repos/create"),
+    ("validate", "POST", r"/api/validate-yaml"),
+    ("preupload", "POST", r"/api/datasets/(?P<id>[^/]+/[^/]+)/preupload/(?P<rev>[^/]+)"),
+    ("commit", "POST", r"/api/datasets/(?P<id>[^/]+/[^/]+)/commit/(?P<rev>[^/]+)"),
+    ("tag", "POST", r"/api/datasets/(?P<id>[^/]+/[^/]+)/tag/(?P<rev>[^/]+)"),
+    ("branch", "POST", r"/api/datasets/(?P<id>[^/]+/[^/]+)/branch/(?P<rev>[^/]+)"),
+    ("refs", "GET", r"/api/datasets/(?P<id>[^/]+/[^/]+)/refs"),
+    ("tree", "GET", r"/api/datasets/(?P<id>[^/]+/[^/]+)/tree/(?P<rev>[^/]+)(/(?P<path>.+))?"),
+    ("paths", "POST", r"/api/datasets/(?P<id>[^/]+/[^/]+)/paths-info/(?P<rev>[^/]+)"),
+    ("info", "GET", r"/api/datasets/(?P<id>[^/]+/[^/]+?)(/revision/(?P<rev>[^/]+))?"),
+    ("lfs_batch", "POST", r"/datasets/(?P<id>[^/]+/[^/]+)\.git/info/lfs/objects/batch"),
+    ("lfs_put", "PUT", r"/lfs/(?P<id>[^/]+/[^/]+)/(?P<oid>[0-9a-f]{64})"),
+    ("resolve", "GET", r"/datasets/(?P<id>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<path>.+)"),
+]
+"""Name, method and path. HEAD is served as GET without the body."""
+
+
+@dataclass
+class Fault:
+    """One kind of misbehaviour at one route.
+
+    Args:
+        route: Name in ROUTES.
+        action: `status` answers with an error and does nothing; `cut` reads part of the body and drops the connection;
+            `lose` does what was asked and drops the connection; `hang` reads the body and never answers.
+        status: The error of `status`.
+        headers: Its headers.
+        skip: Requests that go well before.
+        times: Requests that go wrong.
+    """
+
+    route: str
+    action: str = "status"
+    status: int = 503
+    headers: dict[str, str] = field(default_factory=dict)
+    skip: int = 0
+    times: int = 1
+
+
+@dataclass
+class User:
+    """Who a token belongs to and what it may do."""
+
+    name: str
+    role: str = "write"
+
+
+@dataclass
+class Answer:
+    """A response."""
+
+    body: Any = None
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    file: Path | None = None
+
+
+class Hub:
+    """The server and its switches. Use as a context manager; `endpoint` is the value for HF_ENDPOINT.
+
+    Args:
+        root: Folder of the repositories.
+        tokens: User of each token.
+        port: 0 picks a free one.
+    """
+
+    def __init__(self, root: Path, tokens: dict[str, User], port: int = 0):
+        self.store = Store(root)
+        self.tokens = tokens
+        self.faults: list[Fault] = []
+        self.requests: list[tuple[str, str, str]] = []  # route, method, path
+        self.before: dict[str, Callable[[], None]] = {}  # called once when a route is asked for
+        self.reached = threading.Event()  # set when a fault `hang` has begun
+        self.closing = threading.Event()
+        self._lock = threading.Lock()
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self._http.daemon_threads = True
+        self.endpoint = f"http://127.0.0.1:{self._http.server_port}"
+
+    def __enter__(self) -> "Hub":
+        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.closing.set()
+        self._http.shutdown()
+        self._http.server_close()
+
+    def repo(self, repo_id: str) -> Repo:
+        """A repository by its id."""
+        return self.store.repos[repo_id]
+
+    def count(self, route: str) -> int:
+        """How often a route was asked for."""
+        return sum(name == route for name, _, _ in self.requests)
+
+    def take_fault(self, route: str) -> Fault | None:
+        """The fault that this request of a route meets, counted down."""
+        with self._lock:
+            for fault in self.faults:
+                if fault.route == route and fault.skip:
+                    fault.skip -= 1
+                elif fault.route == route and fault.times:
+                    fault.times -= 1
+                    return fault
+        return None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing on stderr."""
+
+    def do_GET(self) -> None:
+        self._serve("GET")
+
+    def do_HEAD(self) -> None:
+        self._serve("GET")
+
+    def do_POST(self) -> None:
+        self._serve("POST")
+
+    def do_PUT(self) -> None:
+        self._serve("PUT")
+
+    def do_DELETE(self) -> None:
+        self._serve("DELETE")
+
+    def _serve(self, method: str) -> None:
+        split = urlsplit(self.path)
+        self.query = parse_qs(split.query)
+        for route, wanted, pattern in ROUTES:
+            match = re.fullmatch(pattern, split.path)
+            if match and wanted == method:
+                break
+        else:
+            self._body()
+            self._send(Answer({"error": "no such route"}, 404))
+            return
+        self.hub.requests.append((route, self.command, self.path))
+        if hook := self.hub.before.pop(route, None):
+            hook()
+        fault = self.hub.take_fault(route)
+        if fault and fault.action == "cut":
+            self.rfile.read(min(1000, int(self.headers.get("Content-Length", 0)) // 2))
+            self._drop()
+            return
+        self.body = self._body()
+        if fault and fault.action == "hang":
+            self.hub.reached.set()
+            self.hub.closing.wait(60)
+            self._drop()
+            return
+        if fault and fault.action == "status":
+            self._send(Answer({"error": "the server is busy"}, fault.status, fault.headers))
+            return
+        arguments = {key: unquote(value) if value else value for key, value in match.groupdict().items()}
+        try:
+            answer = getattr(self, f"_{route}")(**arguments)
+        except Refused as refusal:
+            headers = {"X-Error-Message": str(refusal)} | ({"X-Error-Code": refusal.code} if refusal.code else {})
+            answer = Answer({"error": str(refusal)}, refusal.status, headers)
+        if fault and fault.action == "lose":
+            self._drop()
+            return
+        self._send(answer)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _drop(self) -> None:
+        """Reset the connection, without an answer."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+        self.wfile = self.rfile  # nothing is flushed to the closed socket
+
+    def _send(self, answer: Answer) -> None:
+        if answer.file is not None:
+            self._send_file(answer)
+            return
+        content = json.dumps(answer.body).encode()
+        self.send_response(answer.status)
+        for key, value in {"Content-Type": "application/json", **answer.headers}.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _send_file(self, answer: Answer) -> None:
+        size = answer.file.stat().st_size
+        start, stop, status = 0, size, 200
+        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            start, stop, status = int(asked[1]), min(size, int(asked[2]) + 1 if asked[2] else size), 206
+            answer.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+        self.send_response(status)
+        for key, value in answer.headers.items():
+            self.send_header(key, value)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(stop - start))
+        self.end_headers()
+        if self.command != "HEAD":
+            with open(answer.file, "rb") as file:
+                file.seek(start)
+                self.wfile.write(file.read(stop - start))
+
+    # Who asks, and for what
+
+    def _user(self) -> User | None:
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not token:
+            return None
+        if token not in self.hub.tokens:
+            raise Refused(401, "Invalid credentials in Authorization header")
+        return self.hub.tokens[token]
+
+    def _repo(self, id: str, write: bool = False) -> Repo:
+        user = self._user()
+        repo = self.hub.store.repos.get(id)
+        owner = id.split("/")[0]
+        if repo is None or (repo.private and (user is None or user.name != owner)):
+            raise Refused(401 if user is None else 404, "Repository not found", "RepoNotFound")
+        if write and user is None:
+            raise Refused(401, "Invalid username or password.")
+        if write and (user.name != owner or user.role == "read"):
+            raise Refused(403, "You don't have the required permissions to perform this action")
+        return repo
+
+    def _json(self) -> Any:
+        return json.loads(self.body)
+
+    # Routes, in the order of ROUTES
+
+    def _whoami(self) -> Answer:
+        user = self._user()
+        if user is None:
+            raise Refused(401, "Invalid username or password.")
+        access = {"displayName": "test", "role": user.role}
+        auth = {"type": "access_token", "accessToken": access}
+        return Answer({"name": user.name, "type": "user", "orgs": [], "auth": auth})
+
+    def _create(self) -> Answer:
+        user, asked = self._user(), self._json()
+        if user is None:
+            raise Refused(401, "Invalid username or password.")
+        owner = asked.get("organization") or user.name
+        if owner != user.name or user.role == "read":
+            raise Refused(403, f"You don't have the rights to create a dataset under the namespace {owner!r}")
+        repo_id = f"{owner}/{asked['name']}"
+        url = f"{self.hub.endpoint}/datasets/{repo_id}"
+        try:
+            self.hub.store.create(repo_id, bool(asked.get("private")))
+        except Refused as refusal:
+            return Answer({"error": str(refusal), "url": url}, refusal.status)
+        return Answer({"url": url, "name": repo_id, "id": repo_id})
+
+    def _validate(self) -> Answer:
+        content = self._json()["content"]
+        parts = content.split("---\n", 2)
+        try:
+            metadata = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0] else {}
+        except yaml.YAMLError as error:
+            return Answer({"errors": [{"message": str(error)}], "warnings": []}, 400)
+        errors = [{"message": message} for message in metadata_errors(metadata)]
+        return Answer({"errors": errors, "warnings": []}, 400 if errors else 200)
+
+    def _preupload(self, id: str, rev: str) -> Answer:
+        repo = self._repo(id, write="create_pr" not in self.query)
+        known = repo.files(rev)
+        files = []
+        for asked in self._json()["files"]:
+            path, size = asked["path"], asked["size"]
+            lfs = path.endswith(LFS_SUFFIXES) or size > REGULAR_LIMIT
+            oid = known[path].oid if path in known and not known[path].lfs else None
+            mode = "lfs" if lfs else "regular"
+            files.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        return Answer({"files": files})
+
+    def _commit(self, id: str, rev: str) -> Answer:
+        pull_asked = "create_pr" in self.query
+        repo = self._repo(id, write=not pull_asked)
+        lines = [json.loads(line) for line in self.body.splitlines() if line.strip()]
+        for line in lines:
+            if line["key"] == "file" and line["value"]["path"] == "README.md":
+                self._refuse_bad_card(line["value"]["content"])
+        oid, pull = repo.commit(rev, lines, pull_asked)
+        answer = {"success": True, "commitOid": oid, "commitUrl": f"{self.hub.endpoint}/datasets/{id}/commit/{oid}"}
+        if pull:
+            number = pull.rsplit("/", 1)[1]
+            answer["pullRequestUrl"] = f"{self.hub.endpoint}/datasets/{id}/discussions/{number}"
+        return Answer(answer)
+
+    def _refuse_bad_card(self, content: str) -> None:
+        import base64
+
+        text = base64.b64decode(content).decode()
+        self.body = json.dumps({"content": text}).encode()
+        if self._validate().status != 200:
+            raise Refused(400, "Invalid metadata in README.md")
+
+    def _tag(self, id: str, rev: str) -> Answer:
+        repo, asked = self._repo(id, write=True), self._json()
+        with repo.lock:
+            if asked["tag"] in repo.tags:
+                raise Refused(409, f"Tag {asked['tag']} already exists")
+            repo.tags[asked["tag"]] = repo.resolve(rev)
+            repo.save()
+        return Answer({})
+
+    def _branch(self, id: str, rev: str) -> Answer:
+        repo = self._repo(id, write=True)
+        asked = json.loads(self.body or b"{}")
+        with repo.lock:
+            if rev in repo.branches:
+                raise Refused(409, f"Branch {rev} already exists")
+            repo.branches[rev] = repo.resolve(asked.get("startingPoint", "main"))
+            repo.save()
+        return Answer({})
+
+    def _refs(self, id: str) -> Answer:
+        repo = self._repo(id)
+
+        def entries(refs: dict[str, str], prefix: str) -> list[dict[str, str]]:
+            return [{"name": name, "ref": f"{prefix}{name}", "targetCommit": oid} for name, oid in refs.items()]
+
+        answer = {"branches": entries(repo.branches, "refs/heads/"), "converts": []}
+        answer["tags"] = entries(repo.tags, "refs/tags/")
+        if "include_prs" in self.query:
+            answer["pullRequests"] = [
+                {"name": ref.removeprefix("refs/"), "ref": ref, "targetCommit": oid} for ref, oid in repo.pulls.items()
+            ]
+        return Answer(answer)
+
+    def _tree(self, id: str, rev: str, path: str | None = None) -> Answer:
+        files = self._repo(id).files(rev)
+        prefix = f"{path}/" if path else ""
+        below = {name: file for name, file in files.items() if name.startswith(prefix)}
+        if path and not below:
+            raise Refused(404, f"{path} does not exist", "EntryNotFound")
+        recursive = self.query.get("recursive", ["false"])[0].lower() == "true"
+        entries: dict[str, dict[str, Any]] = {}
+        for name, file in sorted(below.items()):
+            parts = name.removeprefix(prefix).split("/")
+            for depth in range(1, len(parts) if recursive else min(2, len(parts))):
+                folder = prefix + "/".join(parts[:depth])
+                entries[folder] = {"type": "directory", "path": folder, "oid": "0" * 40, "size": 0}
+            if recursive or len(parts) == 1:
+                entries[name] = file.info(name)
+        return Answer(list(entries.values()))
+
+    def _paths(self, id: str, rev: str) -> Answer:
+        files = self._repo(id).files(rev)
+        if self.headers.get("Content-Type", "").startswith("application/json"):
+            asked = self._json()["paths"]
+        else:
+            asked = parse_qs(self.body.decode())["paths"]
+        answer = []
+        for path in asked:
+            if path in files:
+                answer.append(files[path].info(path))
+            elif any(name.startswith(f"{path}/") for name in files):
+                answer.append({"type": "directory", "path": path, "oid": "0" * 40, "size": 0})
+        return Answer(answer)
+
+    def _info(self, id: str, rev: str | None = None) -> Answer:
+        repo = self._repo(id)
+        commit = repo.resolve(rev or "main")
+        siblings = [{"rfilename": path} for path in sorted(repo.files(commit))]
+        facts = {"id": id, "sha": commit, "private": repo.private, "author": id.split("/")[0], "siblings": siblings}
+        date = "2026-01-01T00:00:00.000Z"
+        more = {"gated": False, "disabled": False, "downloads": 0, "likes": 0, "tags": [], "_id": "0" * 24}
+        return Answer(facts | more | {"lastModified": date, "createdAt": date})
+
+    def _lfs_batch(self, id: str) -> Answer:
+        repo = self._repo(id)
+        user = self._user()
+        if user is None or user.role == "read":
+            raise Refused(403, "You don't have the required permissions to perform this action")
+        objects = []
+        for asked in self._json()["objects"]:
+            entry = {"oid": asked["oid"], "size": asked["size"]}
+            if not repo.object_path(asked["oid"]).exists():
+                href = f"{self.hub.endpoint}/lfs/{id}/{asked['oid']}"
+                entry["actions"] = {"upload": {"href": href, "header": {}}}
+            objects.append(entry)
+        return Answer({"transfer": "basic", "objects": objects})
+
+    def _lfs_put(self, id: str, oid: str) -> Answer:
+        import hashlib
+
+        repo = self.hub.store.repos[id]
+        if hashlib.sha256(self.body).hexdigest() != oid:
+            raise Refused(400, "the content is not what its hash says")
+        repo.store(self.body)
+        return Answer({})
+
+    def _resolve(self, id: str, rev: str, path: str) -> Answer:
+        repo = self._repo(id)
+        commit = repo.resolve(rev)
+        files = repo.files(commit)
+        if path not in files:
+            raise Refused(404, "Entry not found", "EntryNotFound")
+        file = files[path]
+        headers = {
+            "X-Repo-Commit": commit,
+            "ETag": f'"{file.sha256 if file.lfs else file.oid}"',
+            "Content-Type": "application/octet-stream",
+        }
+        return Answer(headers=headers, file=repo.object_path(file.sha256))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--user", default="user", help="the one user; its token is hf_test")
+    options = parser.parse_args()
+    with Hub(options.folder, {"hf_test": User(options.user)}, options.port) as server:
+        print(f"HF_ENDPOINT={server.endpoint} HF_TOKEN=hf_test HF_HUB_DISABLE_XET=1", flush=True)
+        threading.Event().wait()
