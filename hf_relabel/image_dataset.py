@@ -152,7 +152,7 @@ def read_dataset(
     labels, class_names = _labels(data, image_ids, config)
     rows = np.array(order[: config.limit], np.int64)
     kept = [image_ids[row] for row in rows]
-    return kept, labels[rows], class_names, DatasetImages(images, config.image_column, rows, _roots(config))
+    return kept, labels[rows], class_names, DatasetImages(images, config.image_column, rows, image_roots(config))
 
 
 def _column(data: "datasets.Dataset", name: str) -> pa.ChunkedArray:
@@ -259,7 +259,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _roots(config: SourceConfig) -> tuple[str, ...]:
+def image_roots(config: SourceConfig) -> tuple[str, ...]:
     """The dataset's own folder, or the caches of what the Hub's datasets consist of."""
     import datasets
     from huggingface_hub import constants

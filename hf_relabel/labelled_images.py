@@ -5,13 +5,14 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from hf_relabel import metrics
 from hf_relabel.config import SourceConfig
+from hf_relabel.decoding import decode
 from hf_relabel.errors import ImageReadError, SourceError
 from hf_relabel.truth import Truth, class_indices, labels_of, read_truth
 
@@ -65,7 +66,10 @@ def from_source(config: SourceConfig) -> LabelledImages:
     labels = [[int(label)] for label in source.labels]
 
     def load(index: int) -> Image.Image:
-        return source.load(index).image
+        try:
+            return source.load(index).image
+        except ImageReadError as error:
+            raise ImageReadError(f"{source.image_ids[index]}: {error}") from error
 
     return LabelledImages(config.path, source.class_names, source.image_ids, labels, load)
 
@@ -95,28 +99,24 @@ def from_dataset(
         SourceError: It cannot be loaded, or has other columns.
     """
     import datasets
-    from huggingface_hub.errors import HfHubHTTPError
+
+    from hf_relabel.image_dataset import DatasetImages, image_roots, load_dataset
 
     name, _, revision = (path, "", "") if Path(path).is_dir() else path.partition("@")
-    try:
-        data = datasets.load_dataset(name, config_name, revision=revision or None, split=split)
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise SourceError(f"{path}: cannot be loaded ({str(error).splitlines()[0]})") from error
+    config = SourceConfig("dataset", name, config_name, split, revision or None, image_column)
+    data = load_dataset(config)
     for column in filter(None, (labels_column, image_column, id_column)):
         if column not in data.column_names:
             raise SourceError(f"{path}: no column {column!r}; it has {', '.join(data.column_names)}")
     cells = [labels_of(value, path) for value in data.select_columns([labels_column])[labels_column]]
     names = list(class_names or _feature_names(data.features[labels_column]) or _names_of(cells, path))
     ids = [str(value) for value in data[id_column]] if id_column else [f"{split}/{row}" for row in range(len(data))]
-    undecoded = data.cast_column(image_column, datasets.Image(decode=False))
+    pictures = data.select_columns([image_column]).with_format(None)
+    pictures = pictures.cast_column(image_column, datasets.Image(decode=False))
+    stored = DatasetImages(pictures, image_column, np.arange(len(data)), image_roots(config))
 
     def load(index: int) -> Image.Image:
-        cell = undecoded[index][image_column]
-        if cell["bytes"] is None:
-            return read_image(Path(cell["path"]), ids[index])
-        import io
-
-        return read_image(io.BytesIO(cell["bytes"]), ids[index])
+        return _decoded(lambda: stored.open(index), ids[index])
 
     return LabelledImages(path, names, ids, class_indices(cells, names, path), load)
 
@@ -229,7 +229,7 @@ def _from_files(
         raise SourceError(f"{origin}: {len(missing)} of {len(files)} images are not in {root}: {shown}")
 
     def load(index: int) -> Image.Image:
-        return read_image(_inside(root, files[index]), files[index])
+        return _decoded(lambda: open(_inside(root, files[index]), "rb"), files[index])
 
     return LabelledImages(origin, class_names, files, labels, load)
 
@@ -242,14 +242,12 @@ def _inside(root: Path, name: str) -> Path:
     return path
 
 
-def read_image(file: Any, image_id: str) -> Image.Image:
-    """A path's or byte stream's picture, turned as its EXIF says, as RGB.
-
-    Raises:
-        ImageReadError: It cannot be decoded.
-    """
+def _decoded(open_file: Callable[[], BinaryIO], image_id: str) -> Image.Image:
+    """An opened file's picture, RGB and upright; an ImageReadError names the image."""
     try:
-        with Image.open(file) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise ImageReadError(f"{image_id}: cannot be decoded ({error})") from error
+        with open_file() as file:
+            return decode(file).image
+    except OSError as error:
+        raise ImageReadError(f"{image_id}: cannot be opened ({error.strerror or type(error).__name__})") from error
+    except ImageReadError as error:
+        raise ImageReadError(f"{image_id}: {error}") from error

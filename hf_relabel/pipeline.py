@@ -1,6 +1,5 @@
 """Commands of the pipeline: one stage, or all in a row, by one rank among those that share the run."""
 
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from hf_relabel.config import Config, as_dict
 from hf_relabel.errors import UsageError
 from hf_relabel.job import Job
 from hf_relabel.manifest import atomic_open
+from hf_relabel.quiet import quiet_libraries
 from hf_relabel.runner import current_rank, make_folder
 from hf_relabel.stages import build, label, propose, score, train
 
@@ -46,16 +46,6 @@ def run_command(command: str, config: Config) -> int:
         made = job.folder / build.STAGE if "build" in names else job.folder
         print(f"done in {time.monotonic() - started:.1f} s: {made}")
     return 0
-
-
-def quiet_libraries() -> None:
-    """Keep progress bars and notices of the libraries out of ours; their warnings and errors still come through."""
-    import datasets
-    import transformers
-
-    datasets.disable_progress_bars()
-    transformers.logging.disable_progress_bar()
-    logging.getLogger("accelerate").setLevel(logging.WARNING)
 
 
 def save_config(config: Config, path: Path) -> None:

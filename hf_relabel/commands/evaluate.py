@@ -97,7 +97,7 @@ def _from_model(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, bool]
         images = images.with_truth(truth_of(args))
     from accelerate import Accelerator
 
-    from hf_relabel.pipeline import quiet_libraries
+    from hf_relabel.quiet import quiet_libraries
     from hf_relabel.training.inference import predict
     from hf_relabel.training.models import class_names_of, open_classifier
 

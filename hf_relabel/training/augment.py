@@ -1,0 +1,179 @@
+"""Augmentation with Pillow and torch: random crops that tell what they cut, RandAugment, mixup, cutmix."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance, ImageOps
+
+from hf_relabel.training.config import TrainingConfig
+from hf_relabel.training.models import Preprocessing
+from hf_relabel.training.targets import WHOLE_IMAGE, Box
+
+ASPECT = (3 / 4, 4 / 3)
+"""Least and largest ratio of a crop's width to its height, as in Inception's training."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to one image: random crop, flip, RandAugment, then the model's preprocessing."""
+
+    preprocessing: Preprocessing
+    crop_scale: float
+    flip: bool
+    operations: int
+    magnitude: float
+
+    @classmethod
+    def of(cls, config: TrainingConfig, preprocessing: Preprocessing) -> "Augmentation":
+        """The augmentation that the settings ask for."""
+        return cls(preprocessing, config.crop_scale, config.flip, config.randaugment, config.magnitude)
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> tuple[torch.Tensor, Box]:
+        """RGB image -> pixels float32 [3, S, S] and the crop they show."""
+        box = random_box(image.size, rng, self.crop_scale) if self.crop_scale < 1 else WHOLE_IMAGE
+        left, top, right, bottom = box
+        width, height = image.size
+        pixels = (round(left * width), round(top * height), round(right * width), round(bottom * height))
+        side = self.preprocessing.size
+        image = image.resize((side, side), Image.Resampling.BILINEAR, box=pixels)
+        if self.flip and rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return self.preprocessing(rand_augment(image, rng, self.operations, self.magnitude)), box
+
+
+def random_box(size: tuple[int, int], rng: np.random.Generator, least_area: float) -> Box:
+    """A random crop of `least_area` to 1 of the image's area (Szegedy et al. 2015), on whole pixels.
+
+    Args:
+        size: Width and height of the image in pixels.
+        rng: Where chance comes from.
+        least_area: Least share of the area.
+    """
+    width, height = size
+    for _ in range(10):
+        area = width * height * rng.uniform(least_area, 1)
+        aspect = math.exp(rng.uniform(*np.log(ASPECT)))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = rng.integers(width - w + 1), rng.integers(height - h + 1)
+            return left / width, top / height, (left + w) / width, (top + h) / height
+    return WHOLE_IMAGE
+
+
+def rand_augment(image: Image.Image, rng: np.random.Generator, operations: int, magnitude: float) -> Image.Image:
+    """So many random operations of one strength, from 0 to 10 (RandAugment, Cubuk et al. 2019)."""
+    for _ in range(operations):
+        operation = _OPERATIONS[rng.integers(len(_OPERATIONS))]
+        image = operation(image, magnitude / 10, 1 if rng.random() < 0.5 else -1)
+    return image
+
+
+def _affine(image: Image.Image, coefficients: tuple[float, ...]) -> Image.Image:
+    return image.transform(
+        image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR, fillcolor=(128, 128, 128)
+    )
+
+
+def _rotate(image: Image.Image, strength: float, sign: int) -> Image.Image:
+    return image.rotate(sign * 30 * strength, Image.Resampling.BILINEAR, fillcolor=(128, 128, 128))
+
+
+def _shear_x(image: Image.Image, strength: float, sign: int) -> Image.Image:
+    return _affine(image, (1, sign * 0.3 * strength, 0, 0, 1, 0))
+
+
+def _shear_y(image: Image.Image, strength: float, sign: int) -> Image.Image:
+    return _affine(image, (1, 0, 0, sign * 0.3 * strength, 1, 0))
+
+
+def _shift_x(image: Image.Image, strength: float, sign: int) -> Image.Image:
+    return _affine(image, (1, 0, sign * 0.3 * strength * image.width, 0, 1, 0))
+
+
+def _shift_y(image: Image.Image, strength: float, sign: int) -> Image.Image:
+    return _affine(image, (1, 0, 0, 0, 1, sign * 0.3 * strength * image.height))
+
+
+def _colour(image: Image.Image, strength: float, sign: int) -> Image.Image:
+    return ImageEnhance.Color(image).enhance(1 + sign * 0.9 * strength)
+
+
+def _contrast(image: Image.Image, strength: float, sign: int) -> Image.Image:
+    return ImageEnhance.Contrast(image).enhance(1 + sign * 0.9 * strength)
+
+
+def _brightness(image: Image.Image, strength: float, sign: int) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(1 + sign * 0.9 * strength)
+
+
+def _sharpness(image: Image.Image, strength: float, sign: int) -> Image.Image:
+    return ImageEnhance.Sharpness(image).enhance(1 + sign * 0.9 * strength)
+
+
+def _posterise(image: Image.Image, strength: float, sign: int) -> Image.Image:
+    return ImageOps.posterize(image, 8 - round(4 * strength))
+
+
+def _solarise(image: Image.Image, strength: float, sign: int) -> Image.Image:
+    return ImageOps.solarize(image, 256 - round(256 * strength))
+
+
+def _auto_contrast(image: Image.Image, strength: float, sign: int) -> Image.Image:
+    return ImageOps.autocontrast(image)
+
+
+def _equalise(image: Image.Image, strength: float, sign: int) -> Image.Image:
+    return ImageOps.equalize(image)
+
+
+def _identity(image: Image.Image, strength: float, sign: int) -> Image.Image:
+    return image
+
+
+_OPERATIONS = (
+    _identity,
+    _auto_contrast,
+    _equalise,
+    _rotate,
+    _posterise,
+    _solarise,
+    _colour,
+    _contrast,
+    _brightness,
+    _sharpness,
+    _shear_x,
+    _shear_y,
+    _shift_x,
+    _shift_y,
+)
+
+
+def mix_batch(
+    pixels: torch.Tensor, targets: torch.Tensor, rng: np.random.Generator, mixup: float, cutmix: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mix each image of a batch with the one opposite; both targets count as much as there is of their images.
+
+    Args:
+        pixels: float [B, 3, S, S].
+        targets: float [B, C], multi-hot or soft.
+        rng: Where chance comes from.
+        mixup: Alpha of mixup (Zhang et al. 2018), which blends the pictures; 0 is none.
+        cutmix: Alpha of cutmix (Yun et al. 2019), which pastes a rectangle; 0 is none. Of both, one is drawn.
+    """
+    if mixup == 0 and cutmix == 0:
+        return pixels, targets
+    paste = cutmix > 0 and (mixup == 0 or rng.random() < 0.5)
+    share = float(rng.beta(cutmix, cutmix) if paste else rng.beta(mixup, mixup))
+    other = pixels.flip(0)
+    if paste:
+        height, width = pixels.shape[2:]
+        h, w = round(height * math.sqrt(1 - share)), round(width * math.sqrt(1 - share))
+        top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+        mixed = pixels.clone()
+        mixed[:, :, top : top + h, left : left + w] = other[:, :, top : top + h, left : left + w]
+        share = 1 - h * w / (height * width)
+    else:
+        mixed = share * pixels + (1 - share) * other
+    return mixed, share * targets + (1 - share) * targets.flip(0)

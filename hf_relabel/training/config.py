@@ -1,0 +1,148 @@
+"""Settings of `fit` and `transfer`: all defaults, each refused where no run could use it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hf_relabel.errors import UsageError
+
+
+def _require(ok: bool, key: str, value: object, rule: str) -> None:
+    if not ok:
+        raise UsageError(f"{key}: must be {rule}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a classifier is trained.
+
+    Args:
+        model: Image classifier to start from: Hub id, local folder, or a config.json to train from scratch.
+        revision: Branch, tag or commit of the model on the Hub.
+        scratch: Use the model's configuration only, with random weights.
+        new_head: Start with a new head even if the model knows the same classes.
+        freeze: Train the head only.
+        out: Folder of the trained classifier.
+        overwrite: Replace what is in the folder.
+        resume: Go on from the last checkpoint in the folder.
+        image_size: Side of the square images; by default what the model was made for.
+        loss: bce and asymmetric take each class as a yes or no of its own; cross_entropy takes the classes of an
+            image as one distribution.
+        floor: Target of a class that is absent (label smoothing).
+        cap: Target of a class that is present (label smoothing).
+        gamma_pos: Focusing of the asymmetric loss on present classes.
+        gamma_neg: Focusing of the asymmetric loss on absent classes.
+        clip: Probability below which the asymmetric loss forgives an absent class.
+        crop_scale: Least share of the image's area in a random crop; 1 takes the whole image.
+        flip: Mirror half of the images.
+        randaugment: Random operations on each image.
+        magnitude: Strength of these operations, from 0 to 10.
+        mixup: Alpha of mixup's Beta distribution; 0 is none.
+        cutmix: Alpha of cutmix's Beta distribution; 0 is none. With both, each batch takes one of them.
+        optimizer: adamw or sgd with Nesterov momentum.
+        lr: Highest learning rate.
+        weight_decay: Weight decay, of weight matrices only.
+        momentum: Momentum of sgd.
+        epochs: Passes over the images.
+        warmup_epochs: Epochs in which the learning rate rises, before its cosine decay.
+        batch_size: Images in one forward pass of each process.
+        accumulation: Forward passes before a step.
+        clip_norm: Largest norm of the gradient; 0 does not clip.
+        ema: Decay of the moving average of the weights, which is then what is saved; 0 is none.
+        mixed_precision: no, bf16 or fp16.
+        checkpoint_every: Epochs between checkpoints; 0 writes none.
+        log_with: Tracker of accelerate, such as tensorboard or wandb.
+        workers: Processes that decode and augment images, for each process that trains.
+        seed: Seed of everything random.
+    """
+
+    model: str = ""
+    revision: str | None = None
+    scratch: bool = False
+    new_head: bool = False
+    freeze: bool = False
+    out: str = ""
+    overwrite: bool = False
+    resume: bool = False
+    image_size: int | None = None
+    loss: Literal["bce", "asymmetric", "cross_entropy"] = "bce"
+    floor: float = 0.0
+    cap: float = 1.0
+    gamma_pos: float = 0.0
+    gamma_neg: float = 4.0
+    clip: float = 0.05
+    crop_scale: float = 0.35
+    flip: bool = True
+    randaugment: int = 0
+    magnitude: float = 9.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    momentum: float = 0.9
+    epochs: int = 100
+    warmup_epochs: float = 5.0
+    batch_size: int = 64
+    accumulation: int = 1
+    clip_norm: float = 1.0
+    ema: float = 0.0
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    checkpoint_every: int = 1
+    log_with: str | None = None
+    workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(bool(self.model), "--model", self.model, "a Hub id, a local folder or a config.json")
+        _require(bool(self.out), "--out", self.out, "a folder")
+        _require(not (self.freeze and self.scratch), "--freeze", True, "left out with --scratch, or nothing is learnt")
+        for key in ("epochs", "batch_size", "accumulation"):
+            _require(getattr(self, key) >= 1, _flag(key), getattr(self, key), "1 or more")
+        zero_or_more = (
+            "gamma_pos gamma_neg randaugment mixup cutmix weight_decay warmup_epochs clip_norm checkpoint_every workers"
+        )
+        for key in zero_or_more.split():
+            _require(getattr(self, key) >= 0, _flag(key), getattr(self, key), "0 or more")
+        for key in ("clip", "momentum", "ema"):
+            _require(0 <= getattr(self, key) < 1, _flag(key), getattr(self, key), "at least 0 and below 1")
+        _require(0 < self.crop_scale <= 1, "--crop-scale", self.crop_scale, "above 0 and at most 1")
+        _require(0 <= self.magnitude <= 10, "--magnitude", self.magnitude, "from 0 to 10")
+        _require(0 <= self.floor < self.cap <= 1, "--floor, --cap", (self.floor, self.cap), "0 <= floor < cap <= 1")
+        _require(self.lr > 0, "--lr", self.lr, "above 0")
+        _require(self.image_size is None or self.image_size > 0, "--image-size", self.image_size, "a number of pixels")
+
+
+@dataclass(frozen=True)
+class FitConfig(TrainingConfig):
+    """Which labels of a release a classifier is trained on.
+
+    Args:
+        release: Release folder, or user/name@revision on the Hub.
+        split: Split of the release; needed only if it has several.
+        target: single, the original label; soft, the scores; threshold, 1 for a score of at least the threshold.
+        threshold: Least score of a present class, for the target threshold.
+        include_original: The original label is always present, with 1.
+        crop_aware: A class counts only as far as its region is inside the crop; needs the release's masks.
+    """
+
+    release: str = ""
+    split: str | None = None
+    target: Literal["single", "soft", "threshold"] = "soft"
+    threshold: float = 0.5
+    include_original: bool = False
+    crop_aware: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(bool(self.release), "--release", self.release, "a release folder or user/name@revision")
+        _require(0 <= self.threshold <= 1, "--threshold", self.threshold, "from 0 to 1")
+        _require(
+            not (self.crop_aware and self.target == "single"),
+            "--crop-aware",
+            True,
+            "left out with --target single, which ignores regions",
+        )
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")

@@ -1,0 +1,182 @@
+"""The training loop: accelerate, cosine schedule, moving average of the weights, checkpoints."""
+
+import copy
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from hf_relabel.training.augment import mix_batch
+from hf_relabel.training.config import TrainingConfig
+from hf_relabel.training.data import EpochSampler
+from hf_relabel.training.losses import make_loss
+
+CHECKPOINTS = "checkpoints"
+
+
+class MovingAverage:
+    """Exponential moving average of a model's weights; buffers, such as a BatchNorm's statistics, are copied.
+
+    Early averages are shorter, min(decay, (1 + t) / (10 + t)) at step t, so that the first random weights are soon
+    forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self._decay = decay
+        self._steps = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights after a step."""
+        self._steps += 1
+        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
+        for average, current in zip(self.model.parameters(), model.parameters(), strict=True):
+            average.lerp_(current, 1 - decay)
+        for average, current in zip(self.model.buffers(), model.buffers(), strict=True):
+            average.copy_(current)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints."""
+        return {"model": self.model.state_dict(), "steps": self._steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.model.load_state_dict(state["model"])
+        self._steps = state["steps"]
+
+
+def learning_rate(step: int, steps: int, warmup: int) -> float:
+    """Factor of the learning rate at a step: rises linearly over the warm-up, then falls as a half cosine to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimizer that the settings name; biases, norms and other vectors are not decayed."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+    return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def train(
+    model: nn.Module, examples: Dataset, config: TrainingConfig, accelerator: Accelerator
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Train a classifier.
+
+    Args:
+        model: Maps `pixel_values` [B, 3, S, S] to an output with `logits` [B, C].
+        examples: Items (pixels, target) by number; see `data.Examples`.
+        config: The settings; checkpoints go below `config.out`.
+        accelerator: Decides devices, processes and precision.
+
+    Returns:
+        The trained model (the moving average, if there is one), and of each epoch its mean loss and learning rate.
+    """
+    sampler = EpochSampler(len(examples), config.seed)
+    loader = DataLoader(
+        examples,
+        batch_size=config.batch_size,
+        sampler=sampler,
+        num_workers=config.workers,
+        persistent_workers=config.workers > 0,
+        drop_last=len(examples) >= config.batch_size * accelerator.num_processes,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    optimizer = make_optimizer(model, config)
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    average = MovingAverage(accelerator.unwrap_model(model), config.ema) if config.ema else None
+    if average:
+        accelerator.register_for_checkpointing(average)
+    steps_an_epoch = math.ceil(len(loader) / config.accumulation)
+    steps, warmup = config.epochs * steps_an_epoch, round(config.warmup_epochs * steps_an_epoch)
+    loss_of = make_loss(config)
+    history: list[dict[str, float]] = []
+    first = _resume(accelerator, config)
+    step = first * steps_an_epoch
+    bar = tqdm(total=steps, initial=step, desc="train", unit=" steps", disable=not accelerator.is_local_main_process)
+    for epoch in range(first, config.epochs):
+        _to_training(model)
+        sampler.epoch = epoch
+        losses = []
+        for batch, (pixels, targets) in enumerate(loader):
+            rng = np.random.default_rng((config.seed, 3, epoch, batch, accelerator.process_index))
+            pixels, targets = mix_batch(pixels, targets, rng, config.mixup, config.cutmix)
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * learning_rate(step, steps, warmup)
+            with accelerator.accumulate(model):
+                with accelerator.autocast():
+                    logits = model(pixel_values=pixels).logits
+                loss = loss_of(logits.float(), targets)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients and config.clip_norm:
+                    accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+            losses.append(loss.detach())
+            if accelerator.sync_gradients:
+                step += 1
+                bar.update()
+                if average:
+                    average.update(accelerator.unwrap_model(model))
+        mean_loss = float(accelerator.reduce(torch.stack(losses).mean(), "mean"))
+        history.append({"epoch": epoch + 1, "loss": mean_loss, "lr": optimizer.param_groups[0]["lr"]})
+        bar.set_postfix(loss=f"{mean_loss:.4f}")
+        accelerator.log({"loss": mean_loss, "lr": optimizer.param_groups[0]["lr"]}, step=epoch + 1)
+        if config.checkpoint_every and ((epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs):
+            _save_checkpoint(accelerator, Path(config.out) / CHECKPOINTS, epoch + 1)
+    bar.close()
+    trained = average.model if average else accelerator.unwrap_model(model)
+    return trained.eval(), history
+
+
+def _to_training(model: nn.Module) -> None:
+    """Training mode, but for frozen parts: neither dropout nor new statistics there."""
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the last epoch below `folder`; None where there is none."""
+    return max(folder.glob("epoch-*"), key=lambda path: int(path.name.removeprefix("epoch-")), default=None)
+
+
+def _save_checkpoint(accelerator: Accelerator, folder: Path, epoch: int) -> None:
+    """Write the state beside its place, rename it, and remove those of earlier epochs."""
+    partial, final = folder / f".epoch-{epoch:05d}", folder / f"epoch-{epoch:05d}"
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        for earlier in folder.glob("epoch-*"):
+            if earlier != final:
+                shutil.rmtree(earlier)
+    accelerator.wait_for_everyone()
+
+
+def _resume(accelerator: Accelerator, config: TrainingConfig) -> int:
+    """Load the last checkpoint if the settings say so; gives the number of epochs that are done."""
+    checkpoint = last_checkpoint(Path(config.out) / CHECKPOINTS) if config.resume else None
+    if checkpoint is None:
+        return 0
+    accelerator.load_state(str(checkpoint))
+    return int(checkpoint.name.removeprefix("epoch-"))

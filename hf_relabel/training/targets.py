@@ -1,0 +1,109 @@
+"""What a classifier learns of each image: its label set as a vector, whole or seen through a crop."""
+
+from typing import Literal, Protocol
+
+import numpy as np
+
+from hf_relabel import masks
+from hf_relabel.errors import ReleaseError
+from hf_relabel.label_table import LabelTable
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom of a crop, as fractions of the image's width and height."""
+
+WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
+
+
+class Targets(Protocol):
+    """Gives the target vector of an image, float32 [C] in [0, 1], for a crop of it."""
+
+    def __call__(self, row: int, box: Box) -> np.ndarray: ...
+
+
+class SetTargets:
+    """Multi-hot targets, bool [N, C], whatever the crop."""
+
+    def __init__(self, sets: np.ndarray):
+        self._sets = sets
+
+    def __call__(self, row: int, box: Box) -> np.ndarray:
+        return self._sets[row].astype(np.float32)
+
+
+class ReleaseTargets:
+    """Targets from a release's labels.
+
+    Args:
+        table: The release; row i of the targets is row i of the table.
+        kind: `single`, 1 for the original label; `soft`, the scores; `threshold`, 1 for scores of at least
+            `threshold`.
+        threshold: See `kind`.
+        include_original: The original label has 1 in any case.
+
+    Raises:
+        ReleaseError: The release has no scores and the kind needs them.
+    """
+
+    def __init__(
+        self,
+        table: LabelTable,
+        kind: Literal["single", "soft", "threshold"],
+        threshold: float = 0.5,
+        include_original: bool = False,
+    ):
+        self._table = table
+        self._kind = kind
+        self._threshold = np.float32(threshold)
+        self._include_original = include_original or kind == "single"
+        self._scores = None if kind == "single" else table.need_scores(f"the target {kind!r}")
+
+    def __call__(self, row: int, box: Box) -> np.ndarray:
+        table, target = self._table, np.zeros(len(self._table.class_names), np.float32)
+        if self._scores is not None:
+            entries = slice(table.offsets[row], table.offsets[row + 1])
+            scores = self._scores[entries]
+            target[table.classes[entries]] = scores if self._kind == "soft" else scores >= self._threshold
+        if self._include_original:
+            target[table.original[row]] = 1
+        return target
+
+
+class CropAwareTargets:
+    """Targets that count a class only as far as its region is inside the crop.
+
+    A class that several regions show takes the one that shows it best in the crop: the largest product of the region's
+    score for it and the share of the region's pixels inside, relative to its highest score. So the whole image has the
+    plain target, and a class without any region (the original label may be one) keeps it in every crop.
+
+    Raises:
+        ReleaseError: The release was read without regions.
+    """
+
+    def __init__(self, table: LabelTable, plain: Targets):
+        if table.regions is None:
+            raise ReleaseError(f"{table.origin}: has no regions, which crop-aware targets need; build it with masks")
+        self._regions = table.regions
+        self._plain = plain
+
+    def __call__(self, row: int, box: Box) -> np.ndarray:
+        target = self._plain(row, box)
+        best: dict[int, float] = {}
+        seen: dict[int, float] = {}
+        for region in self._regions[row].as_py():
+            inside = coverage(masks.decode(region["segmentation"]), box)
+            for label, score in zip(region["top_labels"], region["top_scores"], strict=True):
+                best[label] = max(best.get(label, 0.0), score)
+                seen[label] = max(seen.get(label, 0.0), score * inside)
+        for label, score in best.items():
+            if score > 0:
+                target[label] *= seen[label] / score
+        return target
+
+
+def coverage(mask: np.ndarray, box: Box) -> float:
+    """Share of a mask's pixels, bool [H, W], that lie inside a crop; 0 for an empty mask."""
+    height, width = mask.shape
+    left, top, right, bottom = box
+    inside = mask[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
+    area = np.count_nonzero(mask)
+    return np.count_nonzero(inside) / area if area else 0.0
