@@ -1,0 +1,211 @@
+"""`hf-relabel fit` with a tiny ViT on pictures of coloured squares."""
+
+import json
+
+import pytest
+import tiny_data
+import torch
+import yaml
+from commands import error_line, hf_relabel, launch
+from release_folder import write_release
+from safetensors.torch import load_file
+
+from hf_relabel.cli import main
+from hf_relabel.training.models import open_classifier
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with images/, truth.jsonl, release/ and config.json of a tiny ViT."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = tiny_data.write_images(folder, 96, seed=0)
+    write_release(folder / "release", tiny_data.NAMES, rows)
+    tiny_data.write_model_config(folder)
+    return folder
+
+
+def _arguments(data, out, **settings):
+    settings = {
+        "release": data / "release",
+        "images": data / "images",
+        "model": data / "config.json",
+        "out": out,
+        "epochs": 2,
+        "batch-size": 16,
+        "warmup-epochs": 1,
+        **settings,
+    }
+    arguments = ["fit"]
+    for key, value in settings.items():
+        arguments += [f"--{key}"] if value is True else [f"--{key}", str(value)]
+    return arguments
+
+
+def _weights(out):
+    return load_file(out / "model.safetensors")
+
+
+def _same(one, other):
+    a, b = _weights(one), _weights(other)
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_classifier_learns_and_pipeline_opens_it(data, tmp_path, capsys):
+    from transformers import pipeline
+
+    out = tmp_path / "out"
+    assert main(_arguments(data, out, epochs=30, lr=3e-3, **{"crop-scale": 0.8, "checkpoint-every": 0})) == 0
+    assert "96 images, 4 classes, target soft" in capsys.readouterr().out
+    training = json.loads((out / "training.json").read_text())
+    losses = [epoch["loss"] for epoch in training["history"]]
+    assert losses[-1] < 0.7 * losses[0]
+    classify = pipeline("image-classification", model=str(out))
+    found = classify(str(data / "images" / "red" / "0002.png"))
+    assert {item["label"] for item in found} == set(tiny_data.NAMES)
+    assert sum(item["score"] for item in found) != pytest.approx(1)  # sigmoids: each class is a yes or no
+    arguments = ["--model", str(out), "--images", str(data / "images"), "--truth", str(data / "truth.jsonl")]
+    assert main(["evaluate", *arguments, "--resamples", "0", "--json", str(tmp_path / "r.json")]) == 0
+    metrics = json.loads((tmp_path / "r.json").read_text())["metrics"]
+    assert metrics["map_over_images"]["value"] > 0.8  # of untrained weights: 0.6
+
+
+def test_every_setting_at_once_from_a_file(data, tmp_path):
+    settings = {
+        "loss": "asymmetric",
+        "target": "threshold",
+        "threshold": 0.7,
+        "include_original": True,
+        "crop_aware": True,
+        "randaugment": 2,
+        "mixup": 0.2,
+        "cutmix": 1.0,
+        "optimizer": "sgd",
+        "lr": 0.01,
+        "ema": 0.9,
+        "accumulation": 2,
+        "workers": 1,
+        "floor": 0.01,
+        "cap": 0.95,
+    }
+    (tmp_path / "fit.yaml").write_text(yaml.safe_dump(settings))
+    out = tmp_path / "out"
+    assert main([*_arguments(data, out, config=tmp_path / "fit.yaml"), "--lr", "0.02"]) == 0
+    used = json.loads((out / "training.json").read_text())["settings"]
+    assert {**settings, "lr": 0.02}.items() <= {**used, "workers": 1}.items()
+
+
+def test_a_resumed_run_ends_like_one_that_was_not_stopped(data, tmp_path, monkeypatch):
+    from hf_relabel.training import loop
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    extra = {"mixup": 0.2, "ema": 0.9}
+    assert main(_arguments(data, whole, epochs=3, **extra)) == 0
+    save = loop._save_checkpoint
+
+    def save_and_stop(accelerator, folder, epoch):
+        save(accelerator, folder, epoch)
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_save_checkpoint", save_and_stop)
+    assert main(_arguments(data, stopped, epochs=3, **extra)) == 130
+    monkeypatch.undo()
+    assert [path.name for path in (stopped / "checkpoints").iterdir()] == ["epoch-00002"]
+    assert main(_arguments(data, stopped, epochs=3, resume=True, **extra)) == 0
+    assert _same(whole, stopped)
+
+
+def test_workers_change_nothing(data, tmp_path):
+    for workers in (0, 2):
+        assert main(_arguments(data, tmp_path / str(workers), epochs=1, workers=workers, randaugment=1)) == 0
+    assert _same(tmp_path / "0", tmp_path / "2")
+
+
+@pytest.mark.slow
+def test_two_processes_under_accelerate_launch(data, tmp_path):
+    done = launch(2, *_arguments(data, tmp_path / "out", **{"batch-size": 8}))
+    assert done.returncode == 0, done.stderr
+    model, _ = open_classifier(str(tmp_path / "out"))
+    assert model.config.id2label == dict(enumerate(tiny_data.NAMES))
+    assert len(json.loads((tmp_path / "out" / "training.json").read_text())["history"]) == 2
+
+
+def test_fine_tuning_keeps_the_head_of_the_same_classes_and_freezing_keeps_the_rest(data, tmp_path):
+    single, tuned = tmp_path / "single", tmp_path / "tuned"
+    assert main(_arguments(data, single, target="single", loss="cross_entropy")) == 0
+    assert open_classifier(str(single))[0].config.problem_type == "single_label_classification"
+    assert main(_arguments(data, tuned, model=single, freeze=True, epochs=1, lr=1e-5)) == 0
+    before, after = _weights(single), _weights(tuned)
+    changed = sorted(key for key in before if not torch.equal(before[key], after[key]))
+    assert changed == ["classifier.bias", "classifier.weight"]
+    assert (before["classifier.weight"] - after["classifier.weight"]).abs().max() < 1e-3
+    fresh = tmp_path / "fresh"
+    assert main(_arguments(data, fresh, model=single, freeze=True, epochs=1, lr=1e-5, **{"new-head": True})) == 0
+    assert (before["classifier.weight"] - _weights(fresh)["classifier.weight"]).abs().max() > 1e-3
+
+
+def _error(capsys, arguments, status=1):
+    assert main(arguments) == status
+    message = capsys.readouterr().err.splitlines()
+    lines = [line for line in message if line.startswith("hf-relabel: error: ")]
+    assert len(lines) == 1, message
+    return lines[0]
+
+
+def test_bad_input(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    bare = write_release(
+        tmp_path / "bare", tiny_data.NAMES, tiny_data.write_images(tmp_path, 8, seed=5), drop=("scores",)
+    )
+    assert "has no column `scores`" in _error(capsys, _arguments(data, out, release=bare))
+    # a release of other images, and of other classes
+    rows = [{"image_id": f"red/x{i}.png", "label": 2, "labels": [2], "scores": [1.0]} for i in range(5)]
+    other = write_release(tmp_path / "other", tiny_data.NAMES, [*rows, {**rows[0], "image_id": "blue/0000.png"}])
+    message = _error(capsys, _arguments(data, out, release=other))
+    assert "5 of 6 image ids" in message
+    assert "'red/x0.png', 'red/x1.png', 'red/x2.png'" in message
+    pets = write_release(tmp_path / "pets", ["cat", "dog"], [{**rows[0], "label": 1, "labels": [1]}])
+    message = _error(capsys, _arguments(data, out, release=pets))
+    assert "has 2 classes" in message
+    assert "['cat', 'dog']" in message
+    # a release without regions cannot be crop-aware
+    assert "no release here" in _error(capsys, _arguments(data, out, release=other, **{"crop-aware": True}))
+    # settings
+    assert "--lr: must be above 0" in _error(capsys, _arguments(data, out, lr=0), 2)
+    assert "no tracker 'paper'" in _error(capsys, _arguments(data, out, **{"log-with": "paper"}), 2)
+    (tmp_path / "fit.yaml").write_text("epoch: 3\n")
+    message = _error(capsys, _arguments(data, out, config=tmp_path / "fit.yaml"), 2)
+    assert "no setting 'epoch', did you mean 'epochs'?" in message
+    (tmp_path / "fit.yaml").write_text("epochs: many\n")
+    assert "epochs: must be int, got 'many'" in _error(capsys, _arguments(data, out, config=tmp_path / "fit.yaml"), 2)
+    assert not out.exists()
+
+
+def test_checkpoints_of_another_architecture(data, tmp_path, capsys):
+    from transformers import ResNetConfig
+
+    out = tmp_path / "out"
+    assert main(_arguments(data, out, epochs=1)) == 0
+    assert "is not empty; choose another --out, or --resume or --overwrite" in _error(capsys, _arguments(data, out))
+    ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1]).save_pretrained(tmp_path / "resnet")
+    resnet = tmp_path / "resnet" / "config.json"
+    message = _error(capsys, _arguments(data, out, model=resnet, resume=True, epochs=1))
+    assert "cannot resume, its checkpoint is of another run (architecture.parameters" in message
+    # weights of a ViT beside the configuration of a ResNet
+    (tmp_path / "resnet" / "model.safetensors").write_bytes((out / "model.safetensors").read_bytes())
+    message = _error(capsys, _arguments(data, tmp_path / "x", model=tmp_path / "resnet"))
+    assert "it is a checkpoint of another architecture than its config.json says" in message
+    assert main(_arguments(data, out, model=resnet, overwrite=True, epochs=1)) == 0
+    assert open_classifier(str(out))[0].config.model_type == "resnet"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("irreplaceable")
+    message = _error(capsys, _arguments(data, tmp_path / "mine", overwrite=True))
+    assert "holds files that are no training run's" in message
+
+
+def test_help_comes_without_torch(tmp_path):
+    for command in ("fit", "evaluate", "transfer", "audit"):
+        done = hf_relabel(command, "--help")
+        assert done.returncode == 0
+        assert f"usage: hf-relabel {command}" in done.stdout
+    assert "--release" in error_line(hf_relabel("fit", "--model", "m", "--out", str(tmp_path)), 2)
