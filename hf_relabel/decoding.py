@@ -13,7 +13,7 @@ from hf_relabel.errors import ImageReadError
 
 # Raster formats only: Pillow would hand PostScript to another program, whatever the file's suffix says.
 RASTER_FORMATS = (
-    "JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "PCX",
+    "JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "PCX",
 )  # fmt: skip
 
 ORIENTATION_TAG = 0x0112  # Exif 2.3, section 4.6.4
@@ -30,7 +30,7 @@ SIDES_SWAPPED = (5, 6, 7, 8)
 
 # What Pillow's readers raise on damaged files, beside its own errors, which are OSErrors.
 DAMAGE = (OSError, ValueError, TypeError, SyntaxError, EOFError, IndexError, KeyError, AttributeError, OverflowError)
-DAMAGE += (struct.error, zlib.error, MemoryError, NotImplementedError)
+DAMAGE += (struct.error, zlib.error, MemoryError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -61,23 +61,26 @@ def decode(file: BinaryIO, min_side: int | None = None) -> LoadedImage:
         ImageReadError: It is damaged, no image, or too large (Pillow's limit against decompression bombs).
     """
     try:
-        with Image.open(file, formats=_formats()) as image:
-            whole = image.size
-            if min_side is not None:
-                image.draft(None, (min_side, min_side))
-            reduced = image.size != whole
-            image.load()  # a TIFF turns itself here, and then no longer names an orientation
-            width, height = whole if reduced else image.size
-            orientation = _orientation(image)
-            upright = _as_rgb(image)
-            if orientation in TRANSPOSES:
-                upright = upright.transpose(TRANSPOSES[orientation])
+        image = Image.open(file, formats=_formats())
+        whole = image.size
+        if min_side is not None:
+            image.draft(None, (min_side, min_side))
+        reduced = image.size != whole
+        image.load()  # a TIFF turns itself here, and then no longer names an orientation
     except Image.DecompressionBombError as error:
         raise ImageReadError(f"too many pixels ({_first_line(error)})") from error
     except UnidentifiedImageError as error:
         raise ImageReadError("not an image, or of a format that is not read") from error
     except DAMAGE as error:
         raise ImageReadError(f"cannot be decoded ({_first_line(error)})") from error
+    width, height = whole if reduced else image.size
+    orientation = _orientation(image)
+    try:
+        upright = _as_rgb(image)
+    except ValueError as error:
+        raise ImageReadError(f"its pixels cannot be made RGB ({_first_line(error)})") from error
+    if orientation in TRANSPOSES:
+        upright = upright.transpose(TRANSPOSES[orientation])
     if orientation in SIDES_SWAPPED:
         width, height = height, width
     return LoadedImage(upright, width, height)
@@ -109,8 +112,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
-    # convert() gives a copy, but for RGB the very image, which is closed with its file
-    return image.copy() if image.mode == "RGB" else image.convert("RGB")
+    return image.convert("RGB")  # a copy even of RGB, so that nothing of the file is kept
 
 
 def _grey_of_16_bits(image: Image.Image) -> Image.Image:

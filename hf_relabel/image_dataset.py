@@ -260,20 +260,18 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def image_roots(config: SourceConfig) -> tuple[str, ...]:
-    """The dataset's own folder, or the caches of what the Hub's datasets consist of."""
+    """The dataset's own folder, and the caches where downloads and unpacked archives lie."""
     import datasets
     from huggingface_hub import constants
 
+    folders = [
+        constants.HF_HUB_CACHE,
+        str(datasets.config.HF_DATASETS_CACHE),
+        str(datasets.config.DOWNLOADED_DATASETS_PATH),
+        str(datasets.config.EXTRACTED_DATASETS_PATH),
+    ]
     if os.path.isdir(config.path):
-        folders = [os.path.abspath(config.path), os.path.realpath(config.path)]
-    else:
-        caches = datasets.config
-        folders = [
-            constants.HF_HUB_CACHE,
-            str(caches.HF_DATASETS_CACHE),
-            str(caches.DOWNLOADED_DATASETS_PATH),
-            str(caches.EXTRACTED_DATASETS_PATH),
-        ]
+        folders += [config.path, os.path.realpath(config.path)]
     return tuple(os.path.abspath(folder) for folder in folders)
 
 
