@@ -19,7 +19,7 @@ from hf_relabel.config import (
     TrainConfig,
 )
 
-OVERLAYS = 48
+OVERLAYS = 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,35 +57,37 @@ def demo_config(folder: Path, checkpoint: Path, seed: int = 0, overwrite: bool =
             model=str(checkpoint),
             image_size=280,
             # This backbone was tuned for saliency: its last block cuts best, and two blocks earlier it names best.
-            proposal_feature=FeatureConfig(kind="token", block=-1, norm=False),
+            proposal_feature=FeatureConfig(kind="token", block=-1, norm=True),
             region_feature=FeatureConfig(kind="token", block=-3, norm=True),
         ),
-        propose=ProposeConfig(tau=0.5, max_masks=4),
-        train=TrainConfig(standardise=True, lr=1e-3),
+        propose=ProposeConfig(tau=0.3, max_masks=4),
+        # Some hundred regions, not millions: smaller steps, and more of them, and a stronger dropout.
+        train=TrainConfig(standardise=True, lr=1e-3, batch_size=64, dropout=0.5),
         build=BuildConfig(name="hf_relabel demo"),
         run=RunConfig(dir=str(folder), shard_size=50, seed=seed, overwrite=overwrite),
     )
 
 
 def write_overlays(folder: Path) -> None:
-    """Draw the first scenes with their regions, one picture each and a sheet of them, in `overlays/`."""
+    """Draw scenes from the whole release with their regions, one picture each and a sheet of them, in `overlays/`."""
     from PIL import Image
 
     from hf_relabel.demo.truth import read_release, read_truth
     from hf_relabel.overlay import contact_sheet, draw_overlay
 
     class_names, rows = read_release(folder / "release")
-    given = {scene["image_id"]: scene["label"] for scene in read_truth(folder / "truth.jsonl")}
+    scenes = read_truth(folder / "truth.jsonl")
+    given = {scene["image_id"]: scene["label"] for scene in scenes}
     pictures, captions = [], []
     (folder / "overlays").mkdir(exist_ok=True)
-    for row in islice(rows, OVERLAYS):
+    for row in islice(rows, 0, None, max(1, len(scenes) // OVERLAYS)):
         with Image.open(folder / "images" / row["image_id"]) as image:
             picture = draw_overlay(image.convert("RGB"), row["regions"], class_names)
         picture.save((folder / "overlays" / row["image_id"].replace("/", "-")).with_suffix(".jpg"), quality=90)
         pictures.append(picture)
         found = ", ".join(class_names[label] for label in row["labels"])
         captions.append((f"given: {given[row['image_id']]}", f"now: {found}"))
-    contact_sheet(pictures[:24], captions=captions[:24]).save(folder / "overlays" / "sheet.png")
+    contact_sheet(pictures, captions=captions).save(folder / "overlays" / "sheet.png")
 
 
 def _next_steps(folder: Path) -> list[str]:

@@ -1,0 +1,162 @@
+"""A user's mistakes: one line that says what, where and what to do; status 2 for misuse, 1 for failure."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import ENVIRONMENT, error_line, hf_relabel, write_config
+from test_run import config_of
+
+
+def test_help_answers_at_once_and_without_torch():
+    started = time.monotonic()
+    done = hf_relabel("run", "--help")
+    seconds = time.monotonic() - started
+    assert done.returncode == 0
+    assert "--backbone.image_size" in done.stdout
+    assert "torch" not in done.stderr
+    code = "import sys; from hf_relabel.cli import main; main(['run', '--help']); main(['--help']); "
+    check = "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules), 'heavy import'"
+    done = subprocess.run([sys.executable, "-c", code + check], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert seconds < 10  # a gross bound: the imports above are what is promised
+
+
+def test_every_command_has_help():
+    from hf_relabel.cli import OTHERS, PIPELINE
+
+    for command in [*PIPELINE, *OTHERS]:
+        done = hf_relabel(command, "--help")
+        assert done.returncode == 0, (command, done.stderr)
+        assert done.stdout.startswith("usage: "), command
+
+
+def test_no_command_and_unknown_commands():
+    assert hf_relabel().returncode == 2
+    assert "did you mean 'propose'" in error_line(hf_relabel("propse"), 2)
+
+
+def test_unknown_keys_name_the_nearest_valid_one(tmp_path):
+    line = error_line(hf_relabel("run", "--backbone.image_siz", "448"), 2)
+    assert "did you mean 'backbone.image_size'" in line
+    config = write_config(tmp_path / "config.yaml", propose={"taw": 0.3})
+    line = error_line(hf_relabel("run", "--config", config), 2)
+    assert "propose.taw" in line
+    assert "did you mean 'propose.tau'" in line
+    assert str(tmp_path / "config.yaml") in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--propose.tau", "5"], "propose.tau: must be between -1 and 1, got 5"),
+        (["--backbone.dtype", "int8"], "backbone.dtype"),
+        (["--train.epochs", "many"], "train.epochs"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["--score.method", "label_map"], "score.label_maps"),
+        ([], "source.path: no dataset is named"),
+        (["--build.version", "one"], "build.version"),
+    ],
+)
+def test_values_that_no_run_could_use(arguments, words, tmp_path):
+    assert words in error_line(hf_relabel("run", *arguments, cwd=tmp_path), 2)
+
+
+def test_a_missing_and_an_empty_folder(tmp_path, tiny_dinov3):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "missing"):
+        config = config_of(tmp_path, tmp_path / name, tiny_dinov3)
+        line = error_line(hf_relabel("run", "--config", config, "--run.dir", str(tmp_path / "run")), 1)
+        assert name in line
+
+
+def test_all_images_corrupt(tmp_path, tiny_dinov3):
+    (tmp_path / "images" / "cat").mkdir(parents=True)
+    for k in range(6):
+        (tmp_path / "images" / "cat" / f"{k}.jpg").write_bytes(b"junk")
+    config = config_of(tmp_path, tmp_path / "images", tiny_dinov3)
+    line = error_line(hf_relabel("run", "--config", config, "--run.dir", str(tmp_path / "run")), 1)
+    assert "images are errors, more than run.max_error_rate" in line
+
+
+def test_an_output_folder_that_cannot_be_written(tmp_path, image_folder, tiny_dinov3):
+    (tmp_path / "file").write_text("")
+    config = config_of(tmp_path, image_folder, tiny_dinov3)
+    done = hf_relabel("run", "--config", config, "--run.dir", str(tmp_path / "file" / "run"))
+    assert "choose another --run.dir" in error_line(done, 1)
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a folder that not even root may write in")
+def test_a_read_only_output_folder(tmp_path, image_folder, tiny_dinov3):
+    config = config_of(tmp_path, image_folder, tiny_dinov3)
+    done = hf_relabel("run", "--config", config, "--run.dir", "/sys/kernel/run")
+    line = error_line(done, 1)
+    assert "cannot write in /sys/kernel/run" in line
+    assert "choose another --run.dir" in line
+
+
+def test_a_configuration_changed_under_an_old_work_folder(tmp_path, image_folder, tiny_dinov3):
+    config = config_of(tmp_path, image_folder, tiny_dinov3)
+    run = str(tmp_path / "run")
+    assert hf_relabel("propose", "--config", config, "--run.dir", run).returncode == 0
+    line = error_line(hf_relabel("propose", "--config", config, "--run.dir", run, "--propose.tau", "0.5"), 1)
+    assert "propose.tau: 0.3 -> 0.5" in line
+    assert "--run.overwrite true" in line
+    again = hf_relabel(
+        "propose", "--config", config, "--run.dir", run, "--propose.tau", "0.5", "--run.overwrite", "true"
+    )
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_stage_without_the_one_before(tmp_path, image_folder, tiny_dinov3):
+    config = config_of(tmp_path, image_folder, tiny_dinov3)
+    for stage, before in (("score", "propose"), ("build", "propose")):
+        line = error_line(hf_relabel(stage, "--config", config, "--run.dir", str(tmp_path / "run")), 1)
+        assert f"run `hf-relabel {before}`" in line
+
+
+def save_dataset(folder: Path, rows: dict, features: str) -> None:
+    """A dataset of tiny images in a Parquet file."""
+    code = f"""
+from datasets import Dataset, Features, Image, ClassLabel, Value
+from PIL import Image as Picture
+rows = {rows!r}
+rows["image"] = [Picture.new("RGB", (40, 40), (9 * k, 80, 90)) for k in range(len(rows["label"]))]
+Dataset.from_dict(rows, features=Features({features})).to_parquet({str(folder / "all.parquet")!r})
+"""
+    folder.mkdir()
+    environment = ENVIRONMENT | {"HF_HOME": str(folder.parent / "cache")}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+
+
+PLAIN = "{'image': Image(), 'label': ClassLabel(names=['cat', 'dog'])}"
+
+
+def dataset_config(tmp_path: Path, model: Path, **source) -> str:
+    return config_of(tmp_path, tmp_path, model, source={"kind": "dataset", "path": str(tmp_path / "data"), **source})
+
+
+def test_an_unknown_column(tmp_path, tiny_dinov3):
+    save_dataset(tmp_path / "data", {"label": [0, 1]}, PLAIN)
+    config = dataset_config(tmp_path, tiny_dinov3, label_column="labl")
+    line = error_line(hf_relabel("run", "--config", config, "--run.dir", str(tmp_path / "run")), 1)
+    assert "labl" in line
+    assert "label" in line
+
+
+def test_a_label_outside_the_class_list(tmp_path, tiny_dinov3):
+    save_dataset(tmp_path / "data", {"label": [0, 7]}, "{'image': Image(), 'label': Value('int64')}")
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    config = dataset_config(tmp_path, tiny_dinov3, class_names=str(tmp_path / "names.txt"))
+    line = error_line(hf_relabel("run", "--config", config, "--run.dir", str(tmp_path / "run")), 1)
+    assert "7" in line
+
+
+def test_duplicate_image_ids(tmp_path, tiny_dinov3):
+    features = "{'image': Image(), 'label': ClassLabel(names=['cat', 'dog']), 'name': Value('string')}"
+    save_dataset(tmp_path / "data", {"label": [0, 1], "name": ["same", "same"]}, features)
+    config = dataset_config(tmp_path, tiny_dinov3, id_column="name")
+    line = error_line(hf_relabel("run", "--config", config, "--run.dir", str(tmp_path / "run")), 1)
+    assert "same" in line

@@ -1,0 +1,275 @@
+"""The whole pipeline by its commands, on generated images and tiny random models."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from commands import ENVIRONMENT, assert_equal_runs, error_line, hf_relabel, launch, write_config
+from pycocotools import mask as coco
+
+SMALL = {"max_error_rate": 0.0, "batch_size": 4, "shard_size": 4}
+
+
+def config_of(tmp_path: Path, images: Path, model: Path, name: str = "config.yaml", **sections) -> str:
+    """A run small enough for a test; the threshold lets some labels of the random model through."""
+    settings = {
+        "source": {"path": str(images)},
+        "backbone": {"model": str(model), "image_size": 64},
+        "propose": {"tau": 0.3},
+        "train": {"hidden": 16, "epochs": 3, "batch_size": 8},
+        "build": {"threshold": 0.2},
+        "run": SMALL,
+    }
+    for section, values in sections.items():
+        settings[section] = settings.get(section, {}) | values
+    return write_config(tmp_path / name, **settings)
+
+
+READ_RELEASE = """
+import json, sys
+from datasets import load_dataset
+folder = sys.argv[1]
+labels = load_dataset(folder, split="train")
+regions = load_dataset(folder, "regions", split="train")
+print(json.dumps({
+    "columns": [labels.column_names, regions.column_names],
+    "names": labels.features["label"].names,
+    "labels": labels.to_list(),
+    "regions": regions.to_list(),
+}))
+"""
+
+
+def read_release(folder: Path, cache: Path) -> dict:
+    """A release as a fresh process loads it with `load_dataset`."""
+    environment = ENVIRONMENT | {"HF_HOME": str(cache)}
+    command = [sys.executable, "-c", READ_RELEASE, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=120)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory, image_folder, tiny_dinov3):
+    """One run by one process, which the others are compared with."""
+    folder = tmp_path_factory.mktemp("run")
+    config = config_of(folder, image_folder, tiny_dinov3)
+    done = hf_relabel("run", "--config", config, "--run.dir", str(folder / "run"))
+    assert done.returncode == 0, done.stderr
+    return folder / "run", done.stdout
+
+
+def test_a_release_loads_and_its_masks_decode(finished_run, image_folder, tmp_path):
+    run, output = finished_run
+    assert "propose: " in output
+    assert "build: " in output
+    read = read_release(run / "release", tmp_path)
+    assert read["columns"][0] == ["image_id", "label", "labels", "scores", "version"]
+    images = sorted(str(path.relative_to(image_folder)) for path in image_folder.rglob("*.*") if path.is_file())
+    assert [row["image_id"] for row in read["labels"]] == images
+    assert read["names"] == sorted(path.name for path in image_folder.iterdir())
+    regions = [region for row in read["regions"] for region in row["regions"]]
+    assert regions
+    for row in read["regions"]:
+        assert row["label"] in row["labels"]
+        assert row["scores"] == sorted(row["scores"], reverse=True)
+        assert read["names"][row["label"]] == row["image_id"].split("/")[0]
+        for region in row["regions"]:
+            rle = region["segmentation"]
+            assert rle["size"] == [row["height"], row["width"]]
+            assert int(coco.area(rle)) == region["area"] > 0
+            assert coco.toBbox(rle).tolist() == region["bbox"]
+            assert region["label"] == region["top_labels"][0]
+
+
+def test_the_manifest_says_what_was_done(finished_run):
+    run, _ = finished_run
+    manifest = json.loads((run / "release" / "manifest.json").read_text())
+    assert manifest["statistics"]["images"] == len(pq.read_table(run / "release" / "data" / "labels"))
+    provenance = manifest["provenance"]
+    assert provenance["config"]["propose"]["tau"] == 0.3
+    assert provenance["backbone"]["weights_sha256"]
+    assert provenance["packages"]["torch"]
+    assert "kept" in provenance["counters"]["score"]
+    text = (run / "release" / "manifest.json").read_text()
+    assert str(run.parent) not in text  # no folder of this machine is published
+
+
+def test_a_second_run_does_nothing_and_says_the_same(finished_run):
+    run, _ = finished_run
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != "config.yaml"}
+    assert hf_relabel("run", "--config", str(run / "config.yaml")).returncode == 0
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_number_of_processes_changes_nothing(finished_run, image_folder, tiny_dinov3, tmp_path, processes):
+    config = config_of(tmp_path, image_folder, tiny_dinov3)
+    done = launch(processes, "run", "--config", config, "--run.dir", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert_equal_runs(finished_run[0], tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_batch_size_threads_and_workers_change_nothing(finished_run, image_folder, tiny_dinov3, tmp_path):
+    config = config_of(tmp_path, image_folder, tiny_dinov3, run={"batch_size": 3, "threads": 3, "workers": 2})
+    done = hf_relabel("run", "--config", config, "--run.dir", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert_equal_runs(finished_run[0], tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_stage_by_stage_is_the_same_as_run(finished_run, image_folder, tiny_dinov3, tmp_path):
+    config = config_of(tmp_path, image_folder, tiny_dinov3)
+    for stage in ("propose", "score", "train", "label", "build"):
+        done = hf_relabel(stage, "--config", config, "--run.dir", str(tmp_path / "run"))
+        assert done.returncode == 0, done.stderr
+    assert_equal_runs(finished_run[0], tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_started_again(finished_run, image_folder, tiny_dinov3, tmp_path):
+    """SIGKILL after random delays until one start gets through: the same tables, finished shards never redone."""
+    run = tmp_path / "run"
+    config = config_of(tmp_path, image_folder, tiny_dinov3)
+    command = [sys.executable, "-m", "hf_relabel", "run", "--config", config, "--run.dir", str(run)]
+    rng, kept, kills = random.Random(0), {}, 0
+    while True:
+        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        # From before the first shard to after the last; later starts get further in the same time.
+        delay = rng.uniform(2.0, 6.0) if kills < 5 else 300
+        try:
+            process.communicate(timeout=delay)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+        for path, written in kept.items():
+            assert path.stat().st_mtime_ns == written, f"{path} was made again"
+        kept = {path: path.stat().st_mtime_ns for path in run.rglob("shard-*.parquet")}
+        if process.returncode != -signal.SIGKILL:
+            break
+    assert process.returncode == 0
+    assert kills >= 1
+    assert_equal_runs(finished_run[0], run)
+
+
+@pytest.mark.slow
+def test_a_killed_rank_is_started_again_alone(finished_run, image_folder, tiny_dinov3, tmp_path):
+    """Two ranks started by hand, as on two machines; one is killed and never comes back, then both work is there."""
+    run = tmp_path / "run"
+    config = config_of(tmp_path, image_folder, tiny_dinov3)
+    command = [sys.executable, "-m", "hf_relabel", "run", "--config", config, "--run.dir", str(run)]
+
+    def start(rank: int) -> subprocess.Popen:
+        place = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+        return subprocess.Popen(command, env=ENVIRONMENT | place, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    main, other = start(0), start(1)
+    while not list(run.glob("proposals/shard-*.claim")) and main.poll() is None:
+        time.sleep(0.01)
+    other.send_signal(signal.SIGKILL)
+    other.communicate()
+    again = start(1)
+    assert main.wait(timeout=200) == 0, main.stderr.read()
+    assert again.wait(timeout=200) == 0, again.stderr.read()
+    assert_equal_runs(finished_run[0], run)
+
+
+@pytest.mark.slow
+def test_dinov2_key_features_and_another_precision(image_folder, tiny_dinov2, tmp_path):
+    config = config_of(
+        tmp_path,
+        image_folder,
+        tiny_dinov2,
+        backbone={"proposal_feature": {"kind": "query", "block": -2}, "dtype": "bfloat16"},
+        train={"head": "linear"},
+        build={"include_original": False, "include_global": True, "threshold": 0.0},
+        propose={"views": 0},
+    )
+    done = hf_relabel("run", "--config", config, "--run.dir", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    rows = pq.read_table(tmp_path / "run" / "release" / "data" / "labels").to_pylist()
+    assert all(row["labels"] for row in rows)
+
+
+@pytest.mark.slow
+def test_a_datasets_dataset_is_a_source_too(image_folder, tiny_dinov3, tmp_path):
+    code = (
+        "import sys; from datasets import load_dataset; "
+        "load_dataset('imagefolder', data_dir=sys.argv[1], split='train').to_parquet(sys.argv[2] + '/all.parquet')"
+    )
+    (tmp_path / "data").mkdir()
+    environment = ENVIRONMENT | {"HF_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", code, str(image_folder), str(tmp_path / "data")]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    source = {"kind": "dataset", "path": str(tmp_path / "data")}
+    config = config_of(tmp_path, image_folder, tiny_dinov3, source=source)
+    done = hf_relabel("run", "--config", config, "--run.dir", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    rows = pq.read_table(tmp_path / "run" / "release" / "data" / "labels").to_pylist()
+    assert len(rows) == sum(path.is_file() for path in image_folder.rglob("*.*"))
+
+
+@pytest.mark.slow
+def test_an_unreadable_image_is_left_out_with_its_reason(image_folder, tiny_dinov3, tmp_path):
+    import shutil
+
+    images = shutil.copytree(image_folder, tmp_path / "images")
+    first = sorted(path for path in images.rglob("*.*") if path.is_file())[0]
+    first.write_bytes(b"not an image")
+    config = config_of(tmp_path, images, tiny_dinov3, run={"max_error_rate": 0.2})
+    done = hf_relabel("run", "--config", config, "--run.dir", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    excluded = [json.loads(line) for line in (tmp_path / "run/release/excluded.jsonl").read_text().splitlines()]
+    assert [item["image_id"] for item in excluded] == [str(first.relative_to(images))]
+    assert excluded[0]["reason"]
+    assert "errors 1" in done.stdout
+    strict = config_of(tmp_path, images, tiny_dinov3, "strict.yaml", run={"max_error_rate": 0.0})
+    line = error_line(hf_relabel("run", "--config", strict, "--run.dir", str(tmp_path / "strict")), 1)
+    assert "run.max_error_rate" in line
+
+
+def test_label_maps_score_real_proposals(finished_run, image_folder, tiny_dinov3, tmp_path):
+    """ReLabel files beside the proposals of the finished run: every proposal shows its label, all are kept."""
+    import shutil
+
+    import torch
+
+    run = shutil.copytree(finished_run[0], tmp_path / "run")
+    names = sorted(path.name for path in image_folder.iterdir())
+    for path in image_folder.rglob("*.*"):
+        if path.is_file():
+            label_map = torch.zeros(2, 5, 15, 15)
+            label_map[0, 0] = 9.0
+            label_map[1] = (torch.arange(5) % len(names))[:, None, None]
+            label_map[1, 0] = names.index(path.parent.name)
+            target = (tmp_path / "maps" / path.relative_to(image_folder)).with_suffix(".pt")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(label_map, target)
+    config = config_of(
+        tmp_path, image_folder, tiny_dinov3,
+        score={"method": "label_map", "label_maps": str(tmp_path / "maps"), "keep": "original"},
+        run={"overwrite": True, "dir": str(run)},
+    )  # fmt: skip
+    done = hf_relabel("score", "--config", config)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((run / "scores" / "manifest.json").read_text())
+    proposals = json.loads((run / "proposals" / "manifest.json").read_text())
+    assert manifest["counters"]["kept"] == proposals["counters"]["proposals"] > 0
+
+
+def test_relabeling_needs_no_write_access_outside_its_folder(finished_run):
+    run, _ = finished_run
+    assert {path.name for path in run.iterdir()} == {
+        "config.yaml", "labeler", "proposals", "regions", "release", "scores",
+    }  # fmt: skip
+    assert not [path for path in run.rglob("*") if path.name.startswith(".") or path.suffix == ".claim"]
+    assert os.access(run, os.W_OK)
