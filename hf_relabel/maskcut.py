@@ -10,14 +10,13 @@ This file holds the definition: graph, sides, seed, refusal, rounds. The eigenve
 on the CPU) or `krylov` (a batch on any device); both see the same graph and obey the same rules.
 """
 
-import contextlib
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from scipy import ndimage
 
+from hf_relabel.krylov import Krylov
 from hf_relabel.lanczos import Lanczos
+from hf_relabel.ncut import affinity
 
 MIN_EIGENVALUE = 1e-3
 """Least second eigenvalue of the normalised affinity; below it all patches are alike and there is nothing to cut."""
@@ -28,11 +27,14 @@ MAX_OVERLAP = 0.5
 MIN_AREA = 0.01
 """A later mask that covers no more than this share of the grid is refused."""
 
+GRAPH_BYTES = {"cpu": 2**20, "cuda": 2**31}
+"""Memory for the graphs of the images that `krylov` solves together, by kind of device."""
+
+FLOOD_SWEEPS = 4
+"""Times a flood runs along rows and columns before the host looks whether it has ended."""
+
 TIE = 1e-4
 """Relative difference within which two entries of the eigenvector count as equal; the first in reading order wins."""
-
-AFFINITY_ROWS = 256
-"""Rows of the affinity computed at once: enough for a fast product, few enough to skip nearly half of it."""
 
 
 def maskcut(
@@ -65,55 +67,57 @@ def maskcut_batch(
         raise ValueError(f"maskcut: expected features [batch, {height} * {width}, C], got {list(features.shape)}")
     if not 0 <= tau < 1:
         raise ValueError(f"maskcut: tau must be at least 0 and below 1, got {tau}")
-    norms = features.float().norm(dim=2)  # [B, n]; finite only where all of a patch's values are
-    finite = norms.isfinite().all(dim=1).tolist()
+    features = features.float()
+    lengths = torch.linalg.vector_norm(features, dim=2, keepdim=True)  # finite where all of a patch's values are
+    finite = lengths.isfinite().flatten(1).all(dim=1)
+    unit = features / lengths.clamp(min=1e-12)
+    blank = lengths[:, :, 0] == 0
+    indices = finite.nonzero()[:, 0].tolist()
+    if len(indices) < len(features):
+        unit, blank = unit[finite], blank[finite]
+    chosen = _choose(solver, features.device)
+    at_once = _images_at_once(chosen, features)
     results: list[np.ndarray | None] = [None] * len(features)
-    for index in [index for index, ok in enumerate(finite) if ok]:
-        taken = _rounds(features[index : index + 1], grid, tau, max_masks)[0].cpu().numpy()
-        results[index] = taken[taken.any(axis=(1, 2))]
+    for start in range(0, len(indices), at_once):
+        part = slice(start, start + at_once)
+        found = _rounds(chosen(affinity(unit[part], tau)), blank[part], grid, max_masks)
+        for index, masks in zip(indices[part], found, strict=True):
+            results[index] = masks[masks.any(axis=(1, 2))]
     return results
 
 
-def _rounds(features: torch.Tensor, grid: tuple[int, int], tau: float, max_masks: int) -> torch.Tensor:
-    """All rounds over a batch of features [B, n, C]: masks [B, max_masks, h, w], empty where a round found none."""
-    unit = torch.nn.functional.normalize(features.float(), dim=2)
-    blank = ~unit.any(dim=2)  # [B, n] patches without a feature are joined to nothing
-    solver = Lanczos(affinity(unit[0], tau))
+def _choose(solver: str, device: torch.device) -> type[Lanczos] | type[Krylov]:
+    if solver == "auto":
+        solver = "lanczos" if device.type == "cpu" else "krylov"
+    return {"lanczos": Lanczos, "krylov": Krylov}[solver]
+
+
+def _images_at_once(solver: type[Lanczos] | type[Krylov], features: torch.Tensor) -> int:
+    """Images of features [B, n, C] whose graphs are held in memory together, at least 1."""
+    return max(1, GRAPH_BYTES[features.device.type] // (4 * features.shape[1] ** 2)) if solver is Krylov else 1
+
+
+def _rounds(graphs: Lanczos | Krylov, blank: torch.Tensor, grid: tuple[int, int], max_masks: int) -> np.ndarray:
+    """All rounds over the graphs of a batch: masks, bool [B, max_masks, h, w], empty where a round found none.
+
+    Patches that are `blank`, bool [B, n], have no feature and are joined to nothing from the start.
+    """
     taken = torch.zeros_like(blank)
-    previous = torch.zeros_like(blank)
-    found = torch.zeros_like(blank)
+    previous = taken
+    changed = torch.ones_like(blank[:, 0])
     masks = []
     for index in range(max_masks):
-        if index == 0 or bool(masks[-1].any()):  # an unchanged graph has the eigenvector it had
+        if changed.any():  # a refused mask leaves the graph as it was, and so the cut; it may be granted now
             void = taken | blank
-            eigenvector, eigenvalue = solver.solve(void)
+            eigenvector, eigenvalue = graphs.solve(void, changed)
             side, seed = split(eigenvector, void, grid)
             found = component(side, seed, grid) & (eigenvalue > MIN_EIGENVALUE)[:, None]
-        mask = found
-        if index > 0:
-            mask = mask & ~_refused(mask, previous)[:, None]
+        mask = found & ~_refused(found, previous)[:, None] if index > 0 else found
         masks.append(mask & ~taken)
+        changed = masks[-1].any(dim=1)
         taken = taken | mask
         previous = mask
-    return torch.stack(masks, dim=1).unflatten(2, grid)
-
-
-def affinity(unit: torch.Tensor, tau: float) -> torch.Tensor:
-    """The graph, float32 [n, n] of 0 and 1: which of the patches, unit features [n, C], are joined.
-
-    In full float32: with TF32 or half precision, one image in ten gets another mask. The graph is symmetric, so each
-    block of rows is computed from the diagonal on and copied below it.
-    """
-    n = len(unit)
-    joined = unit.new_empty(n, n)
-    with _full_precision():
-        for start in range(0, n, AFFINITY_ROWS):
-            stop = start + AFFINITY_ROWS
-            block = joined[start:stop, start:]
-            torch.mm(unit[start:stop], unit[start:].T, out=block)
-            torch.gt(block, tau, out=block)
-            joined[stop:, start:stop] = block[:, AFFINITY_ROWS:].T
-    return joined
+    return torch.stack(masks, dim=1).unflatten(2, grid).cpu().numpy()
 
 
 def split(eigenvector: torch.Tensor, void: torch.Tensor, grid: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,12 +138,35 @@ def split(eigenvector: torch.Tensor, void: torch.Tensor, grid: tuple[int, int]) 
 
 
 def component(side: torch.Tensor, seed: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """The 4-connected part, bool [B, n], of each side [B, n] that holds its seed [B]."""
-    parts = []
-    for image, start in zip(side.unflatten(1, grid).numpy(), seed.tolist(), strict=True):
-        labels = ndimage.label(image)[0].ravel()
-        parts.append(torch.from_numpy(labels == labels[start]) & bool(labels[start]))
-    return torch.stack(parts)
+    """The 4-connected part, bool [B, n], of each side, bool [B, n], that holds its seed, int [B]; empty if none does."""
+    if side.device.type == "cpu":
+        parts = []
+        for image, start in zip(side.unflatten(1, grid).numpy(), seed.tolist(), strict=True):
+            labels = ndimage.label(image)[0].ravel()
+            parts.append(torch.from_numpy((labels == labels[start]) & image.ravel()))
+        return torch.stack(parts)
+    return flood(side, seed, grid)
+
+
+def flood(side: torch.Tensor, seed: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """`component` in tensor operations: from the seed along rows and columns, up to the next wall, until all is wet."""
+    open_ = side.unflatten(1, grid)
+    wet = torch.zeros_like(side).scatter_(1, seed[:, None], True).unflatten(1, grid) & open_
+    while True:
+        before = wet
+        for _ in range(FLOOD_SWEEPS):
+            wet = _along_rows(wet, open_)
+            wet = _along_rows(wet.mT, open_.mT).mT
+        if torch.equal(wet, before):
+            return wet.flatten(1)
+
+
+def _along_rows(wet: torch.Tensor, open_: torch.Tensor) -> torch.Tensor:
+    """Wet [B, h, w], and every open patch in a row that no wall parts from a wet one."""
+    stretch = (~open_).cumsum(dim=2)  # [B, h, w] the same number from one wall to the next
+    reached = torch.zeros_like(stretch)
+    reached = torch.cat([reached, reached[:, :, :1]], dim=2).scatter_add_(2, stretch, wet.long())
+    return open_ & (reached.gather(2, stretch) > 0)
 
 
 def _first_largest(values: torch.Tensor) -> torch.Tensor:
@@ -151,14 +178,3 @@ def _refused(mask: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
     """Whether each mask [B, n] is too small or too much like the previous round's, bool [B]."""
     overlap = (mask & previous).sum(dim=1) > MAX_OVERLAP * (mask | previous).sum(dim=1)
     return overlap | (mask.sum(dim=1) <= MIN_AREA * mask.shape[1])
-
-
-@contextlib.contextmanager
-def _full_precision() -> Iterator[None]:
-    """No TF32 or bfloat16 inside float32 products, whatever the process has set; set back on leaving."""
-    setting = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(setting)

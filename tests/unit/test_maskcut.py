@@ -6,9 +6,10 @@ import torch
 from dense_maskcut import dense_maskcut
 from scipy import ndimage
 
-from hf_relabel.maskcut import affinity, component, maskcut, maskcut_batch, split
+from hf_relabel.maskcut import component, flood, maskcut, maskcut_batch, split
+from hf_relabel.ncut import affinity
 
-SOLVERS = ["lanczos"]
+SOLVERS = ["lanczos", "krylov"]
 GRID = (16, 16)
 TAU = 0.4
 
@@ -60,7 +61,9 @@ def test_grid_need_not_be_square(solver):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_masks_are_disjoint_and_not_empty(solver):
     masks = cut(scene(1), solver, max_masks=8)
-    assert masks.dtype == bool and masks.shape[1:] == GRID and 0 < len(masks) <= 8
+    assert masks.dtype == bool
+    assert masks.shape[1:] == GRID
+    assert 0 < len(masks) <= 8
     assert masks.any(axis=(1, 2)).all()
     assert masks.sum(axis=0).max() == 1
 
@@ -95,7 +98,8 @@ def test_an_image_is_cut_alike_alone_and_in_any_batch(solver):
 )
 def test_nothing_to_cut_gives_no_mask(features, solver):
     masks = cut(features, solver)
-    assert masks.shape == (0, *GRID) and masks.dtype == bool
+    assert masks.shape == (0, *GRID)
+    assert masks.dtype == bool
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -209,21 +213,24 @@ def test_foreground_has_at_most_two_corners_whatever_the_sign(sign):
     vector = torch.full((1, 16), 1.0, dtype=torch.float64)
     vector[0, 5] = -1.0
     side, seed = split(sign * vector, void_of(vector), (4, 4))
-    assert side.nonzero().tolist() == [[0, 5]] and seed.tolist() == [5]
+    assert side.nonzero().tolist() == [[0, 5]]
+    assert seed.tolist() == [5]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_of_two_corners_each_the_larger_magnitude_is_foreground(sign):
     vector = torch.tensor([[1.0, 1, -1, -1, 1, 1, -1.5, -1]], dtype=torch.float64)
     side, seed = split(sign * vector, void_of(vector), (2, 4))
-    assert side.int().tolist() == [[0, 0, 1, 1, 0, 0, 1, 1]] and seed.tolist() == [6]
+    assert side.int().tolist() == [[0, 0, 1, 1, 0, 0, 1, 1]]
+    assert seed.tolist() == [6]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_of_two_equal_sides_the_first_patch_is_foreground(sign):
     vector = torch.tensor([[1.0, -1, 1, -1 - 1e-9]], dtype=torch.float64)
     side, seed = split(sign * vector, void_of(vector), (2, 2))
-    assert side.int().tolist() == [[1, 0, 1, 0]] and seed.tolist() == [0]
+    assert side.int().tolist() == [[1, 0, 1, 0]]
+    assert seed.tolist() == [0]
 
 
 def test_void_patches_go_by_their_sign_not_by_a_rounded_mean():
@@ -246,7 +253,7 @@ def test_component_of_a_seed_outside_is_empty():
 
 def test_affinity_is_symmetric_and_true_to_tau():
     unit = torch.nn.functional.normalize(scene(0, (24, 25)), dim=1)
-    joined = affinity(unit, TAU)
+    joined = affinity(unit[None], TAU)[0]
     expected = unit.double() @ unit.double().T
     assert torch.equal(joined, joined.T)
     decided = (expected - TAU).abs() > 1e-6
@@ -257,7 +264,7 @@ def test_affinity_leaves_the_process_setting_alone():
     setting = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        affinity(torch.eye(4), TAU)
+        affinity(torch.eye(4)[None], TAU)
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(setting)
