@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -97,9 +98,10 @@ class TestDatasetColumns:
         assert "--source.id_column" in message
 
     def test_opening_loads_no_image_bytes(self, monkeypatch):
-        monkeypatch.setattr(datasets.Image, "decode_example", lambda *_: pytest.fail("an image was decoded"))
-        monkeypatch.setattr(DatasetImages, "open", lambda *_: pytest.fail("an image was opened"))
         data = table(["a", "b"], ["x.png", "y.png"])
+        monkeypatch.setattr(datasets.Image, "decode_example", lambda *_: pytest.fail("an image was decoded"))
+        monkeypatch.setattr(datasets.Dataset, "map", lambda *_, **__: pytest.fail("the rows were rewritten"))
+        monkeypatch.setattr(DatasetImages, "open", lambda *_: pytest.fail("an image was opened"))
         read = []
         original = datasets.Dataset.__getitem__
         monkeypatch.setattr(
@@ -227,6 +229,13 @@ class TestStoredDatasets:
         copy = pickle.loads(pickle.dumps(source))
         assert copy.fingerprint == source.fingerprint
         assert copy.load(1).image.getpixel((0, 0)) == (0, 0, 0)
+
+    def test_one_split_saved_to_disk_keeps_its_name(self, tmp_path):
+        table(["a", "b"]).to_parquet(tmp_path / "parquet" / "test.parquet")
+        data = datasets.load_dataset(str(tmp_path / "parquet"), split="test")
+        data.save_to_disk(tmp_path / "saved")
+        assert self.open(tmp_path / "saved", split="test").image_ids == ["test/00000000", "test/00000001"]
+        assert "no split 'train'; it has test" in error_of(path=str(tmp_path / "saved"))
 
     def test_several_splits_saved_to_disk(self, tmp_path):
         splits = {"train": table(["a"]), "held-out": table(["a", "b"])}
