@@ -1,49 +1,52 @@
-"""From patch features to region features: means over the patches under a mask (arXiv 2603.05729, section 3)."""
+"""Pooling: one feature for a region, the mean of the patch features under its mask."""
 
 import torch
 
 
 def pool(region: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """The mean feature under each mask.
+    """The mean of an image's patch features under each mask (arXiv 2603.05729, section 3).
+
+    An empty mask stands for the whole image: it falls back to all patches.
 
     Args:
-        region: Patch features, float [n, D].
-        masks: bool [m, n]; an empty mask stands for all patches.
+        region: Features of the n patches, float32 [n, D].
+        masks: m masks over the patches, bool [m, n].
 
     Returns:
-        float [m, D].
+        float32 [m, D].
     """
-    return _means(region, _or_all(masks))
+    weights = _non_empty(masks).to(region.dtype)
+    return (weights @ region) / weights.sum(dim=1, keepdim=True)
 
 
 def pool_views(
     region: torch.Tensor, masks: torch.Tensor, views: int, drop: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """Means with patches dropped at random, never all of a mask's: what patch dropout trains on.
+    """Means as `pool`, each with other patches left out at random: patch dropout (section 3), drawn beforehand.
+
+    Of a mask's c patches round(drop * c) are dropped, never all of them.
 
     Args:
-        region: Patch features, float [n, D].
-        masks: bool [m, n]; an empty mask stands for all patches.
-        views: Means to draw for each mask.
-        drop: Probability that a patch is dropped, in [0, 1).
-        generator: Source of the random numbers.
+        region: Features of the n patches, float32 [n, D].
+        masks: m masks over the patches, bool [m, n].
+        views: Means for each mask.
+        drop: Share of a mask's patches to drop, at least 0 and below 1.
+        generator: Source of all randomness; from the same state it gives the same views.
 
     Returns:
-        float [m, views, D].
+        float32 [m, views, D].
     """
-    masks = _or_all(masks)
-    chance = torch.rand(len(masks), views, masks.shape[1], generator=generator)
-    # The patch with the highest draw stays whatever happens, so a view always has one.
-    last = torch.where(masks[:, None], chance, -1.0).argmax(dim=2, keepdim=True)
-    kept = masks[:, None] & (chance >= drop)
-    kept.scatter_(2, last, True)
-    return _means(region, kept.flatten(0, 1)).view(len(masks), views, region.shape[1])
+    count, patches = masks.shape
+    covered = _non_empty(masks)
+    sizes = covered.sum(dim=1)
+    dropped = torch.minimum((sizes * drop).round().long(), sizes - 1)
+    # The patches with the lowest random numbers are dropped; a patch outside the mask never is among them.
+    noise = torch.rand(count, views, patches, generator=generator, device=generator.device).to(masks.device)
+    noise = noise.masked_fill(~covered[:, None], 2.0)
+    rank = noise.argsort(dim=-1, stable=True).argsort(dim=-1)
+    kept = covered[:, None] & (rank >= dropped[:, None, None])
+    return pool(region, kept.flatten(0, 1)).unflatten(0, (count, views))
 
 
-def _or_all(masks: torch.Tensor) -> torch.Tensor:
+def _non_empty(masks: torch.Tensor) -> torch.Tensor:
     return masks | ~masks.any(dim=1, keepdim=True)
-
-
-def _means(region: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    weights = masks.to(region.dtype)
-    return weights @ region / weights.sum(dim=1, keepdim=True)
