@@ -24,8 +24,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 try:
-    from torch.utils.data import Dataset as _TorchDataset
     from torch import from_numpy as _to_tensor
+    from torch.utils.data import Dataset as _TorchDataset
 except ImportError:  # NumPy arrays serve as targets then
     _TorchDataset, _to_tensor = object, np.asarray
 
@@ -290,7 +290,9 @@ class TrainingDataset(_TorchDataset):
         """The target of a row: float32 [num_classes], or what the function given as `target` makes of it."""
         if callable(self.target):
             return self.target(row)
-        kept = [(label, score) for label, score in zip(row["labels"], row["scores"]) if score >= self.threshold]
+        kept = [
+            (label, score) for label, score in zip(row["labels"], row["scores"], strict=True) if score >= self.threshold
+        ]
         labels, scores = [label for label, _ in kept], [score for _, score in kept]
         if self.target == "soft":
             return _to_tensor(soft(labels, scores, self.num_classes))
@@ -313,7 +315,9 @@ def main(arguments: list[str] | None = None) -> int:
         versions = ", ".join(sorted(labels.unique("version"))) or "none"
         print(f"{options.name}: {len(labels)} images, {len(names)} classes, version {versions}")
         for row in labels.select(range(min(options.show, len(labels)))):
-            found = ", ".join(f"{names[label]} {score:.2f}" for label, score in zip(row["labels"], row["scores"]))
+            found = ", ".join(
+                f"{names[label]} {score:.2f}" for label, score in zip(row["labels"], row["scores"], strict=True)
+            )
             regions = ""
             if options.config == "regions":
                 sizes = [int(decode_rle(region["segmentation"]).sum()) for region in row["regions"]]

@@ -76,7 +76,5 @@ def extended(changelog: str, version: str, text: str) -> str:
 
 
 def _parts(changelog: str) -> tuple[str, dict[str, str]]:
-    marks = list(_SECTION.finditer(changelog))
-    ends = [mark.start() for mark in marks[1:]] + [len(changelog)]
-    head = changelog[: marks[0].start()] if marks else changelog
-    return head, {mark[1]: changelog[mark.start() : end] for mark, end in zip(marks, ends, strict=True)}
+    head, *rest = _SECTION.split(changelog)  # head, version, text, version, text, ...
+    return head, {version: f"## {version}{text}" for version, text in zip(rest[::2], rest[1::2], strict=True)}

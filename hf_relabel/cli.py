@@ -31,6 +31,11 @@ PIPELINE = {
 
 OTHERS = {
     "demo": "the whole pipeline on generated scenes, against their known truth",
+    "publish": "a release on the Hub: checked first, one commit, one tag that is never moved",
+    "versions": "the published versions of a dataset on the Hub",
+    "diff": "what changed between two releases, in folders or on the Hub",
+    "import": "a release, or proposals, from the paper's TSV, COCO JSON or ReLabel's files",
+    "export": "a release as the paper's TSV, as COCO JSON or as a folder for FiftyOne",
     "audit": "a release's labels against a truth: precision, recall, calibration, confusions",
     "fit": "train an image classifier on a release",
     "evaluate": "an image classifier against single or multi-label truth",

@@ -135,6 +135,8 @@ class Hub:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # an answer leaves in one piece
     hub: Hub
 
     def log_message(self, *arguments: object) -> None:
@@ -158,11 +160,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self, method: str) -> None:
         split = urlsplit(self.path)
         self.query = parse_qs(split.query)
-        for route, wanted, pattern in ROUTES:
-            match = re.fullmatch(pattern, split.path)
-            if match and wanted == method:
-                break
-        else:
+        found = (
+            (route, match)
+            for route, wanted, pattern in ROUTES
+            if wanted == method and (match := re.fullmatch(pattern, split.path))
+        )
+        route, match = next(found, (None, None))
+        if route is None:
             self._body()
             self._send(Answer({"error": "no such route"}, 404))
             return
@@ -206,10 +210,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _drop(self) -> None:
         """Reset the connection, without an answer."""
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.close()
         self.close_connection = True
-        self.wfile = self.rfile  # nothing is flushed to the closed socket
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()  # the file objects over it keep it open until the handler ends
 
     def _send(self, answer: Answer) -> None:
         if answer.file is not None:
@@ -286,7 +289,7 @@ class _Handler(BaseHTTPRequestHandler):
         repo_id = f"{owner}/{asked['name']}"
         url = f"{self.hub.endpoint}/datasets/{repo_id}"
         try:
-            self.hub.store.create(repo_id, bool(asked.get("private")))
+            self.hub.store.create(repo_id, asked.get("private") is True or asked.get("visibility") == "private")
         except Refused as refusal:
             return Answer({"error": str(refusal), "url": url}, refusal.status)
         return Answer({"url": url, "name": repo_id, "id": repo_id})

@@ -1,0 +1,30 @@
+"""Load a published release in every way and write the rows as JSON: run with the datasets version under test.
+
+python load_rows.py REPO REVISION OUTPUT.json
+"""
+
+import json
+import sys
+
+import datasets
+
+
+def main(repo: str, revision: str, output: str) -> None:
+    """Both configurations, normal and streaming, all columns and some of them."""
+    found = {}
+    for config_name in ("labels", "regions"):
+        for streaming in (False, True):
+            data = datasets.load_dataset(repo, config_name, split="train", revision=revision, streaming=streaming)
+            found[f"{config_name} {streaming}"] = list(data)
+            found[f"{config_name} {streaming} names"] = data.features["label"].names
+            columns = ["image_id", "regions"] if config_name == "regions" else ["labels", "version"]
+            found[f"{config_name} {streaming} columns"] = list(data.select_columns(columns))
+    found["default"] = list(datasets.load_dataset(repo, revision=revision)["train"])
+    filtered = datasets.load_dataset(repo, "labels", split="train", revision=revision, columns=["scores"])
+    found["projected in Parquet"] = list(filtered)
+    with open(output, "w") as file:
+        json.dump(found, file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

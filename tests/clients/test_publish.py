@@ -1,0 +1,278 @@
+"""Publish with the official client, load with the official library: what users do."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import environment
+from hub_values import metadata_errors
+from releases import make_release, make_rows
+
+import hf_relabel.publish_checks
+from hf_relabel.card_metadata import card_metadata
+from hf_relabel.errors import HubError
+from hf_relabel.hub import RemoteFile
+from hf_relabel.publish_checks import check_limits
+from hf_relabel.publish_files import planned_bytes
+
+WRITES = ("create", "preupload", "commit", "tag", "branch", "lfs_batch", "lfs_put")
+
+
+def load(hub, home: Path, repo_id: str, revision: str) -> dict:
+    """Everything `load_rows.py` loads, in a process of its own with this cache."""
+    output = home / "rows.json"
+    home.mkdir(exist_ok=True)
+    script = Path(__file__).with_name("load_rows.py")
+    subprocess.run(
+        [sys.executable, str(script), repo_id, revision, str(output)],
+        env=environment(hub, home, HF_DATASETS_DISABLE_PROGRESS_BARS="1"),
+        check=True,
+        timeout=120,
+    )
+    return json.loads(output.read_text())
+
+
+def assert_rows(found: dict, release) -> None:
+    """What was loaded are the release's rows, however it was loaded."""
+    regions = [row for batch in release.batches("regions") for row in batch.to_pylist()]
+    labels = [row for batch in release.batches("labels") for row in batch.to_pylist()]
+    assert {row["version"] for row in labels} == {release.version}
+    assert found["default"] == labels
+    assert found["projected in Parquet"] == [{"scores": row["scores"]} for row in labels]
+    for streaming in (False, True):
+        assert found[f"labels {streaming}"] == labels
+        assert found[f"regions {streaming}"] == regions
+        assert found[f"labels {streaming} names"] == release.class_names
+        assert found[f"labels {streaming} columns"] == [
+            {"labels": row["labels"], "version": row["version"]} for row in labels
+        ]
+        assert found[f"regions {streaming} columns"] == [
+            {"image_id": row["image_id"], "regions": row["regions"]} for row in regions
+        ]
+
+
+def test_two_versions_in_fresh_and_warm_caches(hub, hf_relabel, repo_id, v1, v2, tmp_path):
+    hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
+    before = load(hub, tmp_path / "kept", repo_id, "v1.0.0")
+    assert_rows(before, v1)
+    hf_relabel("publish", v2.folder, repo_id, "--version", "1.1.0").ok()
+    for home in ("kept", "fresh"):  # the first has the old version in its cache
+        assert_rows(load(hub, tmp_path / home, repo_id, "v1.1.0"), v2)
+        assert_rows(load(hub, tmp_path / home, repo_id, "v1.0.0"), v1)
+    assert_rows(load(hub, tmp_path / "kept", repo_id, "main"), v2)
+
+
+def test_the_loaders_first_request_may_fail(hub, hf_relabel, repo_id, v1):
+    """The client does not repeat a download's first request; `versions` and `diff` do."""
+    from hub_server import Fault
+
+    hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
+    hub.faults.append(Fault("resolve", headers={"Retry-After": "0"}))
+    assert "1.0.0" in hf_relabel("versions", repo_id).ok()
+    assert hub.faults[0].times == 0
+
+
+def test_what_is_in_the_repository(hub, hf_relabel, repo_id, v1, v2):
+    hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0", "--license", "cc-by-4.0", "--message", "Hi").ok()
+    repo = hub.repo(repo_id)
+    assert repo.commits[repo.branches["main"]]["summary"] == "Hi"
+    repo.commit(
+        "main",
+        [
+            {"key": "header", "value": {"summary": "a note"}},
+            {"key": "file", "value": {"path": "docs/note.md", "content": "aGVsbG8="}},
+        ],
+        False,
+    )
+    out = hf_relabel("publish", v2.folder, repo_id, "--version", "1.1.0").ok()
+    assert "of the data's" in out
+    files = repo.files("v1.1.0")
+    shards = sorted(path for path in files if path.startswith("data/regions/"))
+    assert shards == ["data/regions/train-00000-of-00001.parquet"], "the old shards are gone"
+    assert repo.read("v1.1.0", "docs/note.md") == b"hello", "what is not ours stays"
+    changelog = repo.read("v1.1.0", "CHANGELOG.md").decode()
+    assert changelog.index("## 1.1.0") < changelog.index("## 1.0.0")
+    assert "- setting build.threshold: 0.5 -> 0.7" in changelog
+    card = repo.read("v1.1.0", "README.md").decode()
+    assert "license: cc-by-4.0" in card, "the licence holds on"
+    assert json.loads(repo.read("v1.1.0", "provenance.json"))["config"]["build"]["threshold"] == 0.7
+    assert {path for path in files if path.endswith(".py")} == {"scripts/load_relabel.py"}
+    for name in re.findall(r"\((card/[^)]+)\)", card):
+        assert name in files
+
+
+def test_a_dry_run_sends_nothing(hub, hf_relabel, repo_id, v1, v2):
+    out = hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0", "--dry-run", "--private").ok()
+    assert "would be created, private" in out
+    assert repo_id not in hub.store.repos
+    hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
+    commits = len(hub.repo(repo_id).commits)
+    hub.requests.clear()
+    out = hf_relabel("publish", v2.folder, repo_id, "--version", "1.1.0", "--dry-run").ok()
+    assert not [route for route, _, _ in hub.requests if route in WRITES]
+    assert len(hub.repo(repo_id).commits) == commits
+    for text in ("files would be uploaded", "files there already", "3 files would be removed", "# Tiny", "Since 1.0.0"):
+        assert text in out
+    for file in v2.files:
+        assert file.path in out
+    assert "scripts/load_relabel.py" in out.split("there already")[1]
+
+
+def test_a_dry_run_needs_no_token(command, repo_id, v1):
+    assert (
+        "files would be uploaded"
+        in command("publish", v1.folder, repo_id, "--version", "1.0.0", "--dry-run", token=None).ok()
+    )
+
+
+def test_publishing_again_changes_nothing(hub, hf_relabel, repo_id, v1):
+    hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
+    commits = len(hub.repo(repo_id).commits)
+    hub.requests.clear()
+    assert "nothing was sent" in hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
+    assert len(hub.repo(repo_id).commits) == commits
+    assert not any(hub.count(route) for route in ("commit", "lfs_put", "preupload"))
+
+
+def test_a_pull_request_and_its_tag_after_the_merge(hub, hf_relabel, command, repo_id, v1):
+    repo = hub.store.create(repo_id)
+    head = repo.branches["main"]
+    out = command("publish", v1.folder, repo_id, "--version", "1.0.0", "--create-pr", token="hf_stranger_secret")
+    assert "may not write" not in out.err or out.status == 1
+    out = hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0", "--create-pr").ok()
+    assert "/discussions/" in out
+    assert repo.branches["main"] == head
+    assert not repo.tags
+    pull = list(repo.pulls.values())[-1]
+    repo.branches["main"] = pull
+    hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
+    assert repo.tags == {"v1.0.0": pull}
+
+
+def test_a_private_repository(hub, hf_relabel, repo_id, v1):
+    hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0", "--private").ok()
+    assert hub.repo(repo_id).private
+
+
+def test_private_is_not_taken_lightly(hub, hf_relabel, repo_id, v1):
+    hub.store.create(repo_id)
+    assert "is public" in hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0", "--private").error()
+
+
+def test_an_older_line_goes_to_its_own_branch(hub, hf_relabel, repo_id, v1, v2, tmp_path):
+    hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
+    hf_relabel("publish", v2.folder, repo_id, "--version", "1.1.0").ok()
+    patch = make_release(tmp_path / "patch", "1.0.1", threshold=0.6)
+    error = hf_relabel("publish", patch.folder, repo_id, "--version", "1.0.1").error()
+    assert "--branch" in error
+    main = hub.repo(repo_id).branches["main"]
+    hub.repo(repo_id).branches["1.0"] = hub.repo(repo_id).tags["v1.0.0"]
+    hf_relabel("publish", patch.folder, repo_id, "--version", "1.0.1", "--branch", "1.0").ok()
+    repo = hub.repo(repo_id)
+    assert repo.branches["main"] == main
+    assert repo.tags["v1.0.1"] == repo.branches["1.0"]
+    assert "Since 1.0.0" in repo.read("v1.0.1", "CHANGELOG.md").decode()
+    listed = hf_relabel("versions", repo_id).ok().splitlines()[2:]
+    assert [line.split()[0] for line in listed] == ["1.0.0", "1.0.1", "1.1.0"]
+
+
+def test_the_version_before_from_a_folder(hub, hf_relabel, repo_id, v1, v2):
+    hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
+    wrong = hf_relabel("publish", v2.folder, repo_id, "--version", "1.1.0", "--previous", v2.folder).error()
+    assert "leave --previous away" in wrong
+    hub.requests.clear()
+    hf_relabel("publish", v2.folder, repo_id, "--version", "1.1.0", "--previous", v1.folder).ok()
+    assert not [path for route, _, path in hub.requests if route == "resolve" and "/data/" in path]
+    assert "Since 1.0.0" in hub.repo(repo_id).read("main", "CHANGELOG.md").decode()
+
+
+@pytest.mark.parametrize("script", ["{name}.py", "{NAME}.py"])
+def test_a_root_script_named_like_the_repository(hub, hf_relabel, repo_id, v1, script):
+    name = repo_id.split("/")[1]
+    path = script.format(name=name, NAME=name.upper())
+    repo = hub.store.create(repo_id)
+    lines = [{"key": "header", "value": {"summary": "x"}}, {"key": "file", "value": {"path": path, "content": ""}}]
+    repo.commit("main", lines, False)
+    error = hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").error()
+    assert path in error
+    assert "delete that file first" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--version", "1.0.1"], "--build.version 1.0.1"),
+        (["--version", "1.0.0", "--license", "my-own"], "licence 'my-own'"),
+        (["--version", "1.0.0", "--license", "other"], "--license-name"),
+        (["--version", "1.0.0", "--show-images", "nowhere"], "no such folder"),
+    ],
+)
+def test_refused_before_a_byte_is_sent(hub, hf_relabel, repo_id, v1, arguments, expected):
+    assert expected in hf_relabel("publish", v1.folder, repo_id, *arguments).error()
+    assert not [route for route, _, _ in hub.requests if route in WRITES]
+
+
+@pytest.mark.parametrize("name", ["name", "a/b/c", "owner/na me", "owner/..", "/x"])
+def test_names_that_are_no_repository(hf_relabel, v1, name):
+    assert repr(name) in hf_relabel("publish", v1.folder, name, "--version", "1.0.0").error()
+
+
+def test_more_files_than_a_commit_takes():
+    files = [planned_bytes(f"data/regions/train-{index:05d}.parquet", b"") for index in range(101)]
+    with pytest.raises(HubError, match="rows_per_file"):
+        check_limits(files, {}, files, [])
+    check_limits(files, {}, files[:100], [])
+
+
+def test_more_files_than_a_folder_or_a_repository_takes(monkeypatch):
+    remote = {f"docs/{index}": RemoteFile(1, "", None) for index in range(10_001)}
+    with pytest.raises(HubError, match="docs: 10001 files"):
+        check_limits([], remote, [], [])
+    monkeypatch.setattr(hf_relabel.publish_checks, "MOST_FILES_IN_REPOSITORY", 10_000)
+    with pytest.raises(HubError, match="of a repository"):
+        check_limits([], remote, [], [])
+
+
+def test_the_server_refuses_bad_metadata_and_ours_passes(hub, v1):
+    from hf_relabel.card_metadata import License
+
+    metadata = card_metadata(v1, License("cc-by-4.0"), "user/photos", [])
+    assert metadata_errors(metadata) == []
+    assert metadata_errors({**metadata, "annotations_creators": ["bogus"]})
+    assert metadata["source_datasets"] == ["user/photos"]
+
+
+def test_the_gallery_with_pictures(hub, hf_relabel, repo_id, v1, tmp_path):
+    from PIL import Image
+
+    for row in make_rows(60):
+        path = tmp_path / "images" / row["image_id"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (row["width"], row["height"]), "navy").save(path)
+    hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0", "--show-images", tmp_path / "images").ok()
+    shown = hub.repo(repo_id).read("main", "card/gallery.png")
+    card = hub.repo(repo_id).read("main", "README.md").decode()
+    assert "Images of the source with their regions." in card
+    plain = hf_relabel("publish", v1.folder, f"{repo_id}-plain", "--version", "1.0.0")
+    plain.ok()
+    outlines = hub.repo(f"{repo_id}-plain").read("main", "card/gallery.png")
+    assert outlines != shown
+    assert "without the source's pixels" in hub.repo(f"{repo_id}-plain").read("main", "README.md").decode()
+    path.unlink()
+    for file in (tmp_path / "images").rglob("*.jpg"):
+        file.unlink()
+    error = hf_relabel(
+        "publish", v1.folder, f"{repo_id}-none", "--version", "1.0.0", "--show-images", tmp_path / "images"
+    ).error()
+    assert "gallery: cannot read" in error
+
+
+def test_the_stored_login_serves_as_well(hub, command, repo_id, v1, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "token").write_text("hf_owner_secret")
+    command("publish", v1.folder, repo_id, "--version", "1.0.0", token=None).ok()
+    assert hub.repo(repo_id).tags

@@ -1,0 +1,78 @@
+"""Commands in one process that lives on, so that each need not import everything anew.
+
+`Worker` starts `python worker.py`, which reads one command a line (a JSON list of arguments), runs `hf_relabel` on it
+with its outputs captured, and answers with a line of JSON. The environment, with HF_ENDPOINT, is that of the process.
+"""
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Done:
+    """What a command did: its exit status and outputs."""
+
+    status: int
+    out: str
+    err: str
+
+    def error(self) -> str:
+        """The one line that tells a user's error; fails where the command did anything else."""
+        assert self.status in (1, 2), (self.status, self.out, self.err)
+        assert "Traceback" not in self.err
+        lines = [line for line in self.err.splitlines() if line.startswith("hf-relabel: error: ")]
+        assert len(lines) == 1, self.err
+        return lines[0]
+
+    def ok(self) -> str:
+        """The output of a command that went well."""
+        assert self.status == 0, self.err
+        return self.out
+
+
+class Worker:
+    """A process that runs one command after the other."""
+
+    def __init__(self, environment: dict[str, str], secrets: list[str]):
+        self.secrets = secrets
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def run(self, *arguments: object) -> Done:
+        """Run `hf-relabel` with these arguments; no token may be in what it says."""
+        self._process.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, "the worker died"
+        done = Done(**json.loads(answer))
+        for secret in self.secrets:
+            assert secret not in done.out + done.err
+        return done
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+
+
+def _serve() -> None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from hf_relabel.cli import main
+
+    answers = sys.stdout
+    for line in sys.stdin:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = main(json.loads(line))
+        answers.write(json.dumps({"status": status, "out": out.getvalue(), "err": err.getvalue()}) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    _serve()
