@@ -76,7 +76,8 @@ def write_release(
         overwrite: Replace a release that is there.
 
     Raises:
-        ReleaseError: A folder is in the way, a row is out of order or names no class, the disk is full.
+        ReleaseError: A folder is in the way, a row is out of order or names no class, there is no row (datasets cannot
+            load an empty split), the disk is full.
     """
     if not _SPLIT_NAME.fullmatch(split):
         raise ReleaseError(f"split {split!r}: must be letters, digits, underscores and dots between them")
@@ -88,6 +89,12 @@ def write_release(
         statistics = ReleaseStatistics(len(class_names))
         files = _write_tables(staging, batches, class_names, split, version, rows_per_file, statistics)
         files.append(_write_excluded(staging, excluded, statistics))
+        if not statistics.images:
+            reason = next(iter(statistics.excluded.most_common(1)), ("there were none", 0))[0]
+            raise ReleaseError(
+                f"{folder}: no image to release ({statistics.excluded.total()} left out, most of them: {reason}); "
+                "nothing was changed"
+            )
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "version": version,
@@ -160,8 +167,8 @@ def _row_groups(
             if held == ROW_GROUP_ROWS or ends_file or (total % _STEP == 0 and size >= ROW_GROUP_BYTES):
                 yield pa.concat_tables(pending).combine_chunks()
                 pending, held, size = [], 0, 0
-    if pending or not total:
-        yield pa.concat_tables([schema.empty_table(), *pending]).combine_chunks()
+    if pending:
+        yield pa.concat_tables(pending).combine_chunks()
 
 
 def _with_version(batch: pa.RecordBatch | pa.Table, schema: pa.Schema, version: str) -> pa.Table:
@@ -172,7 +179,7 @@ def _with_version(batch: pa.RecordBatch | pa.Table, schema: pa.Schema, version: 
     return table.select(schema.names).cast(schema)
 
 
-def _check_rows(table: pa.Table, last_id: str | None, num_classes: int) -> str | None:
+def _check_rows(table: pa.Table, last_id: str | None, num_classes: int) -> str:
     """Raise ReleaseError where rows are out of order, lack a value or name a class that is not; returns the last id."""
     for name in table.column_names:
         if table[name].null_count:
@@ -195,7 +202,7 @@ def _check_rows(table: pa.Table, last_id: str | None, num_classes: int) -> str |
             raise ReleaseError(
                 f"{name}: classes from {bounds['min']} to {bounds['max']}, but there are {num_classes}, from 0"
             )
-    return ids[-1] if ids else last_id
+    return ids[-1]
 
 
 class _ShardedWriter:
@@ -220,7 +227,7 @@ class _ShardedWriter:
                 write_page_index=True,
             )
             self.rows.append(0)
-        self._writer.write_table(group, row_group_size=max(1, len(group)))
+        self._writer.write_table(group, row_group_size=len(group))
         self.rows[-1] += len(group)
         if self.rows[-1] >= self.rows_per_file:
             self._close()
