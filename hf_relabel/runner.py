@@ -14,10 +14,11 @@ import json
 import os
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,9 +207,8 @@ def make_folder(folder: Path) -> None:
     """Create a folder to write in, or raise a one-line StageError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise StageError(
             f"run.dir: cannot write in {folder} ({error.strerror}); choose another --run.dir or mend its permissions"
@@ -266,29 +266,64 @@ def _work_off(
     own = shards[rank.index :: rank.world]
     others = [shard for shard in reversed(shards) if shard.index % rank.world != rank.index]
     pending = own + others
-    while pending:
-        left, worked = [], False
-        for shard in pending:
-            if folder.is_done(shard.index):
-                bar.update(len(shard))
-                continue
-            with claims.hold(shard) as mine:
-                if not mine:
-                    left.append(shard)
-                    continue
-                if folder.is_done(shard.index):  # by the rank whose claim ended a moment ago
+    with _Writer(folder) as writer:
+        while pending:
+            left, worked = [], False
+            for shard in pending:
+                if folder.is_done(shard.index):
                     bar.update(len(shard))
                     continue
-                result = process(shard, bar.update)
-                counters = {"images": len(shard), "errors": result.errors, **result.counters}
-                folder.write(shard.index, result.table, counters, result.features)
-            worked = True
-            errors += result.errors
-            _refuse_too_many_errors(folder, errors, images, config)
-        pending = left
-        if pending and not worked:
-            time.sleep(POLL_SECONDS)
+                with contextlib.ExitStack() as claim:
+                    if not claim.enter_context(claims.hold(shard)):
+                        left.append(shard)
+                        continue
+                    if folder.is_done(shard.index):  # by the rank whose claim ended a moment ago
+                        bar.update(len(shard))
+                        continue
+                    result = process(shard, bar.update)
+                    writer.write(shard, result, claim)
+                worked = True
+                errors += result.errors
+                _refuse_too_many_errors(folder, errors, images, config)
+            pending = left
+            if pending and not worked:
+                time.sleep(POLL_SECONDS)
     return errors
+
+
+class _Writer:
+    """Writes shards in a thread, so that the next one is computed meanwhile; at most one waits to be written.
+
+    Leaving the block waits for the last one and raises what went wrong with it.
+    """
+
+    def __init__(self, folder: ShardFolder):
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._last: Future | None = None
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self._thread.shutdown(wait=True)
+        if kind is None:
+            self._wait()
+
+    def write(self, shard: Shard, result: ShardResult, claim: contextlib.ExitStack) -> None:
+        """Write a shard's result; its claim is taken over, and given back when the shard is there."""
+        self._wait()
+        self._last = self._thread.submit(self._write, shard, result, claim.pop_all())
+
+    def _wait(self) -> None:
+        """Until the last shard is written; raises what went wrong with it."""
+        if self._last is not None:
+            self._last.result()
+
+    def _write(self, shard: Shard, result: ShardResult, claim: contextlib.ExitStack) -> None:
+        with claim:
+            counters = {"images": len(shard), "errors": result.errors, **result.counters}
+            self._folder.write(shard.index, result.table, counters, result.features)
 
 
 def _refuse_too_many_errors(folder: ShardFolder, errors: int, images: int, config: RunConfig) -> None:

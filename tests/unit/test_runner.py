@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pytest
@@ -82,6 +83,57 @@ def test_done_shards_are_not_redone(tmp_path):
     assert done == [0, 1, 2, 2, 3]
     run_shards(folder(tmp_path), shards, process, rank(), RunConfig())
     assert done == [0, 1, 2, 2, 3]
+
+
+def test_a_shard_is_written_while_the_next_one_is_computed(tmp_path, monkeypatch):
+    computing = threading.Event()
+    overlapped = []
+    write = ShardFolder.write
+
+    def process(shard, tick):
+        if shard.index == 1:
+            computing.set()
+        return numbers(shard, tick)
+
+    def slow_write(self, shard, *arguments):
+        if shard == 0:
+            overlapped.append(computing.wait(10))
+            overlapped.append((tmp_path / "shard-00000.claim").exists())
+        write(self, shard, *arguments)
+
+    monkeypatch.setattr(ShardFolder, "write", slow_write)
+    run_shards(folder(tmp_path), make_shards(9, 3), process, rank(), RunConfig())
+    assert overlapped == [True, True]  # and its claim is held until it is there
+    assert folder(tmp_path).manifest()["shards"] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("failing", [0, 2])
+def test_a_write_that_fails_stops_the_run_and_gives_the_claim_back(tmp_path, monkeypatch, failing):
+    write = ShardFolder.write
+
+    def full_disk(self, shard, *arguments):
+        if shard == failing:
+            raise OSError(28, "No space left on device")
+        write(self, shard, *arguments)
+
+    monkeypatch.setattr(ShardFolder, "write", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        run_shards(folder(tmp_path), make_shards(9, 3), numbers, rank(), RunConfig())
+    assert folder(tmp_path).manifest() is None
+    assert not folder(tmp_path).is_done(failing)
+    assert not list(tmp_path.glob("*.claim"))
+
+
+def test_an_interrupted_run_ends_the_write_it_has_begun(tmp_path):
+    def process(shard, tick):
+        if shard.index == 1:
+            raise KeyboardInterrupt
+        return numbers(shard, tick)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_shards(folder(tmp_path), make_shards(9, 3), process, rank(), RunConfig())
+    assert folder(tmp_path).is_done(0)
+    assert not list(tmp_path.glob("*.claim"))
 
 
 def test_a_fast_rank_takes_the_shards_of_one_that_never_came(tmp_path):
@@ -163,6 +215,13 @@ def test_overwrite_redoes_other_work_only(tmp_path):
     run_shards(folder(tmp_path), shards, process, rank(), RunConfig(overwrite=True))
     assert done == [0]
     assert folder(tmp_path).read(0)["n"].to_pylist() == [0, 1]
+
+
+def test_many_may_make_one_folder_at_once(tmp_path):
+    target = tmp_path / "run"
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: runner.make_folder(target), range(64)))
+    assert list(target.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
