@@ -5,34 +5,22 @@ Keys, queries and values are the outputs of the attention's linear projections, 
 rotary embedding, as in the code of the paper (arXiv 2603.05729) and of CutLER.
 """
 
-import hashlib
-import json
 import threading
-from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import constants
 from PIL import Image
 from torch import nn
 
+from hf_relabel import pretrained
 from hf_relabel.config import BackboneConfig, FeatureConfig
 from hf_relabel.errors import BackboneError
 
-SUPPORTED = ("DINOv3ViTModel", "Dinov2Model", "Dinov2WithRegistersModel", "ViTModel")
-UNGATED = "facebook/dinov2-with-registers-large"
-
 PROJECTIONS = {"query": ("q_proj", "query"), "key": ("k_proj", "key"), "value": ("v_proj", "value")}
 """What transformers has called the projections of an attention layer, in its newer and older modules."""
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 
 
 @dataclass(frozen=True)
@@ -88,22 +76,17 @@ class Backbone:
         model: nn.Module,
         config: BackboneConfig,
         preprocess: Preprocess,
-        provenance: dict[str, Any],
+        weights: dict[str, Any],
         device: torch.device,
         pool: Executor | None,
     ):
-        self.patch_size = _one_number(model.config.patch_size)
-        if config.image_size % self.patch_size:
-            below = config.image_size // self.patch_size * self.patch_size
-            raise BackboneError(
-                f"backbone.image_size: {config.model} needs a multiple of its patch size {self.patch_size}, "
-                f"got {config.image_size}; the nearest are {below or self.patch_size} and {below + self.patch_size}"
-            )
+        """See `load`; `weights` is the part of the identity that says which weights the model has."""
+        self.patch_size = patch_size_of(config, model.config)
         self.grid = (config.image_size // self.patch_size,) * 2
         self.preprocess = preprocess
         self.region_dim = int(model.config.hidden_size)
         self.identity = {
-            **provenance,
+            **weights,
             "architecture": type(model).__name__,
             "image_size": config.image_size,
             "patch_size": self.patch_size,
@@ -113,19 +96,21 @@ class Backbone:
             "proposal_feature": asdict(config.proposal_feature),
             "region_feature": asdict(config.region_feature),
         }
-        self._dtype = getattr(torch, config.dtype)
-        self._model = model.eval().requires_grad_(False).to(device=device, dtype=self._dtype)
         self._device = device
+        self._dtype = getattr(torch, config.dtype)
         self._pool = pool
         self._prefix = 1 + int(getattr(model.config, "num_register_tokens", 0))
         # Only DINO v1's class has to be asked for it; the others always fit their positions to the picture.
         self._options = {"interpolate_pos_encoding": True} if type(model).__name__ == "ViTModel" else {}
         self._caught = threading.local()  # of each thread, since several may run the model at once
-        self._normalise = _final_norm(model)
         self._features = {"proposal": config.proposal_feature, "region": config.region_feature}
         blocks = _blocks(model)
-        for name, feature in self._features.items():
-            self._hook(name, feature, blocks)
+        places = {name: block_of(name, feature, len(blocks)) for name, feature in self._features.items()}
+        del blocks[max(places.values()) + 1 :]  # no feature depends on what comes after
+        for name, place in places.items():
+            self._hook(name, blocks[place])
+        self._normalise = model.norm if hasattr(model, "norm") else model.layernorm
+        self._model = model.to(device)
 
     @classmethod
     def load(cls, config: BackboneConfig, device: torch.device, pool: Executor | None = None) -> "Backbone":
@@ -139,24 +124,14 @@ class Backbone:
         Raises:
             BackboneError: The model is gated, missing, of another architecture, or does not fit the configuration.
         """
-        import transformers
-
-        folder = Path(config.model)
-        if folder.is_dir() and not (folder / "config.json").is_file():
-            raise BackboneError(f"backbone.model: {folder} has no config.json; name a folder made by save_pretrained")
-        try:
-            settings = transformers.AutoConfig.from_pretrained(config.model, revision=config.revision)
-            _refuse_other_architectures(config.model, settings)
-            # The pooler of ViTModel is not part of what we read, and DINO v1's files do not hold one.
-            options = {"add_pooling_layer": False} if settings.model_type == "vit" else {}
-            model = transformers.AutoModel.from_pretrained(config.model, revision=config.revision, **options)
-            statistics = _statistics(config)
-        except (OSError, ValueError) as error:  # what transformers makes of every failure to find or read a model
-            raise BackboneError(_access_message(config, error)) from error
-        provenance: dict[str, Any] = {"model": config.model, "revision": getattr(settings, "_commit_hash", None)}
-        if folder.is_dir():
-            provenance = {"model": folder.resolve().name, "revision": None, "weights_sha256": _weights_sha256(folder)}
-        return cls(model, config, Preprocess(config.image_size, *statistics), provenance, device, pool)
+        settings = pretrained.read_settings(config)
+        # Refused here, not after gigabytes of weights have come.
+        patch_size_of(config, settings)
+        for name in ("proposal", "region"):
+            block_of(name, getattr(config, f"{name}_feature"), settings.num_hidden_layers)
+        preprocess = Preprocess(config.image_size, *pretrained.read_statistics(config, settings))
+        model = pretrained.read_model(config, settings, getattr(torch, config.dtype))
+        return cls(model, config, preprocess, pretrained.identify(config, settings), device, pool)
 
     def __call__(self, pixels: torch.Tensor) -> PatchFeatures:
         """Features of a batch of preprocessed pictures, float32 [B, 3, S, S]."""
@@ -164,8 +139,17 @@ class Backbone:
         if self._device.type != "cpu":
             return PatchFeatures(*self._forward(pixels))
         images = pixels.split(1)
-        results = list(self._pool.map(self._forward, images) if self._pool else map(self._forward, images))
+        results = list(self._pool.map(self._alone, images) if self._pool else map(self._alone, images))
         return PatchFeatures(*(torch.cat(parts) for parts in zip(*results, strict=True)))
+
+    def _alone(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One image on a CPU, in one thread: a sum's last bits depend on how many share it."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._forward(pixels)
+        finally:
+            torch.set_num_threads(threads)
 
     @torch.inference_mode()
     def _forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -181,15 +165,10 @@ class Backbone:
             activation = self._normalise(activation)
         return activation[:, self._prefix :].float()
 
-    def _hook(self, name: str, feature: FeatureConfig, blocks: nn.ModuleList) -> None:
-        count = len(blocks)
-        if not -count <= feature.block < count:
-            raise BackboneError(
-                f"backbone.{name}_feature.block: the model has blocks 0 to {count - 1} (or -{count} to -1), "
-                f"got {feature.block}"
-            )
-        block = blocks[feature.block]
-        module = block if feature.kind == "token" else _projection(block, feature.kind)
+    def _hook(self, name: str, block: nn.Module) -> None:
+        """Catch a feature where it leaves its block, in the thread that runs the model."""
+        kind = self._features[name].kind
+        module = block if kind == "token" else _projection(block, kind)
 
         def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:
             self._caught.outputs[name] = output[0] if isinstance(output, tuple) else output
@@ -197,9 +176,44 @@ class Backbone:
         module.register_forward_hook(catch)
 
 
+def patch_size_of(config: BackboneConfig, settings: Any) -> int:
+    """The side of the model's patches in pixels, of which the image size is a multiple.
+
+    Raises:
+        BackboneError: It is not, or the patches are not square.
+    """
+    stored = settings.patch_size
+    sides = set(stored) if isinstance(stored, list | tuple) else {stored}
+    if len(sides) != 1:
+        raise BackboneError(f"backbone.model: the patches of {config.model} are not square but {list(stored)} pixels")
+    side = int(sides.pop())
+    if config.image_size % side:
+        below = config.image_size // side * side
+        nearest = f"{below} and {below + side}" if below else str(side)
+        raise BackboneError(
+            f"backbone.image_size: {config.model} needs a multiple of its patch size {side}, got {config.image_size}; "
+            f"nearest: {nearest}"
+        )
+    return side
+
+
+def block_of(name: str, feature: FeatureConfig, count: int) -> int:
+    """The block of the `proposal` or `region` feature, counted from 0, in a model of `count` blocks.
+
+    Raises:
+        BackboneError: There is no such block.
+    """
+    if not -count <= feature.block < count:
+        raise BackboneError(
+            f"backbone.{name}_feature.block: the model has blocks 0 to {count - 1} (or -{count} to -1), "
+            f"got {feature.block}"
+        )
+    return feature.block % count
+
+
 def _blocks(model: nn.Module) -> nn.ModuleList:
     """The model's transformer blocks: the one list as long as its configuration says."""
-    for _, module in model.named_modules():
+    for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == model.config.num_hidden_layers:
             return module
     raise BackboneError(f"backbone.model: this transformers version lays out {type(model).__name__} in an unknown way")
@@ -210,87 +224,3 @@ def _projection(block: nn.Module, kind: str) -> nn.Module:
         if name.rpartition(".")[2] in PROJECTIONS[kind] and isinstance(module, nn.Linear):
             return module
     raise BackboneError(f"backbone.model: this transformers version has no {kind} projection in {type(block).__name__}")
-
-
-def _final_norm(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    return model.norm if hasattr(model, "norm") else model.layernorm
-
-
-def _one_number(size: Any) -> int:
-    return int(size[0] if isinstance(size, list | tuple) else size)
-
-
-def _refuse_other_architectures(name: str, settings: Any) -> None:
-    import transformers
-
-    mapped = transformers.models.auto.modeling_auto.MODEL_MAPPING_NAMES.get(settings.model_type)
-    if mapped not in SUPPORTED:
-        raise BackboneError(
-            f"backbone.model: {name} is a {settings.model_type!r} model; supported are {', '.join(SUPPORTED)}"
-        )
-
-
-def _statistics(config: BackboneConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation from the model's preprocessor_config.json; ImageNet's where it has none.
-
-    The file is read by ourselves: the image processor of DINOv3 cannot be built without torchvision.
-    """
-    from transformers.utils import cached_file
-
-    path = cached_file(
-        config.model,
-        "preprocessor_config.json",
-        revision=config.revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    stored = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
-    return tuple(stored.get("image_mean") or IMAGENET_MEAN), tuple(stored.get("image_std") or IMAGENET_STD)
-
-
-def _weights_sha256(folder: Path) -> str:
-    """One hash over the weight files of a folder, so that its identity does not depend on where it lies."""
-    digest = hashlib.sha256()
-    for path in sorted(file for pattern in WEIGHT_FILES for file in folder.glob(pattern)):
-        digest.update(path.name.encode())
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _access_message(config: BackboneConfig, error: Exception) -> str:
-    """One line on why a model could not be had and what to do; the error's own text stays out of it."""
-    name = config.model
-    if Path(name).is_dir():
-        return f"backbone.model: {name} does not hold a readable model ({_first_line(error)})"
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        return f"backbone.model: no folder {name}; name a folder made by save_pretrained, or a Hub id"
-    page = f"https://huggingface.co/{name}"
-    ungated = f"or use the ungated {UNGATED}" if name != UNGATED else "or name a local folder"
-    causes = _names_of_causes(error)
-    if "GatedRepoError" in causes or "gated repo" in str(error).lower():
-        return f"backbone.model: {name} is gated: ask for access at {page}, then `hf auth login`; {ungated}"
-    if "RevisionNotFoundError" in causes:
-        return f"backbone.model: {name} has no revision {config.revision!r}; see {page}"
-    if causes & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectionError"}:
-        where = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hub cannot be reached"
-        return f"backbone.model: {name} is not in the local cache and {where}; connect, or name a local folder"
-    if "RepositoryNotFoundError" in causes or "not a valid model identifier" in str(error):
-        return (
-            f"backbone.model: no model {name} on the Hub, or it is private: check the name at {page}, "
-            f"`hf auth login` if it is yours; {ungated}"
-        )
-    return f"backbone.model: {name} cannot be loaded ({_first_line(error)}); see {page}, {ungated}"
-
-
-def _names_of_causes(error: BaseException | None) -> set[str]:
-    names: set[str] = set()
-    while error is not None:
-        names |= {kind.__name__ for kind in type(error).__mro__}
-        error = error.__cause__ or error.__context__
-    return names
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
