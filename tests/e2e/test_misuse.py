@@ -51,7 +51,7 @@ def test_unknown_keys_name_the_nearest_valid_one(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--propose.tau", "5"], "propose.tau: must be between -1 and 1, got 5"),
+        (["--propose.tau", "5"], "propose.tau: must be at least 0 and below 1, got 5"),
         (["--backbone.dtype", "int8"], "backbone.dtype"),
         (["--train.epochs", "many"], "train.epochs"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -136,28 +135,25 @@ def test_stage_by_stage_is_the_same_as_run(finished_run, image_folder, tiny_dino
 
 @pytest.mark.slow
 def test_killed_at_any_moment_and_started_again(finished_run, image_folder, tiny_dinov3, tmp_path):
-    """SIGKILL after random delays until one start gets through: the same tables, finished shards never redone."""
+    """SIGKILL at the first sign of each step, then the same command: equal tables, finished shards never redone."""
     run = tmp_path / "run"
-    config = config_of(tmp_path, image_folder, tiny_dinov3)
+    config = config_of(tmp_path, image_folder, tiny_dinov3, train={"epochs": 3})
     command = [sys.executable, "-m", "hf_relabel", "run", "--config", config, "--run.dir", str(run)]
-    rng, kept, kills = random.Random(0), {}, 0
-    while True:
-        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        # From before the first shard to after the last; later starts get further in the same time.
-        delay = rng.uniform(2.0, 6.0) if kills < 5 else 300
-        try:
-            process.communicate(timeout=delay)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            kills += 1
-        for path, written in kept.items():
-            assert path.stat().st_mtime_ns == written, f"{path} was made again"
+    steps = ["proposals/*.claim", "proposals/shard-00001.*", "scores/*", "labeler/*", "regions/*", ".release*/*"]
+    kept: dict[Path, int] = {}
+    for step in steps:
+        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not list(run.glob(step)):
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert {path: path.stat().st_mtime_ns for path in kept} == kept, f"a finished shard was made again ({step})"
         kept = {path: path.stat().st_mtime_ns for path in run.rglob("shard-*.parquet")}
-        if process.returncode != -signal.SIGKILL:
-            break
-    assert process.returncode == 0
-    assert kills >= 1
+        assert step.startswith(".release") or not (run / "release").exists(), f"not killed in time ({step})"
+    assert len(kept) == 9  # 3 shards of proposals, scores and regions
+    done = hf_relabel("run", "--config", config, "--run.dir", str(run))
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert_equal_runs(finished_run[0], run)
 
 
@@ -202,11 +198,10 @@ def test_dinov2_key_features_and_another_precision(image_folder, tiny_dinov2, tm
 
 @pytest.mark.slow
 def test_a_datasets_dataset_is_a_source_too(image_folder, tiny_dinov3, tmp_path):
-    code = (
+    code = (  # save_to_disk takes the files' bytes along; to_parquet would leave their paths, which are refused
         "import sys; from datasets import load_dataset; "
-        "load_dataset('imagefolder', data_dir=sys.argv[1], split='train').to_parquet(sys.argv[2] + '/all.parquet')"
+        "load_dataset('imagefolder', data_dir=sys.argv[1], split='train').save_to_disk(sys.argv[2])"
     )
-    (tmp_path / "data").mkdir()
     environment = ENVIRONMENT | {"HF_HOME": str(tmp_path / "cache")}
     command = [sys.executable, "-c", code, str(image_folder), str(tmp_path / "data")]
     subprocess.run(command, env=environment, check=True, capture_output=True)
