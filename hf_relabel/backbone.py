@@ -135,7 +135,8 @@ class Backbone:
 
     def __call__(self, pixels: torch.Tensor) -> PatchFeatures:
         """Features of a batch of preprocessed pictures, float32 [B, 3, S, S]."""
-        pixels = pixels.to(device=self._device, dtype=self._dtype)
+        # First the copy, which does not wait where the pixels are page-locked; a cast on the way would be made here.
+        pixels = pixels.to(self._device, non_blocking=True).to(self._dtype)
         if self._device.type != "cpu":
             return PatchFeatures(*self._forward(pixels))
         images = pixels.split(1)

@@ -3,12 +3,13 @@
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TypeVar
 
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hf_relabel.errors import ImageReadError
 from hf_relabel.runner import Shard
@@ -17,6 +18,9 @@ from hf_relabel.source import Source
 T = TypeVar("T")
 
 BATCHES_AHEAD = 2
+
+IMAGES_AHEAD = 4
+"""Images that each worker process reads ahead."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +42,40 @@ class Decoded:
     error: str | None
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Images that go through the backbone together.
+
+    Args:
+        images: All of them, in order, without their pixels.
+        pixels: Of those that could be read, float32 [images without an error, 3, S, S]; None where there are none.
+    """
+
+    images: list[Decoded]
+    pixels: torch.Tensor | None
+
+    @classmethod
+    def of(cls, images: list[Decoded], pin: bool) -> "Batch":
+        """The batch of some images; with `pin` in page-locked memory, which a GPU copies while it computes."""
+        read = [image.pixels for image in images if image.pixels is not None]
+        pixels = torch.stack(read) if read else None
+        if pin and pixels is not None:
+            pixels = pixels.pin_memory()
+        return cls([replace(image, pixels=None) for image in images], pixels)
+
+
 class _Images(Dataset):
     """The images of a source as `Decoded`; an unreadable one is an item too, with its error."""
 
-    def __init__(self, source: Source, indices: range, preprocess: Callable[[Image.Image], torch.Tensor], side: int):
+    def __init__(self, source: Source, preprocess: Callable[[Image.Image], torch.Tensor], side: int):
         self.source = source
-        self.indices = indices
         self.preprocess = preprocess
         self.side = side
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.source)
 
-    def __getitem__(self, item: int) -> Decoded:
-        index = self.indices[item]
+    def __getitem__(self, index: int) -> Decoded:
         try:
             # Twice the side leaves the Lanczos filter all it needs, and a large JPEG is decoded at a fraction.
             loaded = self.source.load(index, min_side=2 * self.side)
@@ -60,22 +84,64 @@ class _Images(Dataset):
         return Decoded(index, loaded.width, loaded.height, self.preprocess(loaded.image), None)
 
 
-def decoded_batches(
-    source: Source,
-    shard: Shard,
-    preprocess: Callable[[Image.Image], torch.Tensor],
-    side: int,
-    batch_size: int,
-    workers: int,
-) -> Iterator[list[Decoded]]:
-    """A shard's images in order, in batches, read ahead by `workers` processes (0: by a thread of this one)."""
-    loader = DataLoader(
-        _Images(source, range(shard.start, shard.stop), preprocess, side),
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=list,
-    )
-    return ahead(loader, BATCHES_AHEAD)
+class _Order(Sampler):
+    """The images of one shard after the other: each time it is gone through, those of the shard set last."""
+
+    def __init__(self) -> None:
+        self.shard = Shard(0, 0, 0)
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.shard.start, self.shard.stop))
+
+
+class BatchLoader:
+    """Gives the images of a shard in order, in batches, read ahead.
+
+    The images are decoded and resized by worker processes, which live from the first shard to the last and hand over
+    one image at a time, so that little is under way; without workers by a thread of this process.
+
+    Args:
+        source: Where the images are.
+        preprocess: From a picture to what the backbone takes.
+        side: Pixels of the square that `preprocess` makes.
+        batch_size: Images in a batch; a shard's last one may be smaller.
+        workers: Processes; 0 for none.
+        pin: Whether the batches are put in page-locked memory.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        preprocess: Callable[[Image.Image], torch.Tensor],
+        side: int,
+        batch_size: int,
+        workers: int = 0,
+        pin: bool = False,
+    ):
+        self._order = _Order()
+        self._batch_size = batch_size
+        self._pin = pin
+        self._images = DataLoader(
+            _Images(source, preprocess, side),
+            batch_size=None,
+            sampler=self._order,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            prefetch_factor=IMAGES_AHEAD if workers else None,
+        )
+
+    def read(self, shard: Shard) -> Iterator[Batch]:
+        """The shard's batches; one shard must be read, or left, before the next."""
+        self._order.shard = shard
+        return ahead(self._batches(), BATCHES_AHEAD)
+
+    def _batches(self) -> Iterator[Batch]:
+        images = iter(self._images)
+        while batch := list(islice(images, self._batch_size)):
+            yield Batch.of(batch, self._pin)
 
 
 def ahead(items: Iterable[T], count: int) -> Iterator[T]:

@@ -138,7 +138,7 @@ def split(eigenvector: torch.Tensor, void: torch.Tensor, grid: tuple[int, int]) 
 
 
 def component(side: torch.Tensor, seed: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """The 4-connected part, bool [B, n], of each side, bool [B, n], that holds its seed, int [B]; empty if none does."""
+    """The 4-connected part of each side that holds its seed, int [B], or nothing if none does; all bool [B, n]."""
     if side.device.type == "cpu":
         parts = []
         for image, start in zip(side.unflatten(1, grid).numpy(), seed.tolist(), strict=True):

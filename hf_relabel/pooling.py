@@ -10,12 +10,12 @@ def pool(region: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
     Args:
         region: Features of the n patches, float32 [n, D].
-        masks: m masks over the patches, bool [m, n].
+        masks: m masks over the patches, bool [m, n], on any device.
 
     Returns:
-        float32 [m, D].
+        float32 [m, D], where `region` is.
     """
-    weights = _non_empty(masks).to(region.dtype)
+    weights = _non_empty(masks).to(region)
     return (weights @ region) / weights.sum(dim=1, keepdim=True)
 
 

@@ -1,10 +1,10 @@
 """Propose: one backbone forward an image gives MaskCut its patches and every region its pooled features."""
 
 import hashlib
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from hf_relabel import masks
 from hf_relabel.backbone import Backbone
 from hf_relabel.job import Job
-from hf_relabel.loading import Decoded, decoded_batches
+from hf_relabel.loading import Batch, BatchLoader, Decoded
 from hf_relabel.manifest import Fingerprint, ShardFolder
 from hf_relabel.maskcut import maskcut_batch
 from hf_relabel.pooling import pool, pool_views
@@ -23,12 +23,15 @@ from hf_relabel.schema import PROPOSALS
 
 STAGE = "proposals"
 
+BATCHES_IN_WORK = 2
+"""Batches whose masks are still made while a GPU is on the next one."""
+
 
 def run(job: Job) -> dict[str, Any]:
     """Propose regions for every image; returns the stage's manifest."""
     config = job.config
     with thread_pool(job.rank.threads) as threads:
-        backbone = Backbone.load(config.backbone, job.rank.device, threads)
+        backbone = Backbone.load(config.backbone, job.rank.device)
         inputs = {
             "source": job.source.fingerprint,
             "backbone": backbone.identity,
@@ -54,52 +57,78 @@ class Proposed:
     vanished: int = 0
 
 
-@dataclass(frozen=True)
 class Proposer:
-    """Makes the proposals of a shard."""
+    """Makes the proposals of a shard.
 
-    job: Job
-    backbone: Backbone
-    threads: ThreadPoolExecutor
+    On a GPU a batch is one forward pass and one MaskCut, and threads make the masks while the next batch is computed.
+    On a CPU each image is a batch, and a thread does all of its work.
+    """
+
+    def __init__(self, job: Job, backbone: Backbone, threads: ThreadPoolExecutor):
+        """`threads` are as many as `job.rank` has."""
+        run = job.config.run
+        on_cpu = job.rank.device.type == "cpu"
+        self.job = job
+        self.backbone = backbone
+        self.threads = threads
+        self._start = self._start_on_cpu if on_cpu else self._start_on_device
+        self._in_work = 2 * job.rank.threads if on_cpu else BATCHES_IN_WORK
+        self._loader = BatchLoader(
+            job.source,
+            backbone.preprocess,
+            side=job.config.backbone.image_size,
+            batch_size=1 if on_cpu else run.batch_size,
+            workers=run.workers if run.workers is not None else (0 if on_cpu else 8),
+            pin=not on_cpu,
+        )
 
     def process(self, shard: Shard, tick: Callable[[int], None]) -> ShardResult:
         """The proposals of a shard's images."""
-        run = self.job.config.run
-        on_cpu = self.job.rank.device.type == "cpu"
-        workers = run.workers if run.workers is not None else (0 if on_cpu else 8)
-        side = self.job.config.backbone.image_size
         results: list[Proposed] = []
-        for batch in decoded_batches(self.job.source, shard, self.backbone.preprocess, side, run.batch_size, workers):
-            results += self._propose(batch)
-            tick(len(batch))
+        in_work: deque[Callable[[], list[Proposed]]] = deque()
+
+        def finish(left: int) -> None:
+            while len(in_work) > left:
+                done = in_work.popleft()()
+                results.extend(done)
+                tick(len(done))
+
+        for batch in self._loader.read(shard):
+            in_work.append(self._start(batch))
+            finish(self._in_work)
+        finish(0)
         return self._collect(results)
 
-    def _propose(self, batch: list[Decoded]) -> list[Proposed]:
-        read = [item for item in batch if item.pixels is not None]
-        done = {item.index: self._error_row(item.index, item.error) for item in batch if item.pixels is None}
-        if read:
-            features = self.backbone(torch.stack([item.pixels for item in read]))
-            cuts = self._cut(features.proposal)
-            described = self.threads.map(self._describe, read, cuts, features.region.cpu())
-            done |= {item.index: proposed for item, proposed in zip(read, described, strict=True)}
-        return [done[item.index] for item in batch]
+    def _start_on_cpu(self, batch: Batch) -> Callable[[], list[Proposed]]:
+        def work() -> list[Proposed]:
+            return [self._describe(*parts) for parts in self._parts(batch)]
 
-    def _cut(self, patches: torch.Tensor) -> list[np.ndarray | None]:
-        """MaskCut of a batch [B, n, C]: on a CPU image by image over the threads, on a device all at once."""
+        return self.threads.submit(work).result
+
+    def _start_on_device(self, batch: Batch) -> Callable[[], list[Proposed]]:
+        described = [self.threads.submit(self._describe, *parts) for parts in self._parts(batch)]
+        return lambda: [future.result() for future in described]
+
+    def _parts(self, batch: Batch) -> list[tuple[Decoded, np.ndarray | None, torch.Tensor | None]]:
+        """Of each image of a batch its masks on the grid, bool [k, h, w], and its patches, float32 [n, dim]."""
+        if batch.pixels is None:
+            return [(image, None, None) for image in batch.images]
         settings = self.job.config.propose
-        cut = partial(
-            maskcut_batch,
-            grid=self.backbone.grid,
+        features = self.backbone(batch.pixels)
+        cuts = maskcut_batch(
+            features.proposal,
+            self.backbone.grid,
             tau=settings.tau,
             max_masks=settings.max_masks,
             solver=settings.solver,
         )
-        if patches.device.type != "cpu":
-            return cut(patches)
-        return [masks_of_image for (masks_of_image,) in self.threads.map(cut, patches.split(1))]
+        found = iter(zip(cuts, features.region, strict=True))
+        return [(image, *(next(found) if image.error is None else (None, None))) for image in batch.images]
 
-    def _describe(self, item: Decoded, cut: np.ndarray | None, patches: torch.Tensor) -> Proposed:
-        """Masks at the image's size and pooled features, from `cut` bool [k, h, w] and `patches` float32 [n, dim]."""
+    def _describe(self, item: Decoded, cut: np.ndarray | None, patches: torch.Tensor | None) -> Proposed:
+        """Masks at the image's size and pooled features, of what `_parts` gives."""
+        if item.error is not None:
+            return self._error_row(item.index, item.error)
         if cut is None or not torch.isfinite(patches).all():
             return self._error_row(item.index, "the backbone's features are not finite")
         image_id = self.job.source.image_ids[item.index]
@@ -122,7 +151,7 @@ class Proposer:
         settings = self.job.config.propose
         under = torch.from_numpy(np.stack(kept)).flatten(1)  # [1 + proposals, n]
         views = pool_views(patches, under, settings.views, settings.view_drop, self._generator(image_id))
-        features = torch.cat([pool(patches, under)[:, None], views], dim=1).to(torch.float16)
+        features = torch.cat([pool(patches, under)[:, None], views], dim=1).to(torch.float16).cpu()
         if not torch.isfinite(features).all():
             return self._error_row(item.index, "the pooled features do not fit float16")
         row = self._row(item.index, item.width, item.height, None, proposals)
