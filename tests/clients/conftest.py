@@ -20,16 +20,20 @@ TOKENS = {
     "hf_stranger_secret": User("stranger"),
 }
 REPOSITORY = Path(__file__).resolve().parents[2]
+PATIENCE = 120
+"""Seconds after which a process that a test waits for is taken to hang."""
 
 
 def environment(hub: Hub, home: Path, token: str | None = "hf_owner_secret", **more: str) -> dict[str, str]:
-    """The environment of a process whose Hub is the test server."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+    """The environment of a process whose Hub is the test server, which no proxy may come between."""
+    ours = ("HF_", "HUGGING")
+    kept = {k: v for k, v in os.environ.items() if not (k.startswith(ours) or k.lower().endswith("_proxy"))}
     kept |= {
         "HF_ENDPOINT": hub.endpoint,
         "HF_HOME": str(home),
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1",
         "PYTHONPATH": str(REPOSITORY),
         **more,
     }
@@ -54,7 +58,7 @@ def hub(_server: Hub) -> Hub:
 
 @pytest.fixture(scope="session")
 def _worker(_server: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    worker = Worker(environment(_server, tmp_path_factory.mktemp("home")), list(TOKENS))
+    worker = Worker(environment(_server, tmp_path_factory.mktemp("home")), list(TOKENS), PATIENCE)
     yield worker
     worker.close()
 
@@ -75,7 +79,7 @@ def command(hub: Hub, tmp_path: Path) -> Callable[..., Done]:
             env=environment(hub, tmp_path / "home", token, **(env or {})),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             check=False,
         )
         for secret in TOKENS:

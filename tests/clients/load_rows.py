@@ -1,15 +1,16 @@
-"""Load a published release in every way and write the rows as JSON: run with the datasets version under test.
+"""Load published revisions in every way and write the rows as JSON: run with the datasets version under test.
 
-python load_rows.py REPO REVISION OUTPUT.json
+python load_rows.py REPO OUTPUT.json REVISION...
 """
 
 import json
 import sys
+from typing import Any
 
 import datasets
 
 
-def main(repo: str, revision: str, output: str) -> None:
+def load(repo: str, revision: str) -> dict[str, Any]:
     """Both configurations, normal and streaming, all columns and some of them."""
     found = {}
     for config_name in ("labels", "regions"):
@@ -22,9 +23,10 @@ def main(repo: str, revision: str, output: str) -> None:
     found["default"] = list(datasets.load_dataset(repo, revision=revision)["train"])
     filtered = datasets.load_dataset(repo, "labels", split="train", revision=revision, columns=["scores"])
     found["projected in Parquet"] = list(filtered)
-    with open(output, "w") as file:
-        json.dump(found, file)
+    return found
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    name, output, *revisions = sys.argv[1:]
+    with open(output, "w") as file:
+        json.dump([load(name, revision) for revision in revisions], file)

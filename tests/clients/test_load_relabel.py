@@ -9,7 +9,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from conftest import environment
+from conftest import PATIENCE, environment
 from PIL import Image
 from pycocotools import mask as coco
 from releases import CLASSES, make_release, make_rows
@@ -238,6 +238,19 @@ def test_misuse(loader, v1, images, tmp_path):
 # As users get it
 
 
+def python(code, *arguments, env, cwd):
+    """Run code in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=env,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
 def test_from_the_hub_as_its_card_says(hub, hf_relabel, repo_id, v1, v2, images, tmp_path):
     hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
     hf_relabel("publish", v2.folder, repo_id, "--version", "1.1.0").ok()
@@ -246,10 +259,8 @@ def test_from_the_hub_as_its_card_says(hub, hf_relabel, repo_id, v1, v2, images,
     assert len(blocks) == 5
     code = "\n".join(blocks).replace("path/to/the/images", str(images))
     code += "\nimport json\nprint(json.dumps([len(labels), len(regions), len(list(stream)), len(train), labels[5]]))"
-    home = environment(hub, tmp_path / "home", PYTHONPATH=str(tmp_path))
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=home, cwd=tmp_path, capture_output=True, text=True, check=True
-    )
+    done = python(code, env=environment(hub, tmp_path / "home", PYTHONPATH=str(tmp_path)), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     expected = next(v1.batches("labels")).to_pylist()[5]
     assert json.loads(done.stdout.splitlines()[-1]) == [60, 60, 60, 60, expected]
 
@@ -258,49 +269,50 @@ def test_offline_another_version_does_not_pass(hub, hf_relabel, repo_id, v1, v2,
     """With v1.0.0 in the cache and no network, the library may give it to whoever asks for v1.1.0."""
     hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
     hf_relabel("publish", v2.folder, repo_id, "--version", "1.1.0").ok()
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from load_relabel import *; load_relabel(*sys.argv[2:])"
-    command = [sys.executable, "-c", code, str(SCRIPT.parent), repo_id]
-    online, offline = (environment(hub, tmp_path, **more) for more in ({}, {"HF_HUB_OFFLINE": "1"}))
-    subprocess.run([*command, "1.0.0"], env=online, check=True, capture_output=True)
-    subprocess.run([*command, "1.0.0"], env=offline, check=True, capture_output=True)
-    done = subprocess.run([*command, "1.1.0"], env=offline, capture_output=True, text=True, check=False)
+    online, offline = (
+        environment(hub, tmp_path, PYTHONPATH=str(SCRIPT.parent), **more) for more in ({}, {"HF_HUB_OFFLINE": "1"})
+    )
+    load = "import sys; from load_relabel import *\nfor version in sys.argv[2:]: load_relabel(sys.argv[1], version)"
+    assert python(load, repo_id, "1.0.0", env=online, cwd=tmp_path).returncode == 0
+    load += "; print('loaded', version)"
+    done = python(load, repo_id, "1.0.0", "1.1.0", env=offline, cwd=tmp_path)
     assert done.returncode != 0, "rows of 1.0.0 were handed out as 1.1.0"
+    assert done.stdout.splitlines() == ["loaded 1.0.0"]
     if "VersionError" in done.stderr:
         assert "snapshot_download" in done.stderr
-    code = (
-        "import sys, huggingface_hub as h; sys.path.insert(0, sys.argv[1]); from load_relabel import *;"
-        "folder = h.snapshot_download(sys.argv[2], repo_type='dataset', revision='v1.1.0');"
+    advised = (
+        "import sys, huggingface_hub; from load_relabel import *\n"
+        "folder = huggingface_hub.snapshot_download(sys.argv[1], repo_type='dataset', revision='v1.1.0')\n"
         "print(len(load_relabel(folder, '1.1.0')))"
     )
     for env in (online, offline):  # the way that the message advises, also offline
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(SCRIPT.parent), repo_id],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stdout.split() == ["60"]
+        done = python(advised, repo_id, env=env, cwd=tmp_path)
+        assert done.stdout.split() == ["60"], done.stderr
 
 
 def test_the_command_line(v1, images, tmp_path):
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, str(SCRIPT), *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
-        )
-
-    assert "--images" in run("--help").stdout
-    done = run(v1.folder, "1.0.0", "--config", "regions", "--images", images)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(v1.folder), "1.0.0", "--config", "regions", "--images", str(images)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+        env={"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+    )
     assert done.returncode == 0, done.stderr
     assert "60 of 60 images" in done.stdout
     assert "regions of [" in done.stdout
-    done = run(v1.folder, "1.0.0", "--images", tmp_path)
-    assert done.returncode == 1
-    assert "0 of 60 images" in done.stdout
-    done = run(v1.folder, "9.0.0")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("load_relabel: error: asked for version 9.0.0")
+
+
+def test_what_the_command_line_refuses(loader, v1, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        loader.main(["--help"])
+    assert end.value.code == 0
+    assert "--images" in capsys.readouterr().out
+    assert loader.main([str(v1.folder), "1.0.0", "--images", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "0 of 60 images" in out
+    assert "missing, for one: 00/img_0000000.jpg" in out
+    assert loader.main([str(v1.folder), "9.0.0"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("load_relabel: error: asked for version 9.0.0, got rows of 1.0.0")

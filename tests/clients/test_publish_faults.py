@@ -1,13 +1,12 @@
 """Publishing against a Hub that misbehaves: nothing is lost, nothing is done twice."""
 
 import shutil
-import signal
 import subprocess
 import sys
 from collections import Counter
 
 import pytest
-from conftest import environment
+from conftest import PATIENCE, environment
 from hub_server import Fault
 from releases import make_release
 
@@ -109,16 +108,20 @@ def test_goes_on_after_a_failure_that_lasts(hub, hf_relabel, repo_id, v1):
     assert not arrived & puts(hub).keys(), "what had arrived is not sent again"
 
 
+def kill_when_it_hangs(hub, *arguments, home):
+    """Run a command in a process of its own until the fault `hang` has begun, and SIGKILL it."""
+    command = [sys.executable, "-m", "hf_relabel", *map(str, arguments)]
+    process = subprocess.Popen(command, env=environment(hub, home), stderr=subprocess.DEVNULL)
+    try:
+        assert hub.reached.wait(PATIENCE)
+    finally:
+        process.kill()
+        process.wait(timeout=PATIENCE)
+
+
 def test_killed_during_the_upload_and_run_again(hub, hf_relabel, repo_id, v1, tmp_path):
     hub.faults.append(Fault("lfs_put", action="hang", skip=2))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hf_relabel", "publish", str(v1.folder), repo_id, "--version", "1.0.0"],
-        env=environment(hub, tmp_path),
-        stderr=subprocess.DEVNULL,
-    )
-    assert hub.reached.wait(60)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_when_it_hangs(hub, "publish", v1.folder, repo_id, "--version", "1.0.0", home=tmp_path)
     assert len(hub.repo(repo_id).commits) == 1
     assert not hub.repo(repo_id).tags
     hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
@@ -129,14 +132,7 @@ def test_killed_during_the_upload_and_run_again(hub, hf_relabel, repo_id, v1, tm
 
 def test_killed_between_commit_and_tag(hub, hf_relabel, repo_id, v1, tmp_path):
     hub.faults.append(Fault("tag", action="hang"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hf_relabel", "publish", str(v1.folder), repo_id, "--version", "1.0.0"],
-        env=environment(hub, tmp_path),
-        stderr=subprocess.DEVNULL,
-    )
-    assert hub.reached.wait(60)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_when_it_hangs(hub, "publish", v1.folder, repo_id, "--version", "1.0.0", home=tmp_path)
     assert len(hub.repo(repo_id).commits) == 2
     assert not hub.repo(repo_id).tags
     hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
@@ -251,6 +247,7 @@ def test_the_disk_is_full_while_the_version_before_is_fetched(hub, hf_relabel, c
         env=environment(hub, v2.folder.parent / "full-home"),
         capture_output=True,
         text=True,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 1, done.stderr

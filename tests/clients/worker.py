@@ -9,6 +9,7 @@ import io
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,20 +37,26 @@ class Done:
 
 
 class Worker:
-    """A process that runs one command after the other."""
+    """A process that runs one command after the other; one that takes longer than `patience` seconds is killed."""
 
-    def __init__(self, environment: dict[str, str], secrets: list[str]):
+    def __init__(self, environment: dict[str, str], secrets: list[str], patience: float):
         self.secrets = secrets
+        self.patience = patience
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
     def run(self, *arguments: object) -> Done:
         """Run `hf-relabel` with these arguments; no token may be in what it says."""
-        self._process.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, "the worker died"
+        timer = threading.Timer(self.patience, self._process.kill)
+        timer.start()
+        try:
+            self._process.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+        assert answer, f"the worker died, or did not answer within {self.patience} s"
         done = Done(**json.loads(answer))
         for secret in self.secrets:
             assert secret not in done.out + done.err
@@ -58,7 +65,10 @@ class Worker:
     def close(self) -> None:
         """End the process."""
         self._process.stdin.close()
-        self._process.wait(timeout=30)
+        try:
+            self._process.wait(timeout=30)
+        finally:
+            self._process.kill()
 
 
 def _serve() -> None:
