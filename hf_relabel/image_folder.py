@@ -110,6 +110,8 @@ def _classes(config: SourceConfig, folders: list[str]) -> ClassList:
     imagenet = imagenet_classes()
     if set(folders) <= set(imagenet.keys or []):
         return imagenet
+    if {str(index) for index in range(len(folders))} == set(folders):
+        folders = sorted(folders, key=int)  # class indices, as ImageNet-V2's folders: 10 comes after 9
     return ClassList(config.path, folders, folders)
 
 

@@ -1,11 +1,13 @@
 """True label sets, from ReaL's file or any other, and how they are joined with images.
 
-    real.json             a list of lists of class indices, in the order of the images' file names (Beyer et al. 2020)
-    FILE.json             an object: image id -> list of classes
+    real.json             a list of lists of class indices, in the order of the images' file names (Beyer et al. 2020);
+                          ImageNet-Segments' label lists come in this form too
+    FILE.json             an object: image id or bare file name -> list of classes, as ImageNet-V2's multi-label file
     FILE.jsonl, .parquet  rows with `image_id` and a list of classes, or objects with a `class` each
     user/name@revision    a dataset with such columns, on the Hub or in a local folder
 
-A class is an index or a name of the dataset's classes.
+A class is an index or a name of the dataset's classes. Where no id there has a folder, images are found by their file
+names.
 """
 
 import json
@@ -39,11 +41,18 @@ class Truth:
             SourceError: Images without an entry, another number of images, or a class that is not there.
         """
         if isinstance(self.labels, Mapping):
-            refuse_unknown(image_ids, self.labels, f"have no entry in {self.origin}")
-            chosen = [self.labels[image_id] for image_id in image_ids]
+            keys = self._keys(image_ids)
+            refuse_unknown(keys, self.labels, f"have no entry in {self.origin}")
+            chosen = [self.labels[key] for key in keys]
         else:
             chosen = [self.labels[place] for place in self._places(image_ids)]
         return metrics.multi_hot(class_indices(chosen, class_names, self.origin), len(class_names))
+
+    def _keys(self, image_ids: Sequence[str]) -> Sequence[str]:
+        """What the images are called here: their ids, or bare file names if these are unique and ids are not used."""
+        names = [PurePosixPath(image_id).name for image_id in image_ids]
+        by_name = len(set(names)) == len(names) and not any("/" in key for key in self.labels)
+        return names if by_name else image_ids
 
     def _places(self, image_ids: Sequence[str]) -> list[int]:
         """Each image's line: its number in an ImageNet validation name, else its place in file-name order."""
@@ -90,7 +99,7 @@ def class_indices(labels: Sequence[Sequence[int | str]], class_names: Sequence[s
     places = {name: index for index, name in enumerate(class_names)}
     found, unknown = [], []
     for image in labels:
-        indices = [places.get(label, -1) if isinstance(label, str) else int(label) for label in image]
+        indices = [_index(label, places) for label in image]
         unknown += [label for label, index in zip(image, indices, strict=True) if not 0 <= index < len(class_names)]
         found.append(indices)
     if unknown:
@@ -101,6 +110,13 @@ def class_indices(labels: Sequence[Sequence[int | str]], class_names: Sequence[s
             "name the file of the right classes"
         )
     return found
+
+
+def _index(label: int | str, places: Mapping[str, int]) -> int:
+    """The index of a class given by its name or index, which may be written as text; -1 for what is neither."""
+    if isinstance(label, str) and (label in places or not label.isdecimal()):
+        return places.get(label, -1)
+    return int(label)
 
 
 def read_truth(path: str, column: str = "labels", id_column: str = "image_id", split: str | None = None) -> Truth:

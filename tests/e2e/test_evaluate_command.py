@@ -8,40 +8,37 @@ import tiny_data
 import yaml
 
 from hf_relabel.cli import main
-from hf_relabel.predictions import load_predictions
+from hf_relabel.predictions import Predictions, load_predictions, save_predictions
 from hf_relabel.training.models import make_classifier, preprocessing_of
 
 
 def _by_hand(scores, truth):
-    """ReaL accuracy and the mAP over images, image by image as the paper words them."""
+    """ReaL accuracy and the mAP over images, image by image as the paper words them: the first of the ranked classes
+    is in the list; the mean, over the listed classes, of the share of listed classes among those ranked so far."""
     right, precisions = [], []
-    for row, true in zip(scores.tolist(), truth, strict=True):
+    for row, true in zip(scores, truth, strict=True):
         if not true:
             continue
-        ranking = sorted(range(len(row)), key=lambda c: -row[c])
-        right.append(ranking[0] in true)
-        found, precision = 0, 0.0
-        for place, c in enumerate(ranking, start=1):
-            if c in true:
-                found += 1
-                precision += found / place
-        precisions.append(precision / len(true))
+        right.append(int(row.argmax()) in true)
+        places = sorted(1 + np.count_nonzero(row > row[c]) for c in true)
+        precisions.append(sum(found / place for found, place in enumerate(places, start=1)) / len(true))
     return len(right), np.mean(right), np.mean(precisions)
 
 
 @pytest.mark.slow
 def test_real_labels_from_stored_predictions(shared_data, tmp_path, capsys):
-    truth = json.loads((shared_data / "real.json").read_text())[:5000]
+    file = shared_data / "real.json"
+    truth = json.loads(file.read_text())
+    assert len(truth) == 50_000
     assert any(not labels for labels in truth)
-    (tmp_path / "real.json").write_text(json.dumps(truth))
     rng = np.random.default_rng(0)
     scores = rng.random((len(truth), 1000), dtype=np.float32)
     for row, labels in zip(scores, truth, strict=True):
         row[labels] += rng.normal(0.4, 0.3, len(labels))
     np.save(tmp_path / "scores.npy", scores)
     results = tmp_path / "results.json"
-    arguments = ["--predictions", str(tmp_path / "scores.npy"), "--truth", str(tmp_path / "real.json")]
-    assert main(["evaluate", *arguments, "--resamples", "50", "--json", str(results)]) == 0
+    arguments = ["--predictions", str(tmp_path / "scores.npy"), "--truth", str(file)]
+    assert main(["evaluate", *arguments, "--resamples", "0", "--json", str(results)]) == 0
     found = json.loads(results.read_text())
     images, accuracy, mean_precision = _by_hand(scores, truth)
     assert found["images"] == images
@@ -58,13 +55,18 @@ def images(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
-    """An untrained classifier with its processor."""
-    folder = tmp_path_factory.mktemp("classifier")
-    model = make_classifier(tiny_data.write_model_config(folder), None, tiny_data.NAMES, True, True, False)
+def _save_classifier(folder, names):
+    """An untrained classifier of these classes with its processor."""
+    model = make_classifier(tiny_data.write_model_config(folder), None, names, True, True, False)
     model.save_pretrained(folder)
     preprocessing_of(str(folder), tiny_data.SIDE).save(folder)
+    return model
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classifier")
+    _save_classifier(folder, tiny_data.NAMES)
     return folder
 
 
@@ -99,6 +101,33 @@ def test_single_labels_are_the_truth_where_none_is_named(images, classifier, tmp
     assert found["groups"]["2"] == {"images": 0, "top1": None, "map_over_images": None}
 
 
+def test_imagenet_v2_has_folders_of_class_indices_and_a_file_by_file_names(tmp_path):
+    classes, images = 12, tmp_path / "images"
+    rng = np.random.default_rng(3)
+    labels = {}
+    for index in range(classes):
+        (images / str(index)).mkdir(parents=True)
+        name = f"{rng.integers(1 << 32):08x}.jpeg"
+        tiny_data.draw([], rng)[0].save(images / str(index) / name)
+        labels[name] = [str(index)] + [str(c) for c in rng.permutation(classes)[:2] if c != index]
+    labels[name] = []
+    (tmp_path / "refined_labels.json").write_text(json.dumps(labels))
+    model, stored, results = tmp_path / "model", tmp_path / "scores.parquet", tmp_path / "r.json"
+    _save_classifier(model, [f"class {index}" for index in range(classes)])
+    common = ["--model", str(model), "--images", str(images), "--match-classes", "index", "--resamples", "0"]
+    assert main(["evaluate", *common, "--save", str(stored), "--json", str(results)]) == 0
+    predictions = load_predictions(stored)
+    single = [[int(image_id.split("/")[0])] for image_id in predictions.image_ids]
+    several = [[int(c) for c in labels[image_id.split("/")[1]]] for image_id in predictions.image_ids]
+    for truth, more in ((single, []), (several, ["--truth", str(tmp_path / "refined_labels.json")])):
+        assert main(["evaluate", *common, *more, "--json", str(results)]) == 0
+        found = json.loads(results.read_text())
+        images_with_labels, accuracy, mean_precision = _by_hand(predictions.scores, truth)
+        assert (found["images"], found["left_out"]) == (images_with_labels, classes - images_with_labels)
+        assert found["metrics"]["top1"]["value"] == pytest.approx(accuracy)
+        assert found["metrics"]["map_over_images"]["value"] == pytest.approx(mean_precision)
+
+
 def _error(capsys, *arguments):
     status = main(["evaluate", *map(str, arguments)])
     message = capsys.readouterr().err
@@ -114,12 +143,22 @@ def test_bad_input(images, classifier, tmp_path, capsys):
     assert "--model needs --images" in _error(capsys, "--model", classifier)
     # a model of other classes
     other = tmp_path / "other"
-    model = make_classifier(tiny_data.write_model_config(other), None, ["ape", "red", "cow", "elk"], True, True, False)
-    model.save_pretrained(other)
-    preprocessing_of(str(other), tiny_data.SIDE).save(other)
+    model = _save_classifier(other, ["ape", "red", "cow", "elk"])
     message = _error(capsys, "--model", other, "--images", folder)
     assert "does not know 3 of the 4 classes of the images: 'blue', 'green', 'yellow'" in message
-    # predictions for another number of classes than the truth's, and for other images
+    # predictions for other classes or other images
+    ids = [json.loads(line)["image_id"] for line in truth.read_text().splitlines()]
+    zeros = np.zeros((24, 4), np.float32)
+    save_predictions(tmp_path / "other.parquet", Predictions(zeros, ids, ["ape", "red", "cow", "elk"]))
+    message = _error(capsys, "--predictions", tmp_path / "other.parquet", "--images", folder, "--truth", truth)
+    assert "does not know 3 of the 4 classes of the images: 'blue', 'green', 'yellow'" in message
+    message = _error(capsys, "--predictions", tmp_path / "other.parquet", "--truth", truth)
+    assert "labels are not among the 4 classes: 'blue'" in message
+    strangers = [f"x/{number}.png" for number in range(20)]
+    save_predictions(tmp_path / "some.parquet", Predictions(zeros, ids[:4] + strangers, tiny_data.NAMES))
+    message = _error(capsys, "--predictions", tmp_path / "some.parquet", "--images", folder)
+    assert "20 of 24 image ids have no prediction" in message
+    assert message.count(".png'") == 4  # three, and what the ids there look like
     np.save(tmp_path / "wide.npy", np.random.default_rng(0).random((24, 7)).astype(np.float32))
     message = _error(capsys, "--predictions", tmp_path / "wide.npy", "--images", folder, "--truth", truth)
     assert "scores 7 classes, the images have 4" in message

@@ -84,10 +84,10 @@ def test_average_precision_by_hand(scores, true, expected):
     assert value == pytest.approx(expected, nan_ok=True)
 
 
-def test_average_precision_is_the_same_in_chunks(monkeypatch, scored):
+def test_average_precision_is_the_same_in_blocks(monkeypatch, scored):
     scores, truth = scored
     whole = metrics.average_precision(scores, truth)
-    monkeypatch.setattr(metrics, "_CHUNK", 7)
+    monkeypatch.setattr(metrics, "_BLOCK", 7)
     np.testing.assert_array_equal(metrics.average_precision(scores, truth), whole)
 
 

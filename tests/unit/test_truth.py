@@ -56,6 +56,18 @@ def test_rows_with_ids_in_every_format(tmp_path):
     assert _lists(truth.of(["b", "a"], NAMES)) == [[1], [0, 2]]
 
 
+def test_bare_file_names_and_indices_written_as_text(tmp_path):
+    truth = read_truth(_write(tmp_path / "v2.json", {"a.jpeg": ["0", "2"], "b.jpeg": [1], "c.jpeg": []}))
+    assert _lists(truth.of(["1/b.jpeg", "0/a.jpeg", "1/c.jpeg"], NAMES)) == [[1], [0, 2], []]
+    # names that are digits are names first
+    assert _lists(truth.of(["1/b.jpeg", "0/a.jpeg"], ["2", "1", "0"])) == [[1], [0, 2]]
+    # two images of one file name cannot be told apart without their folders
+    with pytest.raises(SourceError, match="2 of 2 image ids have no entry"):
+        truth.of(["0/a.jpeg", "1/a.jpeg"], NAMES)
+    with pytest.raises(SourceError, match="labels are not among the 2 classes: '2'"):
+        truth.of(["0/a.jpeg"], NAMES[:2])
+
+
 def test_objects_with_a_class(tmp_path):
     row = {"image_id": "a", "label": "cat", "objects": [{"class": "cat"}, {"class": "dog"}, {"class": "cat"}]}
     truth = read_truth(_write(tmp_path / "truth.jsonl", json.dumps(row)))
