@@ -1,0 +1,260 @@
+"""Memory and time of building, publishing, comparing and loading a release of a million images.
+
+    python scripts/bench/million.py
+    python scripts/bench/million.py --images 20000 --json million.json
+
+The tables that `build` starts from are generated: 3 regions an image, each with a mask of its own, 1000 classes. All
+else is what users run, each step in a process of its own: `build` of two versions that differ in the threshold,
+`publish` of the first and `publish --dry-run` of the second (against the tests' server of the Hub), `diff`, and
+`load_dataset` of both configurations. Memory is the process's largest resident set. A step above 2 GiB fails the run.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pycocotools import mask as coco
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from hf_relabel.config import ProposeConfig, as_dict  # noqa: E402
+from hf_relabel.manifest import Fingerprint, ShardFolder  # noqa: E402
+from hf_relabel.report import render  # noqa: E402
+from hf_relabel.schema import PROPOSALS, REGIONS  # noqa: E402
+from hf_relabel.units import human_bytes  # noqa: E402
+
+LIMIT = 2 << 30
+"""Most bytes of memory of a step."""
+
+PATIENCE = 7200
+"""Seconds after which a step is taken to hang."""
+
+CLASSES, REGIONS_AN_IMAGE, TOP_K, SHARD_SIZE = 1000, 3, 5, 1024
+THRESHOLDS = {"1.0.0": 0.5, "1.1.0": 0.6}
+REPO = "bench/million"
+BYTES_AN_IMAGE = 3000  # on the disk, all copies together, with some room
+
+LOAD = """
+import sys, datasets
+data = datasets.load_dataset(sys.argv[1], sys.argv[2], split="train")
+assert len(data) == int(sys.argv[3]) and data.unique("version") == [sys.argv[4]]
+print(data[0]["image_id"], data[len(data) // 2]["image_id"], data[len(data) - 1]["image_id"])
+"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A measured process: wall-clock seconds and the largest resident set in bytes."""
+
+    name: str
+    seconds: float
+    bytes: int
+
+
+def main() -> int:
+    options = _options()
+    with tempfile.TemporaryDirectory(dir=options.dir, prefix="million-") as name:
+        folder = Path(name)
+        free = shutil.disk_usage(folder).free
+        if free < options.images * BYTES_AN_IMAGE:
+            raise SystemExit(f"{folder}: {human_bytes(free)} free, about {options.images * BYTES_AN_IMAGE:,} B needed")
+        started = time.perf_counter()
+        make_source(folder / "images", options.images)
+        make_stages(folder / "run", options.images)
+        print(f"generated {options.images:,} images in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        with server(folder / "hub") as environment:
+            steps = measure(folder, options.images, environment)
+    over = [step.name for step in steps if step.bytes > LIMIT]
+    print(render(["step", "seconds", "MiB"], [[s.name, f"{s.seconds:.1f}", f"{s.bytes / 2**20:.0f}"] for s in steps]))
+    if options.json:
+        report = {"images": options.images, "limit_bytes": LIMIT, "steps": [asdict(step) for step in steps]}
+        Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if over:
+        print(f"above {LIMIT >> 20} MiB: {', '.join(over)}", file=sys.stderr)
+    return 1 if over else 0
+
+
+def measure(folder: Path, images: int, environment: dict[str, str]) -> list[Step]:
+    """Every step in order; the output of each goes to stderr."""
+    steps = []
+
+    def step(name: str, *command: str) -> None:
+        steps.append(run(name, [sys.executable, *command], environment))
+
+    releases = {}
+    for version, threshold in THRESHOLDS.items():
+        arguments = ["--source.path", f"{folder}/images", "--run.dir", f"{folder}/run", "--build.version", version]
+        step(f"build {version}", "-m", "hf_relabel", "build", *arguments, "--build.threshold", str(threshold))
+        releases[version] = folder / version
+        (folder / "run" / "release").rename(releases[version])
+    first, second = releases.values()
+    step("publish 1.0.0", "-m", "hf_relabel", "publish", f"{first}", REPO, "--version", "1.0.0")
+    step("publish 1.1.0 --dry-run", "-m", "hf_relabel", "publish", f"{second}", REPO, "--version", "1.1.0", "--dry-run")
+    step("diff", "-m", "hf_relabel", "diff", f"{first}", f"{second}")
+    for config_name in ("labels", "regions"):
+        step(f"load_dataset {config_name}", "-c", LOAD, f"{first}", config_name, str(images), "1.0.0")
+    return steps
+
+
+def run(name: str, command: list[str], environment: dict[str, str]) -> Step:
+    """Run a command; it must end well."""
+    print(f"--- {name}", file=sys.stderr, flush=True)
+    started = time.perf_counter()
+    process = subprocess.Popen(command, env=environment, stdout=sys.stderr)
+    while True:
+        done, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if done:
+            break
+        if time.perf_counter() - started > PATIENCE:
+            process.kill()
+        time.sleep(0.02)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{name}: ended with status {process.returncode}")
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    return Step(name, time.perf_counter() - started, usage.ru_maxrss * unit)
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[dict[str, str]]:
+    """The tests' server of the Hub; gives the environment in which the clients find it."""
+    command = [sys.executable, str(ROOT / "tests/clients/hub_server.py"), str(folder), "--port", "0"]
+    process = subprocess.Popen([*command, "--user", REPO.split("/")[0]], stdout=subprocess.PIPE, text=True)
+    try:
+        settings = dict(word.split("=", 1) for word in process.stdout.readline().split())
+        kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+        kept = {key: value for key, value in kept.items() if not key.startswith("HF_")}
+        yield kept | settings | {"HF_HOME": f"{folder.parent}/home", "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(ROOT)}
+    finally:
+        process.kill()
+        process.wait(timeout=60)
+
+
+def make_source(folder: Path, images: int) -> None:
+    """An image folder of empty files, spread over the classes: `build` reads names alone."""
+    for index in range(min(CLASSES, images)):
+        (folder / f"{index:04d}").mkdir(parents=True)
+    for image_id in image_ids(images):
+        (folder / image_id).touch()
+
+
+def image_ids(images: int) -> list[str]:
+    """The ids, sorted."""
+    return sorted(f"{index % CLASSES:04d}/{index // CLASSES:07d}.jpg" for index in range(images))
+
+
+def make_stages(folder: Path, images: int) -> None:
+    """The stored tables of the stages `propose` and `label`."""
+    rng = np.random.default_rng(0)
+    inputs = {"backbone": {"model": "generated", "revision": None}, "propose": as_dict(ProposeConfig())}
+    proposals = ShardFolder(folder / "proposals", "proposals", Fingerprint(inputs))
+    regions = ShardFolder(folder / "regions", "regions", Fingerprint({"proposals": proposals.fingerprint.digest}))
+    for shards in (proposals, regions):
+        shards.folder.mkdir(parents=True)
+    ids = image_ids(images)
+    starts = range(0, images, SHARD_SIZE)
+    for shard, start in enumerate(starts):
+        chunk = ids[start : start + SHARD_SIZE]
+        names = [f"{image_id}#{place}" for image_id in chunk for place in range(REGIONS_AN_IMAGE)]
+        proposals.write(shard, _proposals(chunk, names, rng), {})
+        regions.write(shard, _regions(chunk, names, rng), {})
+    for shards in (proposals, regions):
+        shards.write_manifest(lambda shard: min(SHARD_SIZE, images - shard * SHARD_SIZE), len(starts))
+
+
+def _proposals(ids: list[str], names: list[str], rng: np.random.Generator) -> pa.Table:
+    """A shard of `schema.PROPOSALS`: an ellipse of its own for every region, in images of one size."""
+    height, width = (int(side) for side in rng.integers(48, 80, size=2))
+    rows, columns = np.ogrid[:height, :width]
+    centre = rng.uniform(0.25, 0.75, size=(2, len(names))) * [[height], [width]]
+    radius = rng.uniform(4, 20, size=(2, len(names)))
+    inside = ((rows[..., None] - centre[0]) / radius[0]) ** 2 + ((columns[..., None] - centre[1]) / radius[1]) ** 2 < 1
+    encoded = coco.encode(np.asfortranarray(inside, dtype=np.uint8))  # [height, width, regions]
+    segmentation = [{"size": rle["size"], "counts": rle["counts"].decode("ascii")} for rle in encoded]
+    boxes = coco.toBbox(encoded).astype(np.float32)
+    struct = PROPOSALS.field("proposals").type.value_type
+    parts = {
+        "proposal_id": pa.array(names),
+        "bbox": _lists(boxes.ravel(), 4, struct.field("bbox").type),
+        "area": pa.array(inside.sum(axis=(0, 1), dtype=np.int64)),
+        "patches": pa.array(np.full(len(names), 9, np.int32)),
+        "segmentation": pa.array(segmentation, struct.field("segmentation").type),
+    }
+    images = len(ids)
+    return pa.table(
+        {
+            "image_id": pa.array(ids),
+            "split": pa.repeat("train", images),
+            "label": pa.array([int(image_id[:4]) for image_id in ids], pa.int32()),
+            "width": pa.repeat(pa.scalar(width, pa.int32()), images),
+            "height": pa.repeat(pa.scalar(height, pa.int32()), images),
+            "error": pa.nulls(images, pa.string()),
+            "feature_row": pa.array(np.arange(images) * (1 + REGIONS_AN_IMAGE)),
+            "proposals": _structs(parts, PROPOSALS.field("proposals").type),
+        },
+        schema=PROPOSALS,
+    )
+
+
+def _regions(ids: list[str], names: list[str], rng: np.random.Generator) -> pa.Table:
+    """A shard of `schema.REGIONS`: classes and softmax-like scores, highest first."""
+    struct = REGIONS.field("proposals").type.value_type
+    labels, scores = _predictions(len(names), rng)
+    parts = {
+        "proposal_id": pa.array(names),
+        "top_labels": _lists(labels.ravel(), TOP_K, struct.field("top_labels").type),
+        "top_scores": _lists(scores.ravel(), TOP_K, struct.field("top_scores").type),
+    }
+    labels, scores = _predictions(len(ids), rng)
+    return pa.table(
+        {
+            "image_id": pa.array(ids),
+            "error": pa.nulls(len(ids), pa.string()),
+            "global_labels": _lists(labels.ravel(), TOP_K, REGIONS.field("global_labels").type),
+            "global_scores": _lists(scores.ravel(), TOP_K, REGIONS.field("global_scores").type),
+            "proposals": _structs(parts, REGIONS.field("proposals").type),
+        },
+        schema=REGIONS,
+    )
+
+
+def _predictions(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    steps = rng.integers(1, CLASSES // TOP_K, size=(count, TOP_K))  # so that no class comes twice
+    labels = (rng.integers(CLASSES, size=(count, 1)) + np.cumsum(steps, axis=1)) % CLASSES
+    weights = np.sort(rng.exponential(size=(count, TOP_K)) ** 3, axis=1)[:, ::-1]
+    return labels.astype(np.int32), (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _lists(values: np.ndarray, length: int, kind: pa.DataType) -> pa.Array:
+    offsets = np.arange(0, len(values) + 1, length, dtype=np.int32)
+    return pa.ListArray.from_arrays(offsets, pa.array(values), type=kind)
+
+
+def _structs(parts: dict[str, pa.Array], kind: pa.DataType) -> pa.Array:
+    values = pa.StructArray.from_arrays(list(parts.values()), fields=list(kind.value_type))
+    offsets = np.arange(0, len(values) + 1, REGIONS_AN_IMAGE, dtype=np.int32)
+    return pa.ListArray.from_arrays(offsets, values, type=kind)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--images", type=int, default=1_000_000, help="images of the release (default: 1,000,000)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures as JSON too")
+    parser.add_argument("--dir", metavar="FOLDER", help="where to work; all of it is removed (default: the system's)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
