@@ -42,6 +42,9 @@ OTHERS = {
     "transfer": "fine-tune a classifier on a multi-label dataset and report its mAP over classes",
 }
 
+MODULES = {"import": "import_release"}
+"""Commands whose module has another name, as `import` is a word of Python's."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 for a failure, 2 for misuse. Bugs keep their traceback."""
@@ -72,7 +75,7 @@ def _dispatch(arguments: list[str]) -> int:
 
         return run_command(command, config)
     if command in OTHERS:
-        module = importlib.import_module(f"hf_relabel.commands.{command}")
+        module = importlib.import_module(f"hf_relabel.commands.{MODULES.get(command, command)}")
         parser = argparse.ArgumentParser(prog=f"hf-relabel {command}", description=module.__doc__.split("\n\n")[0])
         module.add_arguments(parser)
         try:

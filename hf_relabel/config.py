@@ -98,6 +98,8 @@ class ProposeConfig:
             block: look at some overlays before a long run.
         max_masks: Rounds of MaskCut, hence at most so many proposals an image.
         solver: `lanczos`, one image at a time on the CPU; `krylov`, batched on the device; `auto` picks by device.
+        masks: COCO JSON file with masks to take in the place of MaskCut's (`hf-relabel import proposals`); `tau`,
+            `max_masks` and `solver` then have no effect.
         views: Pooled features with patches dropped at random, stored for each region to train the labeler on.
         view_drop: Share of a region's patches that such a view drops.
     """
@@ -105,6 +107,7 @@ class ProposeConfig:
     tau: float = 0.4
     max_masks: int = 3
     solver: Literal["auto", "lanczos", "krylov"] = "auto"
+    masks: str | None = None
     views: int = 2
     view_drop: float = 0.2
 

@@ -41,5 +41,9 @@ class ReleaseError(RelabelError):
     """A release folder is missing, damaged or of another schema version."""
 
 
+class FormatError(RelabelError):
+    """A file of another format is missing, damaged or not what it should be, or cannot be written."""
+
+
 class HubError(RelabelError):
     """The Hub refused, or what would be published is not fit to be."""

@@ -212,7 +212,7 @@ class HubRepo:
         return Path(local).read_bytes()
 
     def download_release(self, revision: str) -> Path:
-        """A folder with the release of a revision: manifest and data; kept in the client's cache.
+        """A folder with the release of a revision: manifest, data, images left out; kept in the client's cache.
 
         The revision is made a commit first: under the name of a branch the cache may hold an older one.
         """
@@ -225,7 +225,10 @@ class HubRepo:
         folder = self.ask(
             f"downloading the release at {revision}",
             lambda: snapshot_download(
-                self.id, repo_type="dataset", revision=commit, allow_patterns=["manifest.json", "data/**"]
+                self.id,
+                repo_type="dataset",
+                revision=commit,
+                allow_patterns=["manifest.json", "excluded.jsonl", "data/**"],
             ),
         )
         return Path(folder)

@@ -52,3 +52,29 @@ def to_image(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     picture = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BICUBIC)
     return np.asarray(picture) > 127
+
+
+def to_grid(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """A mask at an image's own size, bool [height, width], on a patch grid (rows, columns): bool [rows, columns].
+
+    A patch is covered where bilinear interpolation at its centre is above 0 (arXiv 2603.05729, section 3), that is,
+    where one of the pixels around the centre is set. A mask too small to meet a centre covers the patches its pixels
+    lie in.
+    """
+    around = [_around_centres(side, patches) for side, patches in zip(mask.shape, grid, strict=True)]
+    covered = np.zeros(grid, bool)
+    for rows in around[0]:
+        for columns in around[1]:
+            covered |= mask[np.ix_(rows, columns)]
+    if not covered.any():
+        rows, columns = np.nonzero(mask)
+        covered[rows * grid[0] // mask.shape[0], columns * grid[1] // mask.shape[1]] = True
+    return covered
+
+
+def _around_centres(side: int, patches: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pixel before and the pixel after the centre of each patch along a side; the same one where it is exact."""
+    # Centres in units of half a patch's share of a pixel, so that all of it is in whole numbers.
+    doubled = np.maximum((2 * np.arange(patches) + 1) * side - patches, 0)
+    before, rest = np.divmod(doubled, 2 * patches)
+    return before, np.minimum(before + (rest > 0), side - 1)

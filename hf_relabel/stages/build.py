@@ -132,7 +132,8 @@ def _provenance(job: Job, fingerprint: Fingerprint, proposed: dict[str, Any]) ->
         "tool": {"name": "hf_relabel", "version": __version__},
         "backbone": proposed["inputs"]["backbone"],
         "labeler": {key: labeler.get(key) for key in ("head", "training")},
-        "config": _public_config(job),
+        # What the proposals were made with, whatever this command's own section says.
+        "config": _public_config(job) | {"propose": proposed["inputs"]["propose"]},
         "source_fingerprint": job.source.fingerprint,
         "counters": counters,
         "packages": packages,

@@ -1,10 +1,13 @@
-"""Propose: one backbone forward an image gives MaskCut its patches and every region its pooled features."""
+"""Propose: one backbone forward an image gives MaskCut its patches and every region its pooled features.
+
+With `propose.masks` the masks are those of a file instead, and the backbone gives their features.
+"""
 
 import hashlib
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ import torch
 
 from hf_relabel import masks
 from hf_relabel.backbone import Backbone
+from hf_relabel.interchange.given_masks import GivenMasks, MaskError, identity_of
 from hf_relabel.job import Job
 from hf_relabel.loading import Batch, BatchLoader, Decoded
 from hf_relabel.manifest import Fingerprint, ShardFolder
@@ -23,6 +27,8 @@ from hf_relabel.schema import PROPOSALS
 
 STAGE = "proposals"
 
+EMPTY = "mask empty at the image's size"
+
 BATCHES_IN_WORK = 2
 """Batches whose masks are still made while a GPU is on the next one."""
 
@@ -30,16 +36,29 @@ BATCHES_IN_WORK = 2
 def run(job: Job) -> dict[str, Any]:
     """Propose regions for every image; returns the stage's manifest."""
     config = job.config
+    settings = _settings(job)
     with thread_pool(job.rank.threads) as threads:
         backbone = Backbone.load(config.backbone, job.rank.device)
         inputs = {
             "source": job.source.fingerprint,
             "backbone": backbone.identity,
-            **job.settings("propose"),
+            "propose": settings,
             "run": {"seed": config.run.seed, "shard_size": config.run.shard_size},
         }
         folder = ShardFolder(job.stage_folder(STAGE), STAGE, Fingerprint(inputs))
-        return run_shards(folder, job.shards, Proposer(job, backbone, threads).process, job.rank, config.run)
+        if (manifest := folder.manifest()) is not None:
+            return manifest
+        given = GivenMasks.open(config.propose.masks, job.source.image_ids) if config.propose.masks else None
+        if given is not None and job.rank.is_main:
+            given.warn_of_left_out()
+        return run_shards(folder, job.shards, Proposer(job, backbone, threads, given).process, job.rank, config.run)
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    """The settings that decide the proposals: MaskCut's, or the identity of the file that its masks come from."""
+    settings = job.settings("propose")["propose"]
+    file = settings.pop("masks")
+    return settings if file is None else {"masks": identity_of(file)} | {k: settings[k] for k in ("views", "view_drop")}
 
 
 @dataclass(frozen=True)
@@ -49,12 +68,12 @@ class Proposed:
     Args:
         row: Its row of `schema.PROPOSALS`, but for `feature_row`.
         features: float16 [1 + proposals, 1 + views, dim]; None in an error row.
-        vanished: Masks with no pixel left at the image's own size.
+        dropped: Number of the image's masks that became no proposal, by reason.
     """
 
     row: dict[str, Any]
     features: np.ndarray | None
-    vanished: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
 
 
 class Proposer:
@@ -64,13 +83,14 @@ class Proposer:
     On a CPU each image is a batch, and a thread does all of its work.
     """
 
-    def __init__(self, job: Job, backbone: Backbone, threads: ThreadPoolExecutor):
-        """`threads` are as many as `job.rank` has."""
+    def __init__(self, job: Job, backbone: Backbone, threads: ThreadPoolExecutor, given: GivenMasks | None = None):
+        """`threads` are as many as `job.rank` has; `given` masks take the place of MaskCut's."""
         run = job.config.run
         on_cpu = job.rank.device.type == "cpu"
         self.job = job
         self.backbone = backbone
         self.threads = threads
+        self.given = given
         self._start = self._start_on_cpu if on_cpu else self._start_on_device
         self._in_work = 2 * job.rank.threads if on_cpu else BATCHES_IN_WORK
         self._loader = BatchLoader(
@@ -110,44 +130,51 @@ class Proposer:
         return lambda: [future.result() for future in described]
 
     def _parts(self, batch: Batch) -> list[tuple[Decoded, np.ndarray | None, torch.Tensor | None]]:
-        """Of each image of a batch its masks on the grid, bool [k, h, w], and its patches, float32 [n, dim]."""
+        """Of each image of a batch MaskCut's masks on the grid, bool [k, h, w], and its patches, float32 [n, dim].
+
+        There are no such masks where features are not finite, or where masks are given.
+        """
         if batch.pixels is None:
             return [(image, None, None) for image in batch.images]
-        settings = self.job.config.propose
         features = self.backbone(batch.pixels)
-        cuts = maskcut_batch(
-            features.proposal,
-            self.backbone.grid,
-            tau=settings.tau,
-            max_masks=settings.max_masks,
-            solver=settings.solver,
-        )
+        cuts = self._cut(features.proposal) if self.given is None else [None] * len(features.region)
         found = iter(zip(cuts, features.region, strict=True))
         return [(image, *(next(found) if image.error is None else (None, None))) for image in batch.images]
+
+    def _cut(self, patches: torch.Tensor) -> list[np.ndarray | None]:
+        """MaskCut of a batch, float32 [B, n, C]."""
+        settings = self.job.config.propose
+        return maskcut_batch(
+            patches, self.backbone.grid, tau=settings.tau, max_masks=settings.max_masks, solver=settings.solver
+        )
 
     def _describe(self, item: Decoded, cut: np.ndarray | None, patches: torch.Tensor | None) -> Proposed:
         """Masks at the image's size and pooled features, of what `_parts` gives."""
         if item.error is not None:
             return self._error_row(item.index, item.error)
-        if cut is None or not torch.isfinite(patches).all():
+        if (cut is None and self.given is None) or not torch.isfinite(patches).all():
             return self._error_row(item.index, "the backbone's features are not finite")
         image_id = self.job.source.image_ids[item.index]
         proposals, kept = [], [np.ones(self.backbone.grid, bool)]
-        for mask in cut:
-            filled = masks.fill_holes(mask)
-            picture = masks.to_image(filled, (item.width, item.height))
+        dropped: Counter[str] = Counter()
+        try:
+            found = list(self._cut_masks(item, cut) if self.given is None else self._given_masks(item, dropped))
+        except MaskError as error:
+            return self._error_row(item.index, str(error))
+        for picture, on_grid in found:
             if not picture.any():
+                dropped[EMPTY] += 1
                 continue
             proposals.append(
                 {
                     "proposal_id": f"{image_id}#{len(proposals)}",
                     "bbox": masks.bbox(picture),
                     "area": masks.area(picture),
-                    "patches": masks.area(filled),
+                    "patches": masks.area(on_grid),
                     "segmentation": masks.encode(picture),
                 }
             )
-            kept.append(filled)
+            kept.append(on_grid)
         settings = self.job.config.propose
         under = torch.from_numpy(np.stack(kept)).flatten(1)  # [1 + proposals, n]
         views = pool_views(patches, under, settings.views, settings.view_drop, self._generator(image_id))
@@ -155,7 +182,19 @@ class Proposer:
         if not torch.isfinite(features).all():
             return self._error_row(item.index, "the pooled features do not fit float16")
         row = self._row(item.index, item.width, item.height, None, proposals)
-        return Proposed(row, features.numpy(), vanished=len(cut) - len(proposals))
+        return Proposed(row, features.numpy(), dropped)
+
+    def _cut_masks(self, item: Decoded, cut: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """MaskCut's masks, each at the image's own size, bool [H, W], and on the patch grid, bool [h, w]."""
+        for mask in cut:
+            filled = masks.fill_holes(mask)
+            yield masks.to_image(filled, (item.width, item.height)), filled
+
+    def _given_masks(self, item: Decoded, dropped: Counter[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The file's masks of an image, likewise."""
+        image_id = self.job.source.image_ids[item.index]
+        for picture in self.given.of(image_id, item.height, item.width, dropped):
+            yield picture, masks.to_grid(picture, self.backbone.grid)
 
     def _generator(self, image_id: str) -> torch.Generator:
         """Random numbers that belong to the image, not to its place in a batch or to a rank."""
@@ -184,6 +223,9 @@ class Proposer:
             if has_features:
                 features.append(result.features)
                 next_row += len(result.features)
+        dropped = Counter({EMPTY: 0})
+        for result in results:
+            dropped.update(result.dropped)
         empty = np.zeros((0, 1 + self.job.config.propose.views, self.backbone.region_dim), np.float16)
         return ShardResult(
             pa.Table.from_pylist(rows, schema=PROPOSALS),
@@ -194,6 +236,6 @@ class Proposer:
                 "images without proposals": sum(
                     not result.row["proposals"] and result.row["error"] is None for result in results
                 ),
-                "dropped: mask empty at the image's size": sum(result.vanished for result in results),
+                **{f"dropped: {reason}": count for reason, count in dropped.items()},
             },
         )
