@@ -95,20 +95,20 @@ def _from_model(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, bool]
     images = labelled_images_of(args, "val")
     if args.truth:
         images = images.with_truth(truth_of(args))
-    from accelerate import Accelerator
 
     from hf_relabel.quiet import quiet_libraries
-    from hf_relabel.training.inference import predict
+    from hf_relabel.training.inference import open_accelerator, predict
     from hf_relabel.training.models import class_names_of, open_classifier
 
     quiet_libraries()
     model, processor = open_classifier(args.model, args.revision)
     names = class_names_of(model)
     columns = match_classes(names, images.class_names, args.match_classes, args.model)
-    accelerator = Accelerator(mixed_precision=args.mixed_precision)
+    accelerator = open_accelerator(args.mixed_precision)
     scores = predict(model, processor, images, accelerator, args.batch_size, args.workers)
     if args.save and accelerator.is_main_process:
         save_predictions(Path(args.save), Predictions(scores, images.image_ids, names))
+    accelerator.end_training()
     return scores[:, columns], images.multi_hot, accelerator.is_main_process
 
 

@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
         note = f"; {left} images that the release does not list are left out" if left else ""
         print(f"{len(rows)} images, {len(table.class_names)} classes, target {config.target}{note}", flush=True)
     fit_classifier(images, rows, targets, table.class_names, config, accelerator)
+    accelerator.end_training()
     if accelerator.is_main_process:
         print(f"the classifier is in {config.out}; hf-relabel evaluate --model {config.out} measures it")
     return 0

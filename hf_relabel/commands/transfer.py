@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         print(describe(f"{config.out} on {test_images.origin}", summary))
         if args.json:
             write_json(Path(args.json), {"model": config.model, "test": test_images.origin} | plain(summary))
+    accelerator.end_training()
     return 0
 
 

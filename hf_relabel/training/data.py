@@ -1,14 +1,35 @@
 """Training examples: augmented images with their targets, the same whatever the number of workers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from hf_relabel.errors import ImageReadError
 from hf_relabel.labelled_images import LabelledImages
 from hf_relabel.training.augment import Augmentation
 from hf_relabel.training.targets import Targets
+
+WORKER_TIMEOUT = 600
+"""Seconds in which a worker must bring its next batch: one that is stuck ends the run instead of stopping it."""
+
+
+def make_loader(dataset: Dataset, batch_size: int, workers: int, **settings: Any) -> DataLoader:
+    """A loader whose workers are forks, as what reads the images cannot be sent to a process of another kind."""
+    if workers:
+        settings |= {"multiprocessing_context": "fork", "timeout": WORKER_TIMEOUT}
+    return DataLoader(dataset, batch_size=batch_size, num_workers=workers, **settings)
+
+
+def batches(loader: Iterable[Any]) -> Iterator[Any]:
+    """The loader's batches; an image that a worker cannot read is named in one line, as without workers."""
+    try:
+        yield from loader
+    except ImageReadError as error:
+        # The message of a worker's error is its traceback, which ends with the exception's name and message.
+        raise ImageReadError(str(error).strip().splitlines()[-1].split("ImageReadError: ")[-1]) from None
 
 
 class Examples(Dataset):

@@ -17,6 +17,7 @@ from hf_relabel.manifest import differences, read_json, write_json
 from hf_relabel.training.augment import Augmentation
 from hf_relabel.training.config import TrainingConfig
 from hf_relabel.training.data import Examples
+from hf_relabel.training.inference import open_accelerator
 from hf_relabel.training.loop import CHECKPOINTS, last_checkpoint, train
 from hf_relabel.training.models import (
     head_parameters,
@@ -33,22 +34,27 @@ _MAY_CHANGE = {"resume", "overwrite", "workers", "log_with", "checkpoint_every",
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
-    """An accelerator with the settings' precision, accumulation and tracker."""
+    """An accelerator with the settings' precision, accumulation and tracker.
+
+    Whoever makes it calls its `end_training` when all is done: that ends the trackers and the group of processes.
+
+    Raises:
+        UsageError: The tracker is unknown or not installed, or fp16 is asked for without a GPU.
+    """
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     if config.log_with not in (None, "all", *map(str, LOGGER_TYPE_TO_CLASS)):
         raise UsageError(
             f"--log-with: no tracker {config.log_with!r}; accelerate knows {', '.join(LOGGER_TYPE_TO_CLASS)}"
         )
-    accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
+    accelerator = open_accelerator(
+        config.mixed_precision,
         gradient_accumulation_steps=config.accumulation,
         log_with=config.log_with,
         project_dir=config.out,
     )
-    if config.log_with:
-        plain = {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
-        accelerator.init_trackers("hf_relabel", config=plain)
+    if config.log_with and not accelerator.log_with:  # accelerate leaves out what is not installed, without a word
+        raise UsageError(f"--log-with: the tracker {config.log_with!r} is not installed; install it with pip")
     return accelerator
 
 
@@ -87,10 +93,10 @@ def fit_classifier(
         scratch=config.scratch,
         new_head=config.new_head,
     )
-    if config.freeze:
-        trained = set(map(id, head_parameters(model).values()))
-        for parameter in model.parameters():
-            parameter.requires_grad_(id(parameter) in trained)
+    trained = head_parameters(model) if config.freeze else dict(model.named_parameters())
+    for name, parameter in model.named_parameters():
+        # No classifier uses the token of masked pretraining, and several processes would wait for its gradient.
+        parameter.requires_grad_(name in trained and not name.endswith("mask_token"))
     settings = {
         "settings": {key: value for key, value in dataclasses.asdict(config).items() if key not in _MAY_CHANGE},
         "architecture": {"type": model.config.model_type, "parameters": model.num_parameters()},
@@ -98,6 +104,9 @@ def fit_classifier(
         "class_names": list(class_names),
     }
     prepare_folder(out, settings, config, accelerator)
+    if config.log_with:  # only now: a tracker may write into the folder
+        plain = {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
+        accelerator.init_trackers("hf_relabel", config=plain)
     preprocessing = preprocessing_of(config.model, config.image_size or image_size_of(model))
     examples = Examples(images, rows, targets, Augmentation.of(config, preprocessing), config.seed)
     trained_model, history = train(model, examples, config, accelerator)
@@ -105,7 +114,6 @@ def fit_classifier(
         trained_model.requires_grad_(True).cpu().save_pretrained(out)
         preprocessing.save(out)
         write_json(out / SETTINGS, settings | {"history": history, "finished": True})
-    accelerator.end_training()
     accelerator.wait_for_everyone()
     return trained_model, preprocessing
 

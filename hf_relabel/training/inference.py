@@ -4,13 +4,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from torch.utils.data import DataLoader, Dataset
+from accelerate import Accelerator, PartialState
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from hf_relabel.errors import UsageError
 from hf_relabel.labelled_images import LabelledImages
+from hf_relabel.training.data import batches, make_loader
 from hf_relabel.training.models import MULTI_LABEL
+
+
+def open_accelerator(mixed_precision: str, **settings: Any) -> Accelerator:
+    """An accelerator with this precision: no, bf16 or fp16.
+
+    Raises:
+        UsageError: fp16 is asked for without a GPU.
+    """
+    if mixed_precision == "fp16" and PartialState().device.type == "cpu":
+        raise UsageError("--mixed-precision: fp16 needs a GPU; use bf16 or no")
+    return Accelerator(mixed_precision=mixed_precision, **settings)
 
 
 class _Pixels(Dataset):
@@ -41,12 +54,12 @@ def predict(
     They are sigmoids where the model's configuration says that classes are yes or no each (`problem_type`), else a
     softmax.
     """
-    loader = DataLoader(_Pixels(images, processor), batch_size=batch_size, num_workers=workers)
+    loader = make_loader(_Pixels(images, processor), batch_size, workers)
     multi_label = model.config.problem_type == MULTI_LABEL
     model, loader = accelerator.prepare(model.eval(), loader)
     scores = np.zeros((len(images), accelerator.unwrap_model(model).config.num_labels), dtype=np.float32)
     with tqdm(total=len(images), desc="evaluate", unit=" images", disable=not accelerator.is_main_process) as bar:
-        for places, pixels in loader:
+        for places, pixels in batches(loader):
             with torch.inference_mode(), accelerator.autocast():
                 logits = model(pixel_values=pixels).logits
             places, logits = accelerator.gather_for_metrics((places, logits.float()))

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from hf_relabel.training.augment import mix_batch
 from hf_relabel.training.config import TrainingConfig
-from hf_relabel.training.data import EpochSampler
+from hf_relabel.training.data import EpochSampler, batches, make_loader
 from hf_relabel.training.losses import make_loss
 
 CHECKPOINTS = "checkpoints"
@@ -53,6 +53,19 @@ class MovingAverage:
         self._steps = state["steps"]
 
 
+class _History:
+    """Loss and learning rate of each epoch so far; a part of the checkpoints."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epochs = state["epochs"]
+
+
 def learning_rate(step: int, steps: int, warmup: int) -> float:
     """Factor of the learning rate at a step: rises linearly over the warm-up, then falls as a half cosine to 0."""
     if step < warmup:
@@ -88,11 +101,11 @@ def train(
         The trained model (the moving average, if there is one), and of each epoch its mean loss and learning rate.
     """
     sampler = EpochSampler(len(examples), config.seed)
-    loader = DataLoader(
+    loader = make_loader(
         examples,
-        batch_size=config.batch_size,
+        config.batch_size,
+        config.workers,
         sampler=sampler,
-        num_workers=config.workers,
         persistent_workers=config.workers > 0,
         drop_last=len(examples) >= config.batch_size * accelerator.num_processes,
         pin_memory=accelerator.device.type == "cuda",
@@ -100,48 +113,47 @@ def train(
     optimizer = make_optimizer(model, config)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     average = MovingAverage(accelerator.unwrap_model(model), config.ema) if config.ema else None
-    if average:
-        accelerator.register_for_checkpointing(average)
+    history = _History()
+    accelerator.register_for_checkpointing(history, *([average] if average else []))
     steps_an_epoch = math.ceil(len(loader) / config.accumulation)
     steps, warmup = config.epochs * steps_an_epoch, round(config.warmup_epochs * steps_an_epoch)
     loss_of = make_loss(config)
-    history: list[dict[str, float]] = []
     first = _resume(accelerator, config)
     step = first * steps_an_epoch
     bar = tqdm(total=steps, initial=step, desc="train", unit=" steps", disable=not accelerator.is_local_main_process)
-    for epoch in range(first, config.epochs):
-        _to_training(model)
-        sampler.epoch = epoch
-        losses = []
-        for batch, (pixels, targets) in enumerate(loader):
-            rng = np.random.default_rng((config.seed, 3, epoch, batch, accelerator.process_index))
-            pixels, targets = mix_batch(pixels, targets, rng, config.mixup, config.cutmix)
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * learning_rate(step, steps, warmup)
-            with accelerator.accumulate(model):
-                with accelerator.autocast():
-                    logits = model(pixel_values=pixels).logits
-                loss = loss_of(logits.float(), targets)
-                accelerator.backward(loss)
-                if accelerator.sync_gradients and config.clip_norm:
-                    accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-                optimizer.step()
-                optimizer.zero_grad()
-            losses.append(loss.detach())
-            if accelerator.sync_gradients:
-                step += 1
-                bar.update()
-                if average:
-                    average.update(accelerator.unwrap_model(model))
-        mean_loss = float(accelerator.reduce(torch.stack(losses).mean(), "mean"))
-        history.append({"epoch": epoch + 1, "loss": mean_loss, "lr": optimizer.param_groups[0]["lr"]})
-        bar.set_postfix(loss=f"{mean_loss:.4f}")
-        accelerator.log({"loss": mean_loss, "lr": optimizer.param_groups[0]["lr"]}, step=epoch + 1)
-        if config.checkpoint_every and ((epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs):
-            _save_checkpoint(accelerator, Path(config.out) / CHECKPOINTS, epoch + 1)
-    bar.close()
+    with bar:
+        for epoch in range(first, config.epochs):
+            _to_training(model)
+            sampler.epoch = epoch
+            losses = []
+            for batch, (pixels, targets) in enumerate(batches(loader)):
+                rng = np.random.default_rng((config.seed, 3, epoch, batch, accelerator.process_index))
+                pixels, targets = mix_batch(pixels, targets, rng, config.mixup, config.cutmix)
+                for group in optimizer.param_groups:
+                    group["lr"] = config.lr * learning_rate(step, steps, warmup)
+                with accelerator.accumulate(model):
+                    with accelerator.autocast():
+                        logits = model(pixel_values=pixels).logits
+                    loss = loss_of(logits.float(), targets)
+                    accelerator.backward(loss)
+                    if accelerator.sync_gradients and config.clip_norm:
+                        accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                losses.append(loss.detach())
+                if accelerator.sync_gradients:
+                    step += 1
+                    bar.update()
+                    if average:
+                        average.update(accelerator.unwrap_model(model))
+            mean_loss = float(accelerator.reduce(torch.stack(losses).mean(), "mean"))
+            history.epochs.append({"epoch": epoch + 1, "loss": mean_loss, "lr": optimizer.param_groups[0]["lr"]})
+            bar.set_postfix(loss=f"{mean_loss:.4f}")
+            accelerator.log({"loss": mean_loss, "lr": optimizer.param_groups[0]["lr"]}, step=epoch + 1)
+            if config.checkpoint_every and ((epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs):
+                _save_checkpoint(accelerator, Path(config.out) / CHECKPOINTS, epoch + 1)
     trained = average.model if average else accelerator.unwrap_model(model)
-    return trained.eval(), history
+    return trained.eval(), history.epochs
 
 
 def _to_training(model: nn.Module) -> None:

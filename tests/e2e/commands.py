@@ -4,7 +4,8 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,14 +20,39 @@ def hf_relabel(*arguments: str, **kwargs) -> subprocess.CompletedProcess:
 
 
 def launch(processes: int, *arguments: str, **kwargs) -> subprocess.CompletedProcess:
-    """`accelerate launch --cpu --num_processes N -m hf_relabel ...` to its end."""
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-    return _run([*launcher, "--num_machines", "1", "--mixed_precision", "no", "-m", "hf_relabel", *arguments], **kwargs)
+    """`accelerate launch --num_processes N -m hf_relabel ...` to its end, all N >= 2 processes on the CPU.
+
+    It is `--multi_gpu` that makes the launcher start several; with `--cpu` it starts one, whatever their number.
+    """
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+    settings = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command = [*launcher, *settings, "-m", "hf_relabel", *arguments]
+    return _run(command, environment={"ACCELERATE_USE_CPU": "true"}, **kwargs)
 
 
-def _run(command: Sequence[str], **kwargs) -> subprocess.CompletedProcess:
-    kwargs.setdefault("timeout", 300)
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False, **kwargs)
+def _run(
+    command: Sequence[str], timeout: float = 240, environment: Mapping[str, str] | None = None, **kwargs
+) -> subprocess.CompletedProcess:
+    """Run to the end or to the timeout, which raises TimeoutExpired.
+
+    Output goes to files: a process that has been left behind would keep a pipe open, and reading it would never end.
+    """
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=err, env={**ENVIRONMENT, **(environment or {})}, **kwargs
+        )
+        try:
+            status = process.wait(timeout)
+        except BaseException:
+            process.terminate()  # the launcher ends its processes too
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(command, status, out.read(), err.read())
 
 
 def write_config(path: Path, **sections: dict) -> str:

@@ -1,6 +1,7 @@
 """`hf-relabel fit` with a tiny ViT on pictures of coloured squares."""
 
 import json
+from pathlib import Path
 
 import pytest
 import tiny_data
@@ -113,6 +114,9 @@ def test_a_resumed_run_ends_like_one_that_was_not_stopped(data, tmp_path, monkey
     assert [path.name for path in (stopped / "checkpoints").iterdir()] == ["epoch-00002"]
     assert main(_arguments(data, stopped, epochs=3, resume=True, **extra)) == 0
     assert _same(whole, stopped)
+    one, other = (json.loads((out / "training.json").read_text())["history"] for out in (whole, stopped))
+    assert one == other
+    assert [epoch["epoch"] for epoch in one] == [1, 2, 3]
 
 
 def test_workers_change_nothing(data, tmp_path):
@@ -121,13 +125,92 @@ def test_workers_change_nothing(data, tmp_path):
     assert _same(tmp_path / "0", tmp_path / "2")
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_named(tmp_path, capsys, workers):
+    rows = tiny_data.write_images(tmp_path, 8, seed=0)
+    write_release(tmp_path / "release", tiny_data.NAMES, rows)
+    tiny_data.write_model_config(tmp_path)
+    (tmp_path / "images" / rows[3]["image_id"]).write_bytes(b"junk")
+    message = _error(capsys, _arguments(tmp_path, tmp_path / "out", workers=workers))
+    assert message.startswith(f"hf-relabel: error: {rows[3]['image_id']}: ")
+
+
+@pytest.fixture
+def tracker(monkeypatch):
+    """A tracker of accelerate under a built-in one's name, as if it were installed; gives what it was told."""
+    from accelerate import tracking
+    from accelerate.utils import LoggerType
+
+    told = []
+
+    class Tracker(tracking.GeneralTracker):
+        name, requires_logging_directory = "tensorboard", True
+        tracker = None
+
+        def __init__(self, run_name, logging_dir):
+            super().__init__()
+            Path(logging_dir, run_name).mkdir(parents=True)  # as TensorBoard's does
+            told.append(run_name)
+
+        def store_init_configuration(self, values):
+            told.append(values)
+
+        def log(self, values, step=None):
+            told.append((step, values))
+
+        def finish(self):
+            told.append("finished")
+
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "tensorboard", Tracker)
+    monkeypatch.setattr(tracking, "get_available_trackers", lambda: [LoggerType.TENSORBOARD])
+    return told
+
+
+def test_trackers_of_accelerate_are_told_every_epoch(data, tmp_path, tracker):
+    out = tmp_path / "out"
+    assert main(_arguments(data, out, **{"log-with": "tensorboard"})) == 0
+    name, settings, first, second, end = tracker
+    assert (name, end) == ("hf_relabel", "finished")
+    assert settings["epochs"] == 2
+    history = json.loads((out / "training.json").read_text())["history"]
+    assert [first, second] == [(row["epoch"], {"loss": row["loss"], "lr": row["lr"]}) for row in history]
+
+
+@pytest.fixture
+def fresh_precision():
+    """accelerate lets a process choose its precision once; calling what this gives lets it choose again."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()
+    yield AcceleratorState._reset_state
+    AcceleratorState._reset_state()
+
+
+def test_mixed_precision_computes_otherwise_and_saves_full_precision(data, tmp_path, fresh_precision):
+    assert main(_arguments(data, tmp_path / "bf16", epochs=1, **{"mixed-precision": "bf16"})) == 0
+    fresh_precision()
+    assert main(_arguments(data, tmp_path / "full", epochs=1)) == 0
+    assert {weight.dtype for weight in _weights(tmp_path / "bf16").values()} == {torch.float32}
+    assert not _same(tmp_path / "bf16", tmp_path / "full")
+
+
 @pytest.mark.slow
 def test_two_processes_under_accelerate_launch(data, tmp_path):
-    done = launch(2, *_arguments(data, tmp_path / "out", **{"batch-size": 8}))
+    from transformers import Dinov2Config
+
+    # DINOv2 has a weight that no classifier uses, which several processes must not wait for.
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+    Dinov2Config(**shape).save_pretrained(tmp_path / "dinov2")
+    out = tmp_path / "out"
+    done = launch(2, *_arguments(data, out, model=tmp_path / "dinov2" / "config.json", **{"batch-size": 8}))
     assert done.returncode == 0, done.stderr
-    model, _ = open_classifier(str(tmp_path / "out"))
+    assert "96 images, 4 classes" in done.stdout
+    assert done.stdout.count("\n") == 2  # one process reports
+    model, _ = open_classifier(str(out))
     assert model.config.id2label == dict(enumerate(tiny_data.NAMES))
-    assert len(json.loads((tmp_path / "out" / "training.json").read_text())["history"]) == 2
+    assert len(json.loads((out / "training.json").read_text())["history"]) == 2
+    # each has its own state of chance; with one process there would be one
+    assert len(list((out / "checkpoints" / "epoch-00002").glob("random_states_*"))) == 2
 
 
 def test_fine_tuning_keeps_the_head_of_the_same_classes_and_freezing_keeps_the_rest(data, tmp_path):
@@ -172,6 +255,11 @@ def test_bad_input(data, tmp_path, capsys):
     assert "no release here" in _error(capsys, _arguments(data, out, release=other, **{"crop-aware": True}))
     # settings
     assert "--lr: must be above 0" in _error(capsys, _arguments(data, out, lr=0), 2)
+    message = _error(capsys, _arguments(data, out, **{"log-with": "wandb"}), 2)
+    assert "the tracker 'wandb' is not installed" in message
+    if not torch.cuda.is_available():
+        message = _error(capsys, _arguments(data, out, **{"mixed-precision": "fp16"}), 2)
+        assert "--mixed-precision: fp16 needs a GPU" in message
     assert "no tracker 'paper'" in _error(capsys, _arguments(data, out, **{"log-with": "paper"}), 2)
     (tmp_path / "fit.yaml").write_text("epoch: 3\n")
     message = _error(capsys, _arguments(data, out, config=tmp_path / "fit.yaml"), 2)
@@ -182,7 +270,7 @@ def test_bad_input(data, tmp_path, capsys):
 
 
 def test_checkpoints_of_another_architecture(data, tmp_path, capsys):
-    from transformers import ResNetConfig
+    from transformers import ResNetConfig, pipeline
 
     out = tmp_path / "out"
     assert main(_arguments(data, out, epochs=1)) == 0
@@ -197,6 +285,7 @@ def test_checkpoints_of_another_architecture(data, tmp_path, capsys):
     assert "it is a checkpoint of another architecture than its config.json says" in message
     assert main(_arguments(data, out, model=resnet, overwrite=True, epochs=1)) == 0
     assert open_classifier(str(out))[0].config.model_type == "resnet"
+    assert len(pipeline("image-classification", model=str(out))(str(data / "images" / "red" / "0002.png"))) == 4
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("irreplaceable")
     message = _error(capsys, _arguments(data, tmp_path / "mine", overwrite=True))
