@@ -4,6 +4,7 @@ import json
 
 import pytest
 import tiny_data
+from commands import launch
 
 from hf_relabel.cli import main
 from hf_relabel.training.models import make_classifier, open_classifier, preprocessing_of
@@ -61,6 +62,24 @@ def test_coco_annotation_files(data, tmp_path, capsys):
     assert found["metrics"]["map_over_classes"]["value"] > 0.75  # chance: 0.65
     model = open_classifier(str(tmp_path / "out"))[0]
     assert model.config.id2label == dict(enumerate(NEW_CLASSES))
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(data, tmp_path):
+    settings = {"epochs": 1, "batch-size": 7, "json": tmp_path / "r.json"}  # 40 images do not share out evenly
+    for split in ("train", "test"):
+        settings |= {split: data / split / "instances.json", f"{split}-images": data / split / "images"}
+    done = launch(2, *_arguments(data, tmp_path / "out", **settings))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("mAP over classes") == 1
+    by_two = json.loads((tmp_path / "r.json").read_text())
+    arguments = ["--model", str(tmp_path / "out"), "--images", str(data / "test" / "images")]
+    arguments += ["--truth", str(data / "test" / "truth.jsonl"), "--resamples", "20"]
+    assert main(["evaluate", *arguments, "--json", str(tmp_path / "one.json")]) == 0
+    by_one = json.loads((tmp_path / "one.json").read_text())
+    assert by_two["images"] == by_one["images"] == 40
+    for name, estimate in by_one["metrics"].items():
+        assert by_two["metrics"][name] == pytest.approx(estimate, abs=1e-6), name
 
 
 def test_rows_by_image_path(data, tmp_path):

@@ -1,14 +1,17 @@
 """The loop's parts: schedule, weight decay groups, moving average, frozen parts, the order of an epoch."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
+from torch.utils.data import Dataset
 
 from hf_relabel.training.config import FitConfig, TrainingConfig
 from hf_relabel.training.data import EpochSampler
-from hf_relabel.training.loop import MovingAverage, _to_training, learning_rate, make_optimizer
+from hf_relabel.training.loop import MovingAverage, _to_training, learning_rate, make_optimizer, train
 
 
 def test_learning_rate_rises_and_falls_as_a_half_cosine():
@@ -58,6 +61,64 @@ def test_moving_average_copies_statistics():
     model(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     average.update(model)
     assert torch.equal(average.model.running_mean, model.running_mean)
+
+
+class _Points(Dataset):
+    """Twelve points of two numbers with a soft target of three classes each, by number as `data.Examples`."""
+
+    def __init__(self):
+        torch.manual_seed(1)
+        self._points, self._targets = torch.randn(12, 2), torch.rand(12, 3)
+
+    def __len__(self):
+        return len(self._points)
+
+    def __getitem__(self, number):
+        return self._points[number % 12], self._targets[number % 12]
+
+
+class _Linear(nn.Module):
+    """Called as a transformers classifier is."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(2)
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, pixel_values):
+        return SimpleNamespace(logits=self.head(pixel_values))
+
+
+def _train(tmp_path, **settings):
+    common = {"optimizer": "sgd", "lr": 0.1, "clip_norm": 0.0, "checkpoint_every": 0, "warmup_epochs": 0}
+    config = TrainingConfig(model="m", out=str(tmp_path), **{**common, **settings})
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=config.accumulation)
+    model, history = train(_Linear(), _Points(), config, accelerator)
+    return model.head.weight.detach().clone(), history
+
+
+def test_batches_that_are_accumulated_are_one_large_batch(tmp_path):
+    whole, one = _train(tmp_path, batch_size=6, epochs=3)
+    parts, two = _train(tmp_path, batch_size=2, accumulation=3, epochs=3)
+    torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
+    assert [row["lr"] for row in one] == [row["lr"] for row in two]
+    other, _ = _train(tmp_path, batch_size=2, epochs=3)
+    assert not torch.allclose(other, whole, atol=1e-4)
+
+
+def test_the_moving_average_is_what_training_gives(tmp_path):
+    before = _Linear().head.weight.detach()
+    last, _ = _train(tmp_path, batch_size=12, epochs=1)
+    average, _ = _train(tmp_path, batch_size=12, epochs=1, ema=0.9)  # one step: decay min(0.9, 2 / 11)
+    torch.testing.assert_close(average, 2 / 11 * before + 9 / 11 * last)
+    assert not torch.equal(average, last)
+
+
+def test_gradients_are_clipped_to_their_largest_norm(tmp_path):
+    before = _Linear().head.weight.detach()
+    free, _ = _train(tmp_path, batch_size=12, epochs=1, momentum=0.0, weight_decay=0.0)
+    clipped, _ = _train(tmp_path, batch_size=12, epochs=1, momentum=0.0, weight_decay=0.0, clip_norm=0.01)
+    assert (clipped - before).norm() <= 0.1 * 0.01 * 1.001 < (free - before).norm()
 
 
 def test_frozen_parts_do_not_train():
