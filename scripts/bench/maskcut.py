@@ -1,0 +1,175 @@
+"""MaskCut's solvers against the dense reference of the tests: how much faster, and whether the masks are the same.
+
+    python scripts/bench/maskcut.py
+    python scripts/bench/maskcut.py --speed-images 0 --images PHOTOS --model CHECKPOINT --block -2
+
+Speed: the reference and the solvers take turns on the same features, one thread; a ratio is that of one image's times.
+Agreement: the share of images whose masks are all identical, and the IoU of masks at the same place in the order (0
+for one that is missing). For comparison, the reference as published, with LAPACK's signs, is held against itself with
+the sign rule.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from timing import ROOT, find_photos, seconds, use_one_thread, write_report
+
+use_one_thread()
+sys.path.insert(0, str(ROOT / "tests"))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from dense_maskcut import dense_maskcut  # noqa: E402
+from patch_scenes import scene  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from hf_relabel.backbone import Backbone  # noqa: E402
+from hf_relabel.config import BackboneConfig, FeatureConfig  # noqa: E402
+from hf_relabel.maskcut import maskcut  # noqa: E402
+from hf_relabel.masks import iou  # noqa: E402
+
+UNSEEN = 1000
+"""Scenes with this seed and later ones were never looked at while the solvers were written."""
+
+FAST_RUNS = 3
+"""Runs of a fast solver before and again after each run of the reference."""
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(1)
+    report: dict[str, list[dict]] = {"speed": [], "agreement": []}
+    if options.speed_images:
+        for channels in options.d:
+            for n in options.n:
+                report["speed"] += measure_speed(n, channels, options)
+    if options.agreement_images:
+        grid = (options.side, options.side)
+        seeds = range(UNSEEN, UNSEEN + options.agreement_images)
+        scenes = (scene(seed, grid, options.d[0]) for seed in seeds)
+        report["agreement"] += measure_agreement("scenes", scenes, grid, options)
+    if options.images:
+        backbone = _backbone(options)
+        report["agreement"] += measure_agreement("photos", _photos(backbone, options), backbone.grid, options)
+    write_report(options.json, report)
+
+
+def measure_speed(n: int, channels: int, options: argparse.Namespace) -> list[dict]:
+    """One row a solver: medians over the images of seconds and of the ratio."""
+    grid = (round(n**0.5),) * 2
+    taken: dict[str, list[float]] = {solver: [] for solver in ("dense", *options.solvers)}
+    for seed in range(options.speed_images):
+        features = scene(seed, grid, channels)
+        fast: dict[str, list[float]] = {solver: [] for solver in options.solvers}
+        for reference in (True, False):
+            for solver in options.solvers:
+                _cut(solver, features, grid, options)  # fills the caches again
+                fast[solver] += [seconds(_cut, solver, features, grid, options) for _ in range(FAST_RUNS)]
+            if reference:
+                taken["dense"].append(seconds(_cut, "dense", features, grid, options))
+        for solver in options.solvers:
+            taken[solver].append(statistics.median(fast[solver]))
+    rows = []
+    for solver in options.solvers:
+        ratios = [slow / fast for slow, fast in zip(taken["dense"], taken[solver], strict=True)]
+        row = {
+            "n": grid[0] * grid[1],
+            "d": channels,
+            "solver": solver,
+            "images": len(ratios),
+            "dense_seconds": statistics.median(taken["dense"]),
+            "seconds": statistics.median(taken[solver]),
+            "ratio": statistics.median(ratios),
+            "ratios": ratios,
+        }
+        rows.append(row)
+        print(
+            f"n {row['n']:5d}  d {channels:4d}  {solver:7s}  reference {row['dense_seconds']:7.3f} s  "
+            f"solver {row['seconds']:7.4f} s  ratio {row['ratio']:5.1f}  ({min(ratios):.1f} to {max(ratios):.1f}, "
+            f"{len(ratios)} images)",
+            flush=True,
+        )
+    return rows
+
+
+def measure_agreement(
+    name: str, images: Iterable[torch.Tensor], grid: tuple[int, int], options: argparse.Namespace
+) -> list[dict]:
+    """One row a solver, and one for the reference with LAPACK's signs, each held against the reference."""
+    identical: dict[str, list[bool]] = {solver: [] for solver in (*options.solvers, "raw signs")}
+    overlap: dict[str, list[float]] = {solver: [] for solver in identical}
+    for features in images:
+        expected = _cut("dense", features, grid, options)
+        for solver in identical:
+            masks = _cut(solver, features, grid, options)
+            same_place = [iou(a, b) for a, b in zip(expected, masks, strict=False)]
+            places = max(len(expected), len(masks))
+            identical[solver].append(np.array_equal(expected, masks))
+            overlap[solver].append(sum(same_place) / places if places else 1.0)
+    rows = []
+    for solver, same in identical.items():
+        row = {
+            "images": name,
+            "count": len(same),
+            "n": grid[0] * grid[1],
+            "solver": solver,
+            "identical": sum(same),
+            "mean_iou": statistics.mean(overlap[solver]),
+        }
+        rows.append(row)
+        print(
+            f"{name}, n {row['n']}, {solver:9s}  identical {sum(same)}/{len(same)} ({sum(same) / len(same):.1%})  "
+            f"mean IoU {row['mean_iou']:.4f}",
+            flush=True,
+        )
+    return rows
+
+
+def _cut(solver: str, features: torch.Tensor, grid: tuple[int, int], options: argparse.Namespace) -> np.ndarray:
+    settings = {"tau": options.tau, "max_masks": options.masks}
+    if solver in ("dense", "raw signs"):
+        return dense_maskcut(features.numpy(), grid, raw=solver == "raw signs", **settings)
+    return maskcut(features, grid, solver=solver, **settings)
+
+
+def _backbone(options: argparse.Namespace) -> Backbone:
+    feature = FeatureConfig(kind=options.feature, block=options.block)
+    config = BackboneConfig(model=options.model, image_size=options.image_size, proposal_feature=feature)
+    return Backbone.load(config, torch.device("cpu"))
+
+
+def _photos(backbone: Backbone, options: argparse.Namespace) -> Iterator[torch.Tensor]:
+    """Features [n, C] of the first photos of a folder, in the order of their paths."""
+    for path in find_photos(options.images, options.agreement_images):
+        with Image.open(path) as image:
+            pixels = backbone.preprocess(image.convert("RGB"))
+        yield backbone(pixels[None]).proposal[0]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--n", type=int, nargs="+", default=[1024, 2304, 4096], help="patches; square numbers")
+    parser.add_argument("--d", type=int, nargs="+", default=[384, 1024], help="lengths of a feature")
+    parser.add_argument("--speed-images", type=int, default=5, help="images for each n and d; 0 to skip")
+    parser.add_argument("--agreement-images", type=int, default=60, help="images to compare masks on; 0 to skip")
+    parser.add_argument("--side", type=int, default=32, help="patches across a generated image to compare masks on")
+    parser.add_argument("--images", type=Path, help="folder of photos to compare masks on as well")
+    parser.add_argument("--model", help="backbone for the photos: Hub id or local folder")
+    parser.add_argument("--image-size", type=int, default=448, help="side in pixels a photo is resized to")
+    parser.add_argument("--feature", default="key", choices=["key", "query", "value", "token"])
+    parser.add_argument("--block", type=int, default=-1, help="block the feature comes from")
+    parser.add_argument("--tau", type=float, default=0.4, help="similarity above which patches are joined")
+    parser.add_argument("--masks", type=int, default=4, help="rounds of MaskCut")
+    parser.add_argument("--solvers", nargs="+", default=["lanczos", "krylov"])
+    parser.add_argument("--json", help="file to write all numbers to")
+    options = parser.parse_args()
+    if options.images and not options.model:
+        parser.error("--images needs --model")
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""The whole propose stage against the bare forward of its backbone over the same images.
+
+    python scripts/bench/propose.py --model .cache/demo-backbone --images PHOTOS
+    python scripts/bench/propose.py --model .cache/demo-backbone --images PHOTOS --cores 2 --processes
+
+The stage reads, decodes and resizes the photos, runs the backbone, cuts, pools, encodes and writes its shards. The bare
+forward is transformers' own model, all blocks, on tensors that lie ready in memory, one image a thread or all of a
+batch at once, whichever is faster. The two take turns in one process on the same cores. `--processes` also measures the
+command with one process and with one process a core, started by `accelerate launch`.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from timing import ROOT, copy_photos, ratio_and_spread, seconds, use_cores, use_one_thread, write_report
+
+use_one_thread()
+
+import torch  # noqa: E402
+from transformers import AutoModel  # noqa: E402
+
+from hf_relabel.backbone import Backbone  # noqa: E402
+from hf_relabel.config import BackboneConfig, Config, FeatureConfig, ProposeConfig, RunConfig, SourceConfig  # noqa: E402
+from hf_relabel.job import Job  # noqa: E402
+from hf_relabel.manifest import Fingerprint, ShardFolder  # noqa: E402
+from hf_relabel.runner import current_rank, run_shards, thread_pool  # noqa: E402
+from hf_relabel.stages.propose import Proposer  # noqa: E402
+
+
+def main() -> None:
+    options = _options()
+    use_cores(options.cores)
+    with tempfile.TemporaryDirectory() as folder:
+        photos = Path(folder) / "photos"
+        copy_photos(options.images, options.count, photos)
+        report = measure_stage(photos, Path(folder), options)
+        if options.processes:
+            report["processes"] = measure_processes(photos, Path(folder), options)
+    write_report(options.json, report)
+
+
+def measure_stage(photos: Path, folder: Path, options: argparse.Namespace) -> dict:
+    """Seconds of the stage and of the bare forward, in turns."""
+    config = _config(photos, folder / "run", options)
+    job = Job(config, current_rank(config.run))
+    with thread_pool(job.rank.threads) as threads:
+        backbone = Backbone.load(config.backbone, job.rank.device)
+        bare = AutoModel.from_pretrained(options.model, dtype=getattr(torch, options.dtype)).eval()
+        pixels = torch.stack([backbone.preprocess(job.source.load(index).image) for index in range(len(job.source))])
+        pixels = pixels.to(bare.dtype)
+
+        @torch.inference_mode()
+        def forward(images: torch.Tensor) -> None:
+            bare(pixel_values=images)
+
+        def bare_forward(images_at_once: int) -> None:
+            list(threads.map(forward, pixels.split(images_at_once)))
+
+        def stage(turn: int) -> None:
+            shards = ShardFolder(folder / f"turn-{turn}", "proposals", Fingerprint({"turn": turn}))
+            run_shards(shards, job.shards, Proposer(job, backbone, threads).process, job.rank, config.run)
+
+        taken: dict[str, list[float]] = {"stage": [], "one image a thread": [], "batches": []}
+        for turn in range(1 + options.repeats):
+            spent = {
+                "stage": seconds(stage, turn),
+                "one image a thread": seconds(bare_forward, 1),
+                "batches": seconds(bare_forward, options.batch_size),
+            }
+            if turn:  # the first turn warms up
+                for name, value in spent.items():
+                    taken[name].append(value)
+    bare_seconds = [min(pair) for pair in zip(taken["one image a thread"], taken["batches"], strict=True)]
+    ratio, text = ratio_and_spread(taken["stage"], bare_seconds)
+    for name, values in taken.items():
+        print(f"{name:20s} {1000 * statistics.median(values) / len(pixels):8.1f} ms an image")
+    print(f"stage / bare forward {text}; {len(pixels)} images, {job.rank.threads} threads", flush=True)
+    return {"images": len(pixels), "threads": job.rank.threads, "seconds": taken, "ratio": ratio}
+
+
+def measure_processes(photos: Path, folder: Path, options: argparse.Namespace) -> dict:
+    """Seconds of the command by one process and by one process a core, start and model loading included, in turns."""
+    taken: dict[int, list[float]] = {1: [], options.cores: []}
+    for turn in range(1 + options.repeats):
+        for processes, values in taken.items():
+            command = [sys.executable, "-m"]
+            if processes > 1:
+                command += ["accelerate.commands.launch", "--cpu", "--num_machines", "1", "--mixed_precision", "no"]
+                command += ["--num_processes", str(processes), "-m"]
+            run = folder / f"processes-{processes}-{turn}"
+            command += ["hf_relabel", "propose", *_arguments(_config(photos, run, options))]
+            environment = {key: value for key, value in os.environ.items() if key != "ACCELERATE_TORCH_DEVICE"}
+            environment["PYTHONPATH"] = str(ROOT)
+            spent = seconds(partial(subprocess.run, command, check=True, capture_output=True, env=environment))
+            if turn:
+                values.append(spent)
+    ratio, text = ratio_and_spread(taken[1], taken[options.cores])
+    for processes, values in taken.items():
+        print(f"{processes} processes          {statistics.median(values):8.2f} s the command")
+    print(f"one process / {options.cores} processes {text}", flush=True)
+    return {"seconds": taken, "ratio": ratio}
+
+
+def _config(photos: Path, run: Path, options: argparse.Namespace) -> Config:
+    backbone = BackboneConfig(
+        model=options.model,
+        image_size=options.image_size,
+        dtype=options.dtype,
+        proposal_feature=FeatureConfig(kind="key", block=options.block),
+    )
+    shard_size = max(1, options.count // options.cores)
+    return Config(
+        source=SourceConfig(path=str(photos)),
+        backbone=backbone,
+        propose=ProposeConfig(tau=options.tau, solver=options.solver),
+        run=RunConfig(dir=str(run), shard_size=shard_size, batch_size=options.batch_size),
+    )
+
+
+def _arguments(config: Config) -> list[str]:
+    """The settings of `_config` as the command takes them."""
+    values = {
+        "source.path": config.source.path,
+        "backbone.model": config.backbone.model,
+        "backbone.image_size": config.backbone.image_size,
+        "backbone.dtype": config.backbone.dtype,
+        "backbone.proposal_feature.kind": config.backbone.proposal_feature.kind,
+        "backbone.proposal_feature.block": config.backbone.proposal_feature.block,
+        "propose.tau": config.propose.tau,
+        "propose.solver": config.propose.solver,
+        "run.dir": config.run.dir,
+        "run.shard_size": config.run.shard_size,
+        "run.batch_size": config.run.batch_size,
+    }
+    return [f"--{key}={value}" for key, value in values.items()]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", default=".cache/demo-backbone", help="backbone: local folder or Hub id")
+    parser.add_argument("--images", type=Path, required=True, help="folder of photos")
+    parser.add_argument("--count", type=int, default=16, help="photos")
+    parser.add_argument("--repeats", type=int, default=5, help="turns that count")
+    parser.add_argument("--cores", type=int, default=1, help="cores, hence threads")
+    parser.add_argument("--processes", action="store_true", help="measure one process against one a core as well")
+    parser.add_argument("--image-size", type=int, default=448, help="side in pixels a photo is resized to")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--block", type=int, default=-2, help="block whose keys are cut")
+    parser.add_argument("--tau", type=float, default=0.4, help="similarity above which patches are joined")
+    parser.add_argument("--solver", default="auto", choices=["auto", "lanczos", "krylov"])
+    parser.add_argument("--batch-size", type=int, default=4, help="images in a batch of the bare forward")
+    parser.add_argument("--json", help="file to write all numbers to")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
