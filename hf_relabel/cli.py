@@ -149,7 +149,7 @@ def _keys_of_file(file: str) -> list[str]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {file}: not valid YAML ({_one_line(str(error))})") from error
     if tree is None:
-        return []
+        raise UsageError(f"--config {file}: holds no settings; write those that differ, or leave --config away")
     if not isinstance(tree, dict):
         raise UsageError(f"--config {file}: must hold sections such as `source:`, got {type(tree).__name__}")
     return _dotted(tree)

@@ -33,15 +33,18 @@ class Names:
 def make_job(folder, labels: list[int], classes: int, shard_size: int = 16, threads: int = 1, **sections) -> Job:
     """A job of images named by their number, in `folder`."""
     ids = [f"image-{number:05d}.jpg" for number in range(len(labels))]
-    config = Config(run=RunConfig(dir=str(folder), shard_size=shard_size), **sections)
+    run = RunConfig(dir=str(folder), shard_size=shard_size, max_error_rate=0.2)
+    config = Config(run=run, **sections)
     job = Job(config, Rank(0, 1, 1, torch.device("cpu"), threads))
     job.__dict__["source"] = Names(ids, np.array(labels, np.int32), [f"class {k}" for k in range(classes)])
     return job
 
 
-def write_proposals(job: Job, regions: list[np.ndarray | None]) -> ShardFolder:
+def write_proposals(job: Job, regions: list[np.ndarray | None], backbone: dict = BACKBONE) -> ShardFolder:
     """Write the proposals stage: of each image the features [1 + proposals, 1 + views, dim], None for an error row."""
-    folder = ShardFolder(job.stage_folder("proposals"), "proposals", Fingerprint({"backbone": BACKBONE}))
+    folder = ShardFolder(
+        job.stage_folder("proposals"), "proposals", Fingerprint({"backbone": backbone, **job.settings("propose")})
+    )
     folder.folder.mkdir(parents=True, exist_ok=True)
     width = next(region.shape[1:] for region in regions if region is not None)
     mask = np.zeros((4, 4), bool)
