@@ -87,8 +87,8 @@ def check_version(data: Any, version: str) -> None:
         raise VersionError(
             f"asked for version {version}, got rows of {', '.join(found)}. Offline, or from an old cache, the datasets "
             "library may hand out another version than the one asked for. Go online, or fetch the version once with "
-            f'huggingface_hub.snapshot_download(name, repo_type="dataset", revision="v{version.lstrip("v")}") and load '
-            "the folder it returns."
+            f'huggingface_hub.snapshot_download(name, repo_type="dataset", revision="v{version.lstrip("v")}", '
+            "local_dir=folder) and load that folder."
         )
 
 

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hf_relabel import masks
-from hf_relabel.charts import BLUE, FAINT, INK, ORANGE, PAPER, Chart
+from hf_relabel.charts import BLUE, INK, ORANGE, PAPER, Chart
 from hf_relabel.errors import HubError
-from hf_relabel.overlay import PALETTE, contact_sheet, draw_overlay
+from hf_relabel.overlay import contact_sheet, draw_overlay, fit_text
 from hf_relabel.release import Release
 
-SAMPLES = 12
-"""Pictures of the gallery."""
+SAMPLES, COLUMNS, CELL = 12, 3, 320
+"""Pictures of the gallery, those in a row, and the side of each in pixels."""
 
 MOST = 15
 """Bars of a chart of classes or of pairs."""
@@ -58,7 +57,7 @@ def _labels_per_image(statistics: dict[str, Any]) -> bytes:
 def _scores(statistics: dict[str, Any]) -> bytes:
     original, added = np.array(statistics["scores_original"]), np.array(statistics["scores_added"])
     edges = np.linspace(0, 1, len(original) + 1)
-    top = _round_up(int((original + added).max()))
+    top = _round_up(int(1.2 * (original + added).max()))  # room for the legend
     chart = Chart("Scores of the labels", "score", "labels", (0, 1), (0, top))
     chart.y_ticks(*_counts_axis(top))
     chart.bars(edges[:-1], edges[1:], original + added, BLUE)
@@ -72,54 +71,58 @@ def _scores(statistics: dict[str, Any]) -> bytes:
 def _added_classes(statistics: dict[str, Any], class_names: Sequence[str]) -> bytes:
     counts = np.array(statistics["added_per_class"])
     order = [int(label) for label in np.argsort(-counts, kind="stable")[:MOST] if counts[label]]
-    return _rows("Classes added most often", [(class_names[label], int(counts[label])) for label in order])
+    return _rows("Classes added most often", [((class_names[label],), int(counts[label])) for label in order])
 
 
 def _label_pairs(statistics: dict[str, Any], class_names: Sequence[str]) -> bytes:
     pairs = statistics["label_pairs"][:MOST]
-    named = [(f"{class_names[a]} + {class_names[b]}", count) for a, b, count in pairs]
-    return _rows("Labels found together most often", named)
+    named = [((class_names[a], class_names[b]), count) for a, b, count in pairs]
+    return _rows("Labels found together most often", named, left=430, width=840)
 
 
-def _rows(title: str, rows: Sequence[tuple[str, int]], width: int = 720) -> bytes:
-    """A chart of horizontal bars, each with its name at the left and its count at the right."""
-    font, pitch, top, left = ImageFont.load_default(size=13), 24, 44, 310
+def _rows(title: str, rows: Sequence[tuple[tuple[str, ...], int]], left: int = 310, width: int = 720) -> bytes:
+    """A chart of horizontal bars, each with its names at the left, none longer than its share, and its count."""
+    font, pitch, top = ImageFont.load_default(size=13), 24, 44
     image = Image.new("RGB", (width, top + pitch * max(1, len(rows)) + 16), PAPER)
     draw = ImageDraw.Draw(image)
     draw.text((width / 2, 8), title, INK, ImageFont.load_default(size=15), anchor="ma")
     if not rows:
         draw.text((width / 2, top + pitch / 2), "none", INK, font, anchor="mm")
     longest = max((count for _, count in rows), default=1)
-    for row, (name, count) in enumerate(rows):
+    for row, (names, count) in enumerate(rows):
         y = top + pitch * row
+        room = (left - 20 - font.getlength(" + ") * (len(names) - 1)) / len(names)
+        text = " + ".join(fit_text(name, font, room) for name in names)
         right = left + (width - left - 90) * count / longest
         draw.rectangle([left, y + 3, max(left + 1, right), y + pitch - 5], fill=ORANGE)
-        draw.text((left - 8, y + pitch / 2), _shortened(name, font, left - 20), INK, font, anchor="rm")
+        draw.text((left - 8, y + pitch / 2), text, INK, font, anchor="rm")
         draw.text((right + 6, y + pitch / 2), f"{count:,}", INK, font, anchor="lm")
     return _png(image)
-
-
-def _shortened(text: str, font: Any, width: float) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."
 
 
 def _gallery(release: Release, images: Path | None) -> bytes:
     rows = list(sample_rows(release))
     if not rows:
         return _rows("Samples", [])
-    if images is None:
-        pictures = [_outlines(row) for row in rows]
-    else:
-        pictures = [draw_overlay(_shown_image(images, row), row["regions"], release.class_names) for row in rows]
-    captions = [
-        [row["image_id"], *(f"{release.class_names[label]} {score:.2f}" for label, score in _pairs(row)[:4])]
-        for row in rows
-    ]
-    return _png(contact_sheet(pictures, captions, columns=4, cell=240))
+    pages = [_blank_page(row) if images is None else _shown_image(images, row) for row in rows]
+    pictures = [draw_overlay(page, row["regions"], release.class_names) for page, row in zip(pages, rows, strict=True)]
+    captions = [[row["image_id"], *_captions(row, release.class_names)] for row in rows]
+    return _png(contact_sheet(pictures, captions, columns=COLUMNS, cell=CELL))
+
+
+def _captions(row: dict[str, Any], class_names: Sequence[str]) -> list[str]:
+    """The first labels of a row with their scores, which a long name does not push out."""
+    font = ImageFont.load_default(CELL // 20)  # that of a contact sheet
+    lines = []
+    for label, score in list(zip(row["labels"], row["scores"], strict=True))[:4]:
+        text = f" {score:.2f}"
+        lines.append(fit_text(class_names[label], font, CELL - font.getlength(text)) + text)
+    return lines
+
+
+def _blank_page(row: dict[str, Any]) -> Image.Image:
+    """A page of the image's size, to draw its regions on without a pixel of the source."""
+    return Image.new("RGB", (max(1, row["width"]), max(1, row["height"])), PAPER)
 
 
 def sample_rows(release: Release) -> Iterator[dict[str, Any]]:
@@ -151,34 +154,6 @@ def _shown_image(images: Path, row: dict[str, Any]) -> Image.Image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
         raise HubError(f"gallery: cannot read {path} ({error}); give the folder of the source's images") from error
-
-
-def _outlines(row: dict[str, Any], longer_side: int = 240) -> Image.Image:
-    """The regions as outlines on a blank page: no pixel of the source."""
-    scale = longer_side / max(row["width"], row["height"], 1)
-    size = (max(1, round(row["width"] * scale)), max(1, round(row["height"] * scale)))
-    page = np.full((size[1], size[0], 3), 245, np.uint8)
-    order = {label: place for place, label in enumerate(dict.fromkeys(r["label"] for r in row["regions"]))}
-    for region in row["regions"]:
-        mask = Image.fromarray(masks.decode(region["segmentation"]).astype(np.uint8) * 255).resize(size)
-        inside = np.asarray(mask) > 127
-        colour = np.array(PALETTE[order[region["label"]] % len(PALETTE)])
-        page[inside] = (0.8 * page[inside] + 0.2 * colour).astype(np.uint8)
-        page[_edge(inside)] = colour
-    picture = Image.fromarray(page)
-    ImageDraw.Draw(picture).rectangle([0, 0, size[0] - 1, size[1] - 1], outline=FAINT)
-    return picture
-
-
-def _edge(mask: np.ndarray) -> np.ndarray:
-    """Pixels of a mask, bool [H, W], with a neighbour outside, two pixels wide."""
-    inner = np.pad(mask, 2)
-    kept = inner[4:, 2:-2] & inner[:-4, 2:-2] & inner[2:-2, 4:] & inner[2:-2, :-4]
-    return mask & ~kept
-
-
-def _pairs(row: dict[str, Any]) -> list[tuple[int, float]]:
-    return list(zip(row["labels"], row["scores"], strict=True))
 
 
 def _round_up(value: int) -> int:

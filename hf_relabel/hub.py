@@ -8,6 +8,7 @@ with a look at the repository, and are only repeated where nothing happened.
 Tokens are the client's affair (`HF_TOKEN` or the stored login); this module never holds one.
 """
 
+import email.utils
 import hashlib
 import sys
 import time
@@ -127,6 +128,8 @@ class HubRepo:
                 return request()
             except (*_transport_errors(), RuntimeError) as raised:
                 error = _transport_error_of(raised)
+                if error is None and isinstance(raised.__cause__, OSError):
+                    raise self._local(doing, raised.__cause__) from raised
                 if error is None:
                     raise
                 if done is not None and (result := done()) is not None:
@@ -137,8 +140,12 @@ class HubRepo:
                 print(f"{doing}: {_reason(error)}; trying again in {seconds:.0f} s", file=sys.stderr, flush=True)
                 time.sleep(seconds)
             except OSError as error:
-                raise HubError(f"{doing} ({self.id}): {error.strerror or error}; mend it and run again") from error
+                raise self._local(doing, error) from error
         raise AssertionError("the last attempt returns or raises")
+
+    def _local(self, doing: str, error: OSError) -> HubError:
+        """A failure of this machine: a full disk, a file that is gone."""
+        return HubError(f"{doing} ({self.id}): {error.strerror or error}; mend it and run again")
 
     def _explained(self, doing: str, error: BaseException) -> HubError:
         status, reason = _status(error), _reason(error)
@@ -320,10 +327,16 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def _asked_wait(error: BaseException) -> float | None:
-    """Seconds that the server asks to wait for (RFC 9110, section 10.2.3, as a number)."""
+    """Seconds that the server asks to wait for (RFC 9110, section 10.2.3: a number of them, or a date)."""
     response = getattr(error, "response", None)
     value = response.headers.get("Retry-After", "") if response is not None else ""
-    return float(value) if value.isascii() and value.isdigit() else None
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, date.timestamp() - time.time()) if date.tzinfo else None
 
 
 def _reason(error: BaseException) -> str:

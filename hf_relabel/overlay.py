@@ -104,7 +104,7 @@ def contact_sheet(
         sheet.paste(picture.convert("RGB").resize(fitted, Image.Resampling.LANCZOS), corner)
         for place, text in enumerate(captions[number] if captions else ()):
             where = (left, top + cell + line * place + line // 5)
-            draw.text(where, _fit(text, font, cell), fill=FAINT_INK if place else INK, font=font)
+            draw.text(where, fit_text(text, font, cell), fill=FAINT_INK if place else INK, font=font)
     return sheet
 
 
@@ -155,7 +155,7 @@ def _draw_tags(
     for region, depth, colour in zip(regions, depths, colours, strict=True):
         score = f"  {region['score']:.2f}"
         room = canvas.width - 2 * pad - font.getlength(score)
-        text = _fit(class_names[region["label"]], font, room) + score
+        text = fit_text(class_names[region["label"]], font, room) + score
         width = round(font.getlength(text)) + 2 * pad
         left, top, _, _ = masks.bbox(depth > 0)
         left = int(min(max(left, 0), max(canvas.width - width, 0)))
@@ -173,7 +173,7 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _fit(text: str, font: Any, width: float) -> str:
+def fit_text(text: str, font: Any, width: float) -> str:
     """The text, its end replaced by dots where it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text

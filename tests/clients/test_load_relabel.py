@@ -282,7 +282,8 @@ def test_offline_another_version_does_not_pass(hub, hf_relabel, repo_id, v1, v2,
         assert "snapshot_download" in done.stderr
     advised = (
         "import sys, huggingface_hub; from load_relabel import *\n"
-        "folder = huggingface_hub.snapshot_download(sys.argv[1], repo_type='dataset', revision='v1.1.0')\n"
+        "download = huggingface_hub.snapshot_download\n"
+        "folder = download(sys.argv[1], repo_type='dataset', revision='v1.1.0', local_dir='folder')\n"
         "print(len(load_relabel(folder, '1.1.0')))"
     )
     for env in (online, offline):  # the way that the message advises, also offline
