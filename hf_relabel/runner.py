@@ -10,6 +10,7 @@ A stage gives a `process(shard) -> ShardResult`; it does no I/O of results and k
 """
 
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,14 @@ LEASE_SECONDS = 60.0
 """A claim that its owner has not renewed for so long is void."""
 
 POLL_SECONDS = 0.5
+
+LAUNCHER_VARIABLES = (
+    ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"),
+    ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"),
+    ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+)
+"""Rank, number of ranks, and both on this machine: as torchrun and accelerate, Intel's MPI and Open MPI tell them."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +77,17 @@ def current_rank(config: RunConfig) -> Rank:
     The launcher's variables are taken out of the environment: ranks share work through the file system alone, and
     what runs inside one of them must not wait for the others to join a process group.
     """
-    index = int(os.environ.get("RANK", 0))
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    local_index = int(os.environ.get("LOCAL_RANK", 0))
-    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
-        os.environ.pop(key, None)
+    index, world, local_index, local_world = (_from_launcher(names) for names in LAUNCHER_VARIABLES)
+    if world is None and "MASTER_ADDR" in os.environ:
+        print(
+            "accelerate launch --cpu starts a single process unless it is given --mpirun_hostfile; this one uses all "
+            "cores. For several: torchrun --nproc_per_node N -m hf_relabel ...",
+            file=sys.stderr,
+        )
+    index, world, local_index = index or 0, world or 1, local_index or 0
+    local_world = local_world or world
+    for name in itertools.chain(*LAUNCHER_VARIABLES):
+        os.environ.pop(name, None)
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     if torch.cuda.is_available() and not on_cpu:
         device = torch.device("cuda", local_index % torch.cuda.device_count())
@@ -88,6 +102,11 @@ def current_rank(config: RunConfig) -> Rank:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = config.threads or max(1, cores // local_world)
     return Rank(index, world, local_world, device, threads)
+
+
+def _from_launcher(names: Sequence[str]) -> int | None:
+    """The first of these environment variables that is set."""
+    return next((int(os.environ[name]) for name in names if name in os.environ), None)
 
 
 def thread_pool(threads: int) -> ThreadPoolExecutor:

@@ -20,14 +20,21 @@ def hf_relabel(*arguments: str, **kwargs) -> subprocess.CompletedProcess:
 
 
 def launch(processes: int, *arguments: str, **kwargs) -> subprocess.CompletedProcess:
-    """`accelerate launch --num_processes N -m hf_relabel ...` to its end, all N >= 2 processes on the CPU.
+    """`accelerate launch --num_processes N -m hf_relabel ...` to its end, all N >= 2 processes on the CPU."""
+    return _run([*launcher(processes), *arguments], environment=ON_CPU, **kwargs)
+
+
+ON_CPU = {"ACCELERATE_USE_CPU": "true"}
+
+
+def launcher(processes: int) -> list[str]:
+    """The command line that starts N >= 2 processes, to be run with the environment `ON_CPU`.
 
     It is `--multi_gpu` that makes the launcher start several; with `--cpu` it starts one, whatever their number.
     """
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
     settings = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command = [*launcher, *settings, "-m", "hf_relabel", *arguments]
-    return _run(command, environment={"ACCELERATE_USE_CPU": "true"}, **kwargs)
+    return [*command, *settings, "-m", "hf_relabel"]
 
 
 def _run(
