@@ -5,6 +5,7 @@ in memory, and a place in the file lets an item be read again when its image com
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ LARGEST_ITEM = 64 << 20
 """Bytes past which an item that has not ended is taken for damage."""
 
 _BLANK = " \t\n\r"
+_BEHIND_A_NUMBER = re.compile(r"[ \t\n\r,\]}]")
+_WHOLE = (str, dict, list, bool, type(None))  # values that end by themselves
 _BYTE_ORDER_MARK = "\xef\xbb\xbf"  # UTF-8's, read as one character a byte
 
 
@@ -111,7 +114,9 @@ class _Text:
         self.base = 0  # byte of the file that text[0] is
         self.place = 0  # what comes before it in text has been taken
         self.ended = False
-        if self.peek() == _BYTE_ORDER_MARK[0] and self.text.startswith(_BYTE_ORDER_MARK):
+        while len(self.text) < len(_BYTE_ORDER_MARK) and not self.ended:
+            self._grow()
+        if self.text.startswith(_BYTE_ORDER_MARK):
             self.place = len(_BYTE_ORDER_MARK)
 
     def peek(self) -> str:
@@ -146,8 +151,8 @@ class _Text:
             except RecursionError as error:
                 raise self.damaged("nested too deeply") from error
             else:
-                if stop < len(self.text) or self.ended:  # else it may be a number that goes on
-                    break
+                if self.ended or isinstance(value, _WHOLE) or _BEHIND_A_NUMBER.search(self.text, stop):
+                    break  # else it is a number, and may go on behind the window
             self._grow()
         raw = self.text[self.place : stop]
         if not raw.isascii():
