@@ -101,6 +101,30 @@ def test_single_labels_are_the_truth_where_none_is_named(images, classifier, tmp
     assert found["groups"]["2"] == {"images": 0, "top1": None, "map_over_images": None}
 
 
+def test_a_dataset_with_a_list_of_labels(images, classifier, tmp_path):
+    import datasets
+
+    label = datasets.ClassLabel(names=tiny_data.NAMES)
+    features = datasets.Features({"image": datasets.Image(), "name": datasets.Value("string"), "all": [label]})
+    rows = [json.loads(line) for line in (images / "truth.jsonl").read_text().splitlines()]
+    columns = {
+        "image": [{"bytes": (images / "images" / row["image_id"]).read_bytes(), "path": None} for row in rows],
+        "name": [row["image_id"] for row in rows],
+        "all": [[item["class"] for item in row["objects"]] for row in rows],
+    }
+    table = datasets.Dataset.from_dict(columns, features=features)
+    table.to_parquet(str(tmp_path / "set" / "data" / "val-00000-of-00001.parquet"))
+    columns_of = ["--labels-column", "all", "--id-column", "name"]
+    of_folder = ["--images", str(images / "images"), "--truth", str(images / "truth.jsonl")]
+    for name, data in {"a": ["--dataset", "--images", str(tmp_path / "set"), *columns_of], "b": of_folder}.items():
+        arguments = ["--model", str(classifier), *data, "--resamples", "0", "--json", str(tmp_path / f"{name}.json")]
+        assert main(["evaluate", *arguments]) == 0
+    one, other = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "ab")
+    for name, estimate in other["metrics"].items():
+        assert one["metrics"][name] == pytest.approx(estimate), name  # in another order of images
+    assert one["groups"]["2"]["images"] == other["groups"]["2"]["images"] > 0
+
+
 def test_imagenet_v2_has_folders_of_class_indices_and_a_file_by_file_names(tmp_path):
     classes, images = 12, tmp_path / "images"
     rng = np.random.default_rng(3)
