@@ -1,6 +1,8 @@
 """The labeler's training examples: the features of the kept regions, gathered once in one file mapped from disk."""
 
 import hashlib
+import mmap
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +26,23 @@ class Examples:
         features: float16 [N, 1 + views, dim], mapped from disk.
         targets: int64 [N], class indices.
         held_out: bool [N], belongs to an image of the validation split.
+        mapping: The file that `features` shows.
     """
 
     features: np.ndarray
     targets: np.ndarray
     held_out: np.ndarray
+    mapping: mmap.mmap
+
+    def take(self, rows: np.ndarray, views: np.ndarray | int) -> np.ndarray:
+        """The features of some rows, int [n], each in one view: float16 [n, dim], copied.
+
+        The pages read are given back at once, or the process would in time hold the whole file.
+        """
+        taken = self.features[rows, views]
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.mapping.madvise(mmap.MADV_DONTNEED)
+        return taken
 
 
 def is_held_out(image_id: str, config: Config) -> bool:
@@ -49,8 +63,7 @@ def gather_examples(
         StageError: No region was kept.
     """
     path = folder / FEATURES
-    targets: list[int] = []
-    held_out: list[bool] = []
+    targets, held_out = array("q"), bytearray()
     shape: tuple[int, ...] = ()
     with open(path, "wb") as file:
         for shard in shards:
@@ -71,8 +84,15 @@ def gather_examples(
             f"{scores.folder}: no region was kept to train on; lower score.tau_label, or set "
             "score.force_original true to train on whole images where nothing is kept"
         )
-    stored = np.memmap(path, np.float16, "r", shape=(len(targets), *shape))
-    return Examples(stored, np.array(targets, np.int64), np.array(held_out))
+    return map_examples(path, np.frombuffer(targets, np.int64), np.frombuffer(held_out, bool), shape)
+
+
+def map_examples(path: Path, targets: np.ndarray, held_out: np.ndarray, shape: tuple[int, ...]) -> Examples:
+    """Examples whose features, `shape` each, lie one after the other in a file."""
+    with open(path, "rb") as file:
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    features = np.frombuffer(mapping, np.float16).reshape(len(targets), *shape)
+    return Examples(features, targets, held_out, mapping)
 
 
 def _regions(image: dict[str, Any], score: dict[str, Any], merge: bool) -> Iterator[tuple[int, list[int], list[int]]]:

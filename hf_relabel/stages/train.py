@@ -28,6 +28,9 @@ STAGE = "labeler"
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 30.0
 
+ROWS_AT_ONCE = 8192
+"""Regions read together where no gradient is needed."""
+
 
 def run(job: Job) -> dict[str, Any]:
     """Train the labeler; returns what its `config.json` says of the training."""
@@ -101,7 +104,7 @@ class Trainer:
         torch.manual_seed(self.seed)
         self.head = Head(HeadShape.of(self.config, examples.features.shape[-1], classes))
         if self.config.standardise:
-            self.head.standardise(*_moments(examples.features, self.train_rows))
+            self.head.standardise(*_moments(examples, self.train_rows))
         optimizer = torch.optim.AdamW(self.head.parameters(), self.config.lr, weight_decay=self.config.weight_decay)
         self.model, self.optimizer = self.accelerator.prepare(self.head, optimizer)
 
@@ -151,7 +154,7 @@ class Trainer:
 
     def _batch(self, rows: np.ndarray, views: np.ndarray | int) -> tuple[torch.Tensor, torch.Tensor]:
         device = self.accelerator.device
-        features = torch.from_numpy(self.examples.features[rows, views]).to(device).float()
+        features = torch.from_numpy(self.examples.take(rows, views)).to(device).float()
         return features, torch.from_numpy(self.examples.targets[rows]).to(device)
 
     @torch.no_grad()
@@ -160,8 +163,8 @@ class Trainer:
         rows = self.val_rows if len(self.val_rows) else self.train_rows
         self.model.eval()
         loss, right = 0.0, 0
-        for start in range(0, len(rows), 8192):
-            features, targets = self._batch(rows[start : start + 8192], 0)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            features, targets = self._batch(rows[start : start + ROWS_AT_ONCE], 0)
             logits = self.model(features).float()
             loss += float(functional.cross_entropy(logits, targets, reduction="sum"))
             right += int((logits.argmax(dim=1) == targets).sum())
@@ -197,11 +200,11 @@ class Trainer:
         return Progress(**state["progress"])
 
 
-def _moments(features: np.ndarray, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def _moments(examples: Examples, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of the full-pooled features of `rows`, each float32 [dim], in bounded memory."""
     count, mean, squares = 0, 0.0, 0.0
-    for start in range(0, len(rows), 8192):
-        chunk = features[rows[start : start + 8192], 0].astype(np.float64)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        chunk = examples.take(rows[start : start + ROWS_AT_ONCE], 0).astype(np.float64)
         count += len(chunk)
         mean = mean + chunk.sum(axis=0)
         squares = squares + (chunk**2).sum(axis=0)

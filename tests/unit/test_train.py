@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from jobs import BACKBONE, make_job, write_proposals
 
 from hf_relabel.config import ScoreConfig, TrainConfig
 from hf_relabel.errors import LabelerError, StageError
-from hf_relabel.examples import gather_examples, is_held_out
+from hf_relabel.examples import gather_examples, is_held_out, map_examples
 from hf_relabel.labeler import Labeler
 from hf_relabel.manifest import read_json
 from hf_relabel.stages import label, score, train
@@ -162,8 +163,28 @@ def test_label_refuses_a_labeler_of_another_backbone(tmp_path):
         label.run(job)
 
 
-def test_moments_in_chunks_are_numpys():
-    features = np.random.default_rng(0).normal(3, 2, size=(50, 2, 5)).astype(np.float16)
-    mean, deviation = train._moments(features, np.arange(50))
-    assert torch.allclose(mean, torch.from_numpy(features[:, 0].astype(np.float64).mean(0)).float(), atol=1e-5)
-    assert torch.allclose(deviation, torch.from_numpy(features[:, 0].astype(np.float64).std(0)).float(), atol=1e-5)
+def test_moments_in_chunks_are_numpys(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "ROWS_AT_ONCE", 16)
+    examples = gather(scored_job(tmp_path))
+    rows = np.arange(3, 53)
+    mean, deviation = train._moments(examples, rows)
+    expected = np.array(examples.features)[rows, 0].astype(np.float64)
+    assert torch.allclose(mean, torch.from_numpy(expected.mean(0)).float(), atol=1e-5)
+    assert torch.allclose(deviation, torch.from_numpy(expected.std(0)).float(), atol=1e-5)
+
+
+def mapped_megabytes() -> float:
+    """Pages of mapped files that this process holds now."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile"))
+    return int(line.split()[1]) / 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_reading_all_examples_does_not_keep_their_file_in_memory(tmp_path):
+    path, count = tmp_path / "examples.npy", 32_000
+    path.write_bytes(bytes(count * 3 * 512 * 2))  # 94 MB
+    examples = map_examples(path, np.zeros(count, np.int64), np.zeros(count, bool), (3, 512))
+    before = mapped_megabytes()
+    for rows in np.random.default_rng(0).permutation(count).reshape(-1, 250):
+        assert not examples.take(rows, 1).any()
+    assert mapped_megabytes() < before + 8
