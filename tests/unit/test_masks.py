@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+import torch
 from pycocotools import mask as coco
+from torch.nn import functional
 
 from hf_relabel import masks
 
@@ -62,3 +64,25 @@ def test_to_image_stretches_the_grid(size):
     assert abs(edge.mean() - size[0] / 2) <= 1
     assert masks.to_image(np.ones((4, 4), bool), size).all()
     assert not masks.to_image(np.zeros((4, 4), bool), size).any()
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"), [((80, 96), (8, 8)), ((375, 500), (32, 32)), ((7, 9), (16, 16)), ((33, 61), (9, 4))]
+)
+def test_a_mask_on_the_grid_is_where_bilinear_interpolation_is_above_zero(size, grid):
+    rng = np.random.default_rng(0)
+    for density in (0.002, 0.1, 0.5):
+        mask = rng.random(size) < density
+        mask[size[0] // 2, size[1] // 2] = True
+        expected = functional.interpolate(torch.from_numpy(mask)[None, None].float(), grid, mode="bilinear")[0, 0] > 0
+        if expected.any():
+            np.testing.assert_array_equal(masks.to_grid(mask, grid), expected)
+    every = np.ones(size, bool)
+    assert masks.to_grid(every, grid).all()
+
+
+def test_a_mask_too_small_to_meet_a_centre_covers_its_own_patch():
+    mask = np.zeros((80, 80), bool)
+    mask[21:23, 9] = True
+    assert np.argwhere(masks.to_grid(mask, (8, 8))).tolist() == [[2, 0]]
+    assert not masks.to_grid(np.zeros((80, 80), bool), (8, 8)).any()
