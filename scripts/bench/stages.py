@@ -22,7 +22,6 @@ from hf_relabel.job import Job  # noqa: E402
 from hf_relabel.pipeline import STAGES  # noqa: E402
 from hf_relabel.runner import current_rank  # noqa: E402
 
-
 FILES = {
     "features": "proposals/*.npy",
     "proposals": "proposals/*.parquet",
