@@ -107,7 +107,7 @@ def fit_classifier(
     if config.log_with:  # only now: a tracker may write into the folder
         plain = {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
         accelerator.init_trackers("hf_relabel", config=plain)
-    preprocessing = preprocessing_of(config.model, config.image_size or image_size_of(model))
+    preprocessing = preprocessing_of(config.model, config.image_size or image_size_of(model), config.revision)
     examples = Examples(images, rows, targets, Augmentation.of(config, preprocessing), config.seed)
     trained_model, history = train(model, examples, config, accelerator)
     if accelerator.is_main_process:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
-from transformers.utils import logging
+from transformers.utils import cached_file, logging
 
 from hf_relabel.errors import BackboneError
 from hf_relabel.manifest import write_json
@@ -141,10 +141,26 @@ def image_size_of(model: PreTrainedModel) -> int:
     return size if isinstance(size, int) else size[0]
 
 
-def preprocessing_of(name: str, size: int) -> Preprocessing:
-    """Mean and deviation of a local model's `preprocessor_config.json`, ImageNet's where it has none."""
-    file = Path(name) / "preprocessor_config.json"
-    stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+def preprocessing_of(name: str, size: int, revision: str | None = None) -> Preprocessing:
+    """Mean and deviation of a model's `preprocessor_config.json`, ImageNet's where it has none.
+
+    Args:
+        name: Hub id, local folder, or a `config.json`, which has none.
+        size: Side of the square images in pixels.
+        revision: Branch, tag or commit on the Hub.
+
+    Raises:
+        BackboneError: The Hub cannot be asked.
+    """
+    stored = {}
+    if not name.endswith(".json"):
+        try:
+            settings = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
+            file = cached_file(name, "preprocessor_config.json", **settings)
+        except OSError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise BackboneError(f"{name}: its preprocessor_config.json cannot be read ({reason})") from error
+        stored = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
     mean, std = stored.get("image_mean", IMAGENET_MEAN), stored.get("image_std", IMAGENET_STD)
     return Preprocessing(size, tuple(mean), tuple(std))
 

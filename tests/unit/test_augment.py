@@ -7,7 +7,7 @@ from PIL import Image
 
 from hf_relabel.training import augment
 from hf_relabel.training.augment import Augmentation, mix_batch, rand_augment, random_box
-from hf_relabel.training.models import Preprocessing
+from hf_relabel.training.models import Preprocessing, preprocessing_of
 from hf_relabel.training.targets import WHOLE_IMAGE
 
 
@@ -78,6 +78,14 @@ def test_preprocessing_equals_the_saved_processor(tmp_path):
     theirs = AutoImageProcessor.from_pretrained(tmp_path)
     expected = theirs(images=_gradient(), return_tensors="pt")["pixel_values"][0]
     torch.testing.assert_close(ours(_gradient()), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_mean_and_deviation_are_those_of_the_model_that_training_starts_from(tmp_path):
+    Preprocessing(24, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)).save(tmp_path)
+    assert preprocessing_of(str(tmp_path), 32) == Preprocessing(32, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    (tmp_path / "preprocessor_config.json").unlink()
+    assert preprocessing_of(str(tmp_path), 32) == Preprocessing(32)
+    assert preprocessing_of(str(tmp_path / "config.json"), 32) == Preprocessing(32)
 
 
 def _batch():
