@@ -105,7 +105,9 @@ def _gallery(release: Release, images: Path | None) -> bytes:
     if not rows:
         return _rows("Samples", [])
     pages = [_blank_page(row) if images is None else _shown_image(images, row) for row in rows]
-    pictures = [draw_overlay(page, row["regions"], release.class_names) for page, row in zip(pages, rows, strict=True)]
+    pictures = [
+        draw_overlay(page, row["regions"], release.class_names, CELL) for page, row in zip(pages, rows, strict=True)
+    ]
     captions = [[row["image_id"], *_captions(row, release.class_names)] for row in rows]
     return _png(contact_sheet(pictures, captions, columns=COLUMNS, cell=CELL))
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_relabel.chunking import reused_share
-from hf_relabel.errors import ReleaseError
 from hf_relabel.manifest import differences
 from hf_relabel.release import Release
 
@@ -84,7 +83,7 @@ def compare(old: Release, new: Release, *, measure_reuse: bool = False) -> Compa
         measure_reuse: Also read all data files to estimate the bytes an upload of the new one saves.
 
     Raises:
-        ReleaseError: The class lists differ in a way that names alone do not resolve, or a file cannot be read.
+        ReleaseError: A file cannot be read.
     """
     names, old_ids, new_ids = _common_classes(old, new)
     result = Comparison(f"{old.name} {old.version}", f"{new.name} {new.version}", names)
@@ -111,11 +110,6 @@ def _common_classes(old: Release, new: Release) -> tuple[list[str], np.ndarray |
     """The classes of both, and for each release the place of its classes there (None: the same)."""
     if old.class_names == new.class_names:
         return new.class_names, None, None
-    for release in (old, new):
-        if len(set(release.class_names)) < len(release.class_names):
-            raise ReleaseError(
-                f"{release.folder}: two classes share a name, so they cannot be matched with the other release's"
-            )
     names = [*new.class_names, *(name for name in old.class_names if name not in set(new.class_names))]
     places = {name: place for place, name in enumerate(names)}
     return names, *(np.array([places[name] for name in release.class_names]) for release in (old, new))

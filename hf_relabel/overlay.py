@@ -4,6 +4,7 @@ Each region is a translucent colour with an outline, and a tag with its class an
 one picture: two regions of one class look alike.
 """
 
+import bisect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -35,13 +36,19 @@ DIM = 0.66  # brightness of what no region covers
 PAPER, INK, FAINT_INK = (250, 250, 248), (34, 34, 38), (110, 110, 118)
 
 
-def draw_overlay(image: Image.Image, regions: Sequence[dict[str, Any]], class_names: Sequence[str]) -> Image.Image:
-    """The image with its regions, RGB; enlarged if its longer side is below `LONGER_SIDE`.
+def draw_overlay(
+    image: Image.Image,
+    regions: Sequence[dict[str, Any]],
+    class_names: Sequence[str],
+    longer_side: int = LONGER_SIDE,
+) -> Image.Image:
+    """The image with its regions, RGB; enlarged if its longer side is below `longer_side`.
 
     Args:
         image: The picture the regions were found in, upright as `source.load` returns it.
         regions: Regions of a release's row: label (index of `class_names`), score, segmentation.
         class_names: Names for the tags.
+        longer_side: Least pixels of the longer side.
 
     Raises:
         ReleaseError: A mask has another size than the image.
@@ -52,7 +59,7 @@ def draw_overlay(image: Image.Image, regions: Sequence[dict[str, Any]], class_na
                 f"overlay: a mask of {region['segmentation']['size']} (height, width) does not fit an image of "
                 f"{[image.height, image.width]}; are the images those the release was made from?"
             )
-    scale = max(1.0, LONGER_SIDE / max(image.size))
+    scale = max(1.0, longer_side / max(image.size))
     size = (round(image.width * scale), round(image.height * scale))
     base = np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS), dtype=np.float32)
     stroke = max(size) / 170
@@ -177,6 +184,5 @@ def fit_text(text: str, font: Any, width: float) -> str:
     """The text, its end replaced by dots where it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."
+    kept = bisect.bisect_right(range(1, len(text)), width, key=lambda end: font.getlength(text[:end] + "..."))
+    return text[:kept] + "..."

@@ -5,6 +5,7 @@ worked out from what the Hub has, so the same command run again after any interr
 that are there are not sent, a commit that was made is found, a tag that is missing is set.
 """
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -139,7 +140,7 @@ def publish(
     plan = make_plan(release, repo, options)
     if not plan.exists:
         repo.create(options.private)
-        plan = make_plan(release, repo, options)
+        plan = _started(plan, repo, options) or make_plan(release, repo, options)
     if plan.starts_branch:
         repo.create_branch(options.branch, plan.head)
     if plan.is_done:
@@ -150,6 +151,16 @@ def publish(
         return plan, Published(commit, None, pull_request)
     repo.create_tag(options.tag, commit, f"{release.name} {release.version}")
     return plan, Published(commit, options.tag)
+
+
+def _started(plan: Plan, repo: HubRepo, options: PublishOptions) -> Plan | None:
+    """The plan in the repository that was just created; None where it holds more than a new one does."""
+    branches = repo.refs().branches
+    head = branches.get("main")
+    remote = repo.files(head) if head else {}
+    if head is None or remote.keys() - {".gitattributes"}:
+        return None
+    return dataclasses.replace(plan, exists=True, head=head, starts_branch=options.branch not in branches)
 
 
 def _commit(repo: HubRepo, plan: Plan, options: PublishOptions) -> tuple[str, str | None]:

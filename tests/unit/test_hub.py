@@ -109,7 +109,7 @@ def test_repository_and_revision():
 
 @pytest.mark.parametrize("name", ["nowhere", "./nowhere", "/nowhere/at/all", "a/b/c"])
 def test_neither_a_folder_nor_a_repository(name):
-    with pytest.raises(ReleaseError, match="nowhere|neither a folder"):
+    with pytest.raises(ReleaseError, match=r"nowhere|neither a folder"):
         open_release(name)
 
 
