@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--images: must be the folder or dataset with the release's images")
     if args.labels_column:
         raise UsageError("--labels-column: fit takes its labels from the release")
+    if args.limit:
+        raise UsageError("--limit: fit trains on all images of the release; name a smaller release")
     table = load_labels(config.release, config.split, with_regions=config.crop_aware)
     images = from_source(source_config(args, config.split or "train"))
     rows = join(table, images)

@@ -254,6 +254,8 @@ def test_bad_input(data, tmp_path, capsys):
     # a release without regions cannot be crop-aware
     assert "no release here" in _error(capsys, _arguments(data, out, release=other, **{"crop-aware": True}))
     # settings
+    assert "--limit: fit trains on all" in _error(capsys, _arguments(data, out, limit=5), 2)
+    assert "--labels-column: fit takes" in _error(capsys, _arguments(data, out, **{"labels-column": "labels"}), 2)
     assert "--lr: must be above 0" in _error(capsys, _arguments(data, out, lr=0), 2)
     message = _error(capsys, _arguments(data, out, **{"log-with": "wandb"}), 2)
     assert "the tracker 'wandb' is not installed" in message
