@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -10,18 +9,17 @@ from commands import ENVIRONMENT, error_line, hf_relabel, write_config
 from test_run import config_of
 
 
-def test_help_answers_at_once_and_without_torch():
-    started = time.monotonic()
+def test_help_is_printed_without_the_heavy_imports():
     done = hf_relabel("run", "--help")
-    seconds = time.monotonic() - started
     assert done.returncode == 0
     assert "--backbone.image_size" in done.stdout
     assert "torch" not in done.stderr
     code = "import sys; from hf_relabel.cli import main; main(['run', '--help']); main(['--help']); "
     check = "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules), 'heavy import'"
-    done = subprocess.run([sys.executable, "-c", code + check], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code + check], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
-    assert seconds < 10  # a gross bound: the imports above are what is promised
 
 
 def test_every_command_has_help():

@@ -1,0 +1,126 @@
+"""Real photos through the real commands and the demo's ViT: proposals that meet objects, tables that are equal.
+
+The photos lie beside the checkout, in ../shared/data; without them these tests are skipped.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from commands import ENVIRONMENT, ON_CPU, assert_equal_runs, hf_relabel, launch, launcher, write_config
+
+from hf_relabel.demo.checkpoint import ensure_checkpoint
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def checkpoint(request) -> Path:
+    """The demo's backbone, where `scripts/demo.sh` puts it too."""
+    return ensure_checkpoint(request.config.rootpath / ".cache" / "demo-backbone").resolve()
+
+
+def config_of(folder: Path, images: Path, checkpoint: Path, **sections) -> str:
+    """A run with the settings that suit the demo's backbone on photos."""
+    settings = {
+        "source": {"path": str(images)},
+        "backbone": {
+            "model": str(checkpoint),
+            "image_size": 448,
+            "proposal_feature": {"kind": "token", "block": -3, "norm": False},
+            "region_feature": {"kind": "token", "block": -3},
+        },
+        "propose": {"tau": 0.4, "max_masks": 3},
+        "train": {"standardise": True, "epochs": 5},
+        "run": {"shard_size": 16},
+    }
+    for section, values in sections.items():
+        settings[section] = settings[section] | values
+    return write_config(folder / "config.yaml", **settings)
+
+
+def object_boxes(path: Path, width: int, height: int) -> np.ndarray:
+    """Boxes of a YOLO label file as x, y, width, height in pixels, float [N, 4]."""
+    lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    boxes = np.array(lines, float).reshape(-1, 5)[:, 1:] * [width, height, width, height]
+    boxes[:, :2] -= boxes[:, 2:] / 2
+    return boxes
+
+
+def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """IoU of every box of a, [N, 4] as x, y, width, height, with every box of b, [M, 4]: [N, M]."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum((a[:, :2] + a[:, 2:])[:, None], (b[:, :2] + b[:, 2:])[None])
+    common = np.clip(high - low, 0, None).prod(axis=2)
+    return common / (a[:, 2:].prod(axis=1)[:, None] + b[:, 2:].prod(axis=1)[None] - common)
+
+
+def test_proposals_meet_the_objects_of_real_photos(shared_data, checkpoint, tmp_path):
+    """In at least 52% of the photos of COCO some proposal's box has IoU >= 0.5 with some object's box."""
+    photos = sorted((shared_data / "coco_val" / "images").glob("*.jpg"))
+    (tmp_path / "images").mkdir()
+    os.symlink(photos[0].parent, tmp_path / "images" / "photos")
+    config = config_of(tmp_path, tmp_path / "images", checkpoint)
+    done = hf_relabel("propose", "--config", config, "--run.dir", str(tmp_path / "run"), timeout=600)
+    assert done.returncode == 0, done.stderr
+    rows = [row for path in sorted((tmp_path / "run/proposals").glob("*.parquet")) for row in rows_of(path)]
+    assert len(rows) == len(photos)
+    met = []
+    for row in rows:
+        label = shared_data / "coco_val" / "labels" / f"{Path(row['image_id']).stem}.txt"
+        objects = object_boxes(label, row["width"], row["height"]) if label.is_file() else np.zeros((0, 4))
+        proposals = np.array([proposal["bbox"] for proposal in row["proposals"]], float).reshape(-1, 4)
+        met.append(bool((box_iou(proposals, objects) >= 0.5).any()))
+    print(f"a proposal meets an object in {np.mean(met):.1%} of {len(met)} photos")
+    assert np.mean(met) >= 0.52
+
+
+def rows_of(path: Path) -> list[dict]:
+    return pq.read_table(path).to_pylist()
+
+
+def test_any_number_of_processes_and_any_kill_give_the_same_tables(shared_data, checkpoint, tmp_path):
+    """200 photos of ImageNet by one process, by two, and by two of which all are killed twice on the way."""
+    config = config_of(tmp_path, shared_data / "imagenet_samples", checkpoint, backbone={"image_size": 224})
+    one, two, killed = tmp_path / "one", tmp_path / "two", tmp_path / "killed"
+    done = hf_relabel("run", "--config", config, "--run.dir", str(one), timeout=600)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((one / "release" / "manifest.json").read_text())
+    assert manifest["statistics"]["images"] == 200
+    assert manifest["class_names"][0] == "tench"
+    assert len(manifest["class_names"]) == 1000
+    done = launch(2, "run", "--config", config, "--run.dir", str(two), timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert_equal_runs(one, two)
+    kept: dict[Path, int] = {}
+    for shards in (3, 8):  # enough of them are there when the axe falls
+        kill_when(lambda count=shards: len(finished(killed)) >= count, config, killed)
+        assert all(path.stat().st_mtime_ns == written for path, written in kept.items()), "a finished shard was redone"
+        kept = {path: path.stat().st_mtime_ns for path in finished(killed)}
+        assert len(kept) < 13
+    done = launch(2, "run", "--config", config, "--run.dir", str(killed), timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert all(path.stat().st_mtime_ns == written for path, written in kept.items()), "a finished shard was redone"
+    assert_equal_runs(one, killed)
+
+
+def finished(run: Path) -> list[Path]:
+    return sorted((run / "proposals").glob("shard-*.parquet"))
+
+
+def kill_when(ready, config: str, run: Path) -> None:
+    """Start two processes in a group of their own and kill all of it as soon as `ready()`."""
+    command = [*launcher(2), "run", "--config", config, "--run.dir", str(run)]
+    with open(run.with_suffix(".log"), "w") as log:
+        process = subprocess.Popen(command, env=ENVIRONMENT | ON_CPU, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 300
+        while not ready() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)
