@@ -85,6 +85,16 @@ def test_model_on_an_image_folder_with_truth(images, classifier, tmp_path, capsy
     index = yaml.safe_load(card.read_text().split("---")[1])["model-index"][0]["results"][0]["metrics"]
     assert {"type": "top1", "name": "top-1 (in the list)"}.items() <= index[0].items()
     assert index[0]["value"] == pytest.approx(from_model["metrics"]["top1"]["value"], abs=1e-6)
+    # a card that is there keeps its text and other metadata; the results are replaced
+    card.write_text(card.read_text().replace("---\n", "---\nlicense: mit\n", 1) + "\nTrained on squares.\n")
+    predictions = ["--predictions", str(stored), "--truth", str(images / "truth.jsonl"), "--resamples", "0"]
+    assert main(["evaluate", *predictions, "--threshold", "0.9", "--model-index", str(card)]) == 0
+    metadata = yaml.safe_load(card.read_text().split("---")[1])
+    assert metadata["license"] == "mit"
+    (results_now,) = metadata["model-index"][0]["results"]
+    assert results_now["metrics"][0] == index[0]
+    assert results_now["metrics"] != index
+    assert card.read_text().endswith("Trained on squares.\n")
     # the stored scores give the same, with and without the images at hand
     for more in (["--images", str(images / "images")], []):
         arguments = ["--predictions", str(stored), "--truth", str(images / "truth.jsonl"), "--resamples", "20", *more]
