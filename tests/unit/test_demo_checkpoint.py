@@ -109,5 +109,5 @@ def test_a_missing_package_is_told_with_the_command_that_installs_it(tmp_path, m
 
 
 def test_the_script_says_where_it_lies(folder):
-    done = subprocess.run([sys.executable, SCRIPT, folder], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, SCRIPT, folder], capture_output=True, text=True, check=True, timeout=300)
     assert str(folder) in done.stdout

@@ -245,7 +245,7 @@ class TestSource:
             "sys.exit(bool({'datasets', 'torch'} & set(sys.modules)))"
         )
         root = Path(__file__).resolve().parents[2]
-        assert subprocess.run([sys.executable, "-c", code, str(image_folder)], cwd=root).returncode == 0
+        assert subprocess.run([sys.executable, "-c", code, str(image_folder)], cwd=root, timeout=120).returncode == 0
 
 
 def test_real_photos_in_imagenets_layout(shared_data):
