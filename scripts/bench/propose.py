@@ -6,7 +6,7 @@
 The stage reads, decodes and resizes the photos, runs the backbone, cuts, pools, encodes and writes its shards. The bare
 forward is transformers' own model, all blocks, on tensors that lie ready in memory, one image a thread or all of a
 batch at once, whichever is faster. The two take turns in one process on the same cores. `--processes` also measures the
-command with one process and with one process a core, started by `accelerate launch`.
+command with one process, which has a thread a core, and with one process a core, started by torchrun.
 """
 
 import argparse
@@ -89,14 +89,11 @@ def measure_processes(photos: Path, folder: Path, options: argparse.Namespace) -
     taken: dict[int, list[float]] = {1: [], options.cores: []}
     for turn in range(1 + options.repeats):
         for processes, values in taken.items():
-            command = [sys.executable, "-m"]
-            if processes > 1:
-                command += ["accelerate.commands.launch", "--cpu", "--num_machines", "1", "--mixed_precision", "no"]
-                command += ["--num_processes", str(processes), "-m"]
             run = folder / f"processes-{processes}-{turn}"
+            launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
+            command = [sys.executable, "-m", *(launcher if processes > 1 else [])]
             command += ["hf_relabel", "propose", *_arguments(_config(photos, run, options))]
-            environment = {key: value for key, value in os.environ.items() if key != "ACCELERATE_TORCH_DEVICE"}
-            environment["PYTHONPATH"] = str(ROOT)
+            environment = os.environ | {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
             spent = seconds(partial(subprocess.run, command, check=True, capture_output=True, env=environment))
             if turn:
                 values.append(spent)
