@@ -15,7 +15,8 @@ def add_truth_arguments(parser: argparse.ArgumentParser, required: bool) -> None
         "--truth",
         metavar="FILE",
         required=required,
-        help="true labels: ReaL's real.json, a .json, .jsonl or .parquet by image id, or a dataset user/name@revision",
+        help="true labels: ReaL's real.json (ImageNet-Segments' lists have its form), a .json, .jsonl or .parquet by "
+        "image id or file name, or a dataset user/name@revision",
     )
     group.add_argument("--truth-column", default="labels", help="column with the classes (default: labels)")
     group.add_argument("--truth-id-column", default="image_id", help="column with the image ids (default: image_id)")

@@ -1,6 +1,8 @@
 """Evaluate an image classifier, or its stored predictions, on single labels or on lists of labels.
 
 hf-relabel evaluate --model out --images val --truth real.json --json results.json
+hf-relabel evaluate --model out --images imagenetv2-matched-frequency-format-val --match-classes index \\
+    --truth imagenet-v2-multi-label.json
 hf-relabel evaluate --predictions scores.npy --truth real.json
 """
 
