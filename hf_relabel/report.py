@@ -3,7 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from hf_relabel.errors import UsageError
+from hf_relabel.manifest import write_json
 
 
 def render(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -24,6 +28,20 @@ def _cell(value: object) -> str:
     if value is None or value != value:  # NaN is the value that differs from itself
         return "-"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def write_results(path: str, value: Any) -> None:
+    """Write results, plain values, where the user asked for them as JSON.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
+    try:
+        write_json(Path(path), value)
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be written ({error.strerror}); name a file in a folder that is there"
+        ) from error
 
 
 def plain(value: Any) -> Any:

@@ -6,7 +6,6 @@ hf-relabel diff user/name@v1.0.0 runs/demo/release
 import argparse
 import json
 import sys
-from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from hf_relabel.changelog import entry
     from hf_relabel.compare import compare
     from hf_relabel.hub import open_release
-    from hf_relabel.manifest import write_json
+    from hf_relabel.report import write_results
 
     old, new = open_release(args.old), open_release(args.new)
     result = compare(old, new, measure_reuse=not (args.no_reuse or args.changelog))
@@ -35,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         print()
         return 0
     if args.json:
-        write_json(Path(args.json), _plain(result))
+        write_results(args.json, _plain(result))
     print(entry(result, old.version) if args.changelog else _describe(result, args.top))
     return 0
 

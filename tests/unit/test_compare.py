@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from releases import CLASSES, make_release, make_rows, provenance
 
+from hf_relabel import chunking
 from hf_relabel.compare import EXAMPLES, SAME_SCORE, compare
 
 
@@ -167,3 +168,15 @@ def test_settings_are_those_that_were_chosen(tmp_path):
         f'backbone.revision: "{"0" * 40}" -> "{"1" * 40}"',
         "build.include_global: null -> true",
     ]
+
+
+def test_a_new_threshold_re_sends_little(tmp_path, monkeypatch):
+    # chunks as small beside these files as the Hub's are beside a real release's
+    monkeypatch.setattr(chunking, "_BORDER_BITS", 10)
+    monkeypatch.setattr(chunking, "LEAST", 128)
+    monkeypatch.setattr(chunking, "MOST", 2048)
+    old = make_release(tmp_path / "old", images=300)
+    patch = make_release(tmp_path / "patch", "1.0.1", images=300, threshold=0.6)
+    assert 0.5 < compare(old, patch, measure_reuse=True).reused < 1
+    others = make_release(tmp_path / "others", "1.0.1", rows=list(make_rows(300, seed=1)))
+    assert compare(old, others, measure_reuse=True).reused < 0.2
