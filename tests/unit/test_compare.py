@@ -175,8 +175,8 @@ def test_a_new_threshold_re_sends_little(tmp_path, monkeypatch):
     monkeypatch.setattr(chunking, "_BORDER_BITS", 10)
     monkeypatch.setattr(chunking, "LEAST", 128)
     monkeypatch.setattr(chunking, "MOST", 2048)
-    old = make_release(tmp_path / "old", images=300)
-    patch = make_release(tmp_path / "patch", "1.0.1", images=300, threshold=0.6)
+    old = make_release(tmp_path / "old", images=300, rows_per_file=300)
+    patch = make_release(tmp_path / "patch", "1.0.1", images=300, threshold=0.6, rows_per_file=300)
     assert 0.5 < compare(old, patch, measure_reuse=True).reused < 1
-    others = make_release(tmp_path / "others", "1.0.1", rows=list(make_rows(300, seed=1)))
+    others = make_release(tmp_path / "others", "1.0.1", rows=list(make_rows(300, seed=1)), rows_per_file=300)
     assert compare(old, others, measure_reuse=True).reused < 0.2
