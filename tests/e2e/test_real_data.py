@@ -17,7 +17,7 @@ from commands import ENVIRONMENT, ON_CPU, assert_equal_runs, hf_relabel, launch,
 
 from hf_relabel.demo.checkpoint import ensure_checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
