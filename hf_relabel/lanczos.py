@@ -9,7 +9,7 @@ import torch
 from hf_relabel.ncut import NormalisedAffinity, generic_vectors, residual_allowed
 
 MAX_STEPS = 256
-CHECK_EVERY = 2
+FIRST_CHECK, CHECK_EVERY = 6, 2
 
 NOISE = 1e-12
 """Length below which the rest of a vector is rounding, and the Krylov space complete."""
@@ -42,7 +42,7 @@ class Lanczos:
             vector, length = _orthogonal_rest(vector, basis[: size + 1])
             projected[size, size - 1] = length
             complete = length < NOISE or size == MAX_STEPS
-            if complete or size % CHECK_EVERY == 0:
+            if complete or (size >= FIRST_CHECK and size % CHECK_EVERY == 0):
                 values, weights = torch.linalg.eigh(projected[:size, :size])
                 residual = length * weights[-1, -1].abs()
                 if complete or residual < residual_allowed(values[-1], values[-2], n):

@@ -21,7 +21,7 @@ TOLERANCE = 1e-5
 PRODUCT_ERROR = 1e-9
 """What a residual cannot be expected to fall below, with products to 34 bits."""
 
-AFFINITY_ROWS = 256
+AFFINITY_ROWS = 128
 """Rows of the graph computed at once: enough for a fast product, few enough to skip nearly half of it."""
 
 DIGIT = 2.0**7
