@@ -16,7 +16,7 @@ from hf_relabel.card_metadata import card_metadata
 from hf_relabel.errors import HubError
 from hf_relabel.hub import RemoteFile
 from hf_relabel.publish_checks import check_limits
-from hf_relabel.publish_files import planned_bytes
+from hf_relabel.publish_files import PlannedFile, planned_bytes
 
 WRITES = ("create", "preupload", "commit", "tag", "branch", "lfs_batch", "lfs_put")
 
@@ -118,6 +118,39 @@ def test_a_dry_run_sends_nothing(hub, hf_relabel, repo_id, v1, v2):
     for file in v2.files:
         assert file.path in out
     assert "scripts/load_relabel.py" in out.split("there already")[1]
+
+
+def test_a_dry_run_tells_exactly_what_is_then_done(hub, hf_relabel, repo_id, v1, v2):
+    hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
+    repo = hub.repo(repo_id)
+    before = repo.files("main")
+    lines = hf_relabel("publish", v2.folder, repo_id, "--version", "1.1.0", "--dry-run").ok().splitlines()
+    told = {}
+    for line in lines[: next(place for place, line in enumerate(lines) if line.startswith("tag "))]:
+        if heading := re.match(r"\d+ files (would be uploaded|there already|would be removed)", line):
+            listed = told.setdefault(heading[1], [])
+        elif line.startswith("  "):
+            listed.append(line.split()[-1])
+    hf_relabel("publish", v2.folder, repo_id, "--version", "1.1.0").ok()
+    after = repo.files("main")
+    assert sorted(told["would be uploaded"]) == sorted(path for path in after if after[path] != before.get(path))
+    assert sorted(told["would be removed"]) == sorted(before.keys() - after.keys())
+    unchanged = {path for path in after if after[path] == before.get(path)} - {".gitattributes"}
+    assert sorted(told["there already"]) == sorted(unchanged)
+    shown = "\n".join(lines).split("--- README.md ---\n")[1].rstrip()
+    assert shown == repo.read("main", "README.md").decode().rstrip()
+
+
+def test_files_go_one_by_one_and_then_there_is_one_commit(hub, hf_relabel, repo_id, v1):
+    done = hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0")
+    assert "uploading: 100%" in done.err
+    routes = [route for route, _, _ in hub.requests if route in WRITES]
+    large = len(v1.files) - 1 + 5  # the Parquet files and the card's pictures; excluded.jsonl is small
+    assert routes.count("lfs_put") == routes.count("lfs_batch") == large
+    together = [route for route in routes if route.startswith("lfs")]
+    assert together == ["lfs_batch", "lfs_put"] * large
+    assert [route for route in routes if route in ("create", "commit", "tag")] == ["create", "commit", "tag"]
+    assert routes[-2:] == ["commit", "tag"]
 
 
 def test_a_dry_run_needs_no_token(command, repo_id, v1):
@@ -232,6 +265,12 @@ def test_more_files_than_a_folder_or_a_repository_takes(monkeypatch):
     monkeypatch.setattr(hf_relabel.publish_checks, "MOST_FILES_IN_REPOSITORY", 10_000)
     with pytest.raises(HubError, match="of a repository"):
         check_limits([], remote, [], [])
+
+
+def test_larger_files_than_the_hub_takes():
+    files = [PlannedFile("data/regions/train-00000-of-00001.parquet", b"", 50_000_000_001, "")]
+    with pytest.raises(HubError, match="50,000,000,001 bytes"):
+        check_limits(files, {}, files, [])
 
 
 def test_the_server_refuses_bad_metadata_and_ours_passes(hub, v1):
