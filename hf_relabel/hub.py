@@ -34,12 +34,14 @@ class Patience:
         first_wait: Seconds before the second one; doubled each time.
         longest_wait: Most seconds of a wait that the server did not ask for.
         longest_asked: Most seconds of a wait that the server asked for.
+        silence: Seconds without a byte from the server after which a request has failed.
     """
 
     attempts: int = 8
     first_wait: float = 1.0
     longest_wait: float = 60.0
     longest_asked: float = 900.0
+    silence: float = 300.0
 
     def wait(self, attempt: int, asked: float | None) -> float:
         """Seconds to wait after the failure of an attempt, counted from 0."""
@@ -123,7 +125,11 @@ class HubRepo:
         Raises:
             HubError: The Hub refused, or did not answer in all attempts.
         """
+        from huggingface_hub.utils import get_session
+
         for attempt in range(self.patience.attempts):
+            # By itself the client waits for an answer for ever, and it makes new sessions, so this is said each time.
+            get_session().timeout = self.patience.silence
             try:
                 return request()
             except (*_transport_errors(), RuntimeError) as raised:
@@ -172,7 +178,8 @@ class HubRepo:
 
         def request() -> bool | None:
             try:
-                return bool(self.api.repo_info(self.id, repo_type="dataset").private)
+                info = self.api.repo_info(self.id, repo_type="dataset", timeout=self.patience.silence)
+                return bool(info.private)
             except RepositoryNotFoundError:
                 return None
 
@@ -227,7 +234,9 @@ class HubRepo:
 
         commit = self.ask(
             f"looking for the revision {revision}",
-            lambda: self.api.repo_info(self.id, repo_type="dataset", revision=revision).sha,
+            lambda: (
+                self.api.repo_info(self.id, repo_type="dataset", revision=revision, timeout=self.patience.silence).sha
+            ),
         )
         folder = self.ask(
             f"downloading the release at {revision}",

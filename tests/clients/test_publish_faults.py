@@ -139,6 +139,26 @@ def test_killed_between_commit_and_tag(hub, hf_relabel, repo_id, v1, tmp_path):
     assert_published(hub, repo_id, v1)
 
 
+@pytest.mark.parametrize("route", ["info", "refs", "lfs_put", "commit", "tag"])
+def test_a_server_that_falls_silent(hub, repo_id, v1, tmp_path, route):
+    hub.faults.append(Fault(route, action="hang"))
+    code = (
+        "import sys; from hf_relabel.hub import Patience; from hf_relabel.publish import PublishOptions, publish;"
+        "from hf_relabel.release import Release;"
+        "patience = Patience(first_wait=0, silence=1);"
+        "publish(Release.open(sys.argv[1]), sys.argv[2], PublishOptions('1.0.0'), patience)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(v1.folder), repo_id],
+        env=environment(hub, tmp_path),
+        stderr=subprocess.DEVNULL,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert hub.faults[0].times == 0
+    assert_published(hub, repo_id, v1)
+
+
 def test_somebody_else_commits_meanwhile(hub, hf_relabel, repo_id, v1):
     repo = hub.store.create(repo_id)
     note = {"key": "file", "value": {"path": "NOTE.md", "content": "aGVsbG8="}}
