@@ -262,8 +262,9 @@ class RunConfig:
     Args:
         dir: Folder of the run; every stage writes below it.
         shard_size: Images in one shard, the unit of resuming and of sharing work.
-        batch_size: Images in one forward pass.
-        workers: Processes that decode images, for each rank; null: none on CPUs, 8 on a GPU.
+        batch_size: Images in one forward pass on a GPU; on CPUs it is one image a thread.
+        workers: Processes that decode images, for each rank; null: none on CPUs; for a GPU its share of the cores, at
+            most 8.
         threads: Images computed side by side by each rank on a CPU; null: its share of the cores.
         max_error_rate: Share of unreadable images past which the run stops.
         overwrite: Redo work that was made with another configuration.

@@ -29,6 +29,9 @@ STAGE = "proposals"
 
 EMPTY = "mask empty at the image's size"
 
+WORKERS = 8
+"""Processes that decode for a GPU, where it has so many cores; a dozen milliseconds an image each."""
+
 BATCHES_IN_WORK = 2
 """Batches whose masks are still made while a GPU is on the next one."""
 
@@ -93,12 +96,13 @@ class Proposer:
         self.given = given
         self._start = self._start_on_cpu if on_cpu else self._start_on_device
         self._in_work = 2 * job.rank.threads if on_cpu else BATCHES_IN_WORK
+        spare = 0 if on_cpu else min(WORKERS, job.rank.threads)
         self._loader = BatchLoader(
             job.source,
             backbone.preprocess,
             side=job.config.backbone.image_size,
             batch_size=1 if on_cpu else run.batch_size,
-            workers=run.workers if run.workers is not None else (0 if on_cpu else 8),
+            workers=spare if run.workers is None else run.workers,
             pin=not on_cpu,
         )
 

@@ -6,7 +6,8 @@ import torch
 from dense_maskcut import dense_maskcut
 from scipy import ndimage
 
-from hf_relabel.maskcut import component, flood, maskcut, maskcut_batch, split
+import hf_relabel.maskcut
+from hf_relabel.maskcut import component, maskcut, maskcut_batch, split
 from hf_relabel.ncut import affinity
 
 SOLVERS = ["lanczos", "krylov"]
@@ -88,6 +89,22 @@ def test_an_image_is_cut_alike_alone_and_in_any_batch(solver):
 
 
 # Graphs without a second eigenvector to speak of
+
+
+def test_no_more_graphs_are_held_than_their_bytes_allow(monkeypatch):
+    features = torch.stack([scene(seed) for seed in range(7)])
+    whole = maskcut_batch(features, GRID, tau=TAU, max_masks=3, solver="krylov")
+    held = []
+
+    def counted(unit, tau):
+        held.append(len(unit))
+        return affinity(unit, tau)
+
+    monkeypatch.setattr(hf_relabel.maskcut, "affinity", counted)
+    monkeypatch.setitem(hf_relabel.maskcut.GRAPH_BYTES, "cpu", 3 * 4 * 256**2)
+    for parts in zip(whole, maskcut_batch(features, GRID, tau=TAU, max_masks=3, solver="krylov"), strict=True):
+        np.testing.assert_array_equal(*parts)
+    assert held == [3, 3, 1]
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
