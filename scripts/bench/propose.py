@@ -4,8 +4,9 @@
     python scripts/bench/propose.py --model .cache/demo-backbone --images PHOTOS --cores 2 --processes
 
 The stage reads, decodes and resizes the photos, runs the backbone, cuts, pools, encodes and writes its shards. The bare
-forward is transformers' own model, all blocks, on tensors that lie ready in memory, one image a thread or all of a
-batch at once, whichever is faster. The two take turns in one process on the same cores. `--processes` also measures the
+forward is transformers' own model, all blocks, on tensors that lie ready in memory, one image a thread or a batch at
+once, whichever is faster. They take turns in one process on the same cores, by the clock on the wall and by the
+processor's time, which a neighbour on the same machine hardly disturbs. `--processes` also measures the
 command with one process, which has a thread a core, and with one process a core, started by torchrun.
 """
 
@@ -18,7 +19,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from timing import ROOT, copy_photos, ratio_and_spread, seconds, use_cores, use_one_thread, write_report
+from timing import ROOT, copy_photos, ratio_and_spread, seconds, use_cores, use_one_thread, wall_and_cpu, write_report
 
 use_one_thread()
 
@@ -66,22 +67,27 @@ def measure_stage(photos: Path, folder: Path, options: argparse.Namespace) -> di
             shards = ShardFolder(folder / f"turn-{turn}", "proposals", Fingerprint({"turn": turn}))
             run_shards(shards, job.shards, Proposer(job, backbone, threads).process, job.rank, config.run)
 
-        taken: dict[str, list[float]] = {"stage": [], "one image a thread": [], "batches": []}
+        works = {
+            "stage": stage,
+            "one image a thread": lambda turn: bare_forward(1),
+            "batches": lambda turn: bare_forward(options.batch_size),
+        }
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
         for turn in range(1 + options.repeats):
-            spent = {
-                "stage": seconds(stage, turn),
-                "one image a thread": seconds(bare_forward, 1),
-                "batches": seconds(bare_forward, options.batch_size),
-            }
-            if turn:  # the first turn warms up
-                for name, value in spent.items():
-                    taken[name].append(value)
-    bare_seconds = [min(pair) for pair in zip(taken["one image a thread"], taken["batches"], strict=True)]
-    ratio, text = ratio_and_spread(taken["stage"], bare_seconds)
-    for name, values in taken.items():
-        print(f"{name:20s} {1000 * statistics.median(values) / len(pixels):8.1f} ms an image")
-    print(f"stage / bare forward {text}; {len(pixels)} images, {job.rank.threads} threads", flush=True)
-    return {"images": len(pixels), "threads": job.rank.threads, "seconds": taken, "ratio": ratio}
+            for name, work in works.items():
+                spent = wall_and_cpu(work, turn)
+                if turn:  # the first turn warms up
+                    taken[name].append(spent)
+    report: dict = {"images": len(pixels), "threads": job.rank.threads}
+    for place, clock in enumerate(("wall", "processor")):
+        values = {name: [spent[place] for spent in spents] for name, spents in taken.items()}
+        medians = {name: statistics.median(times) / len(pixels) for name, times in values.items()}
+        bare_name = min("one image a thread", "batches", key=medians.__getitem__)
+        ratio, text = ratio_and_spread(values["stage"], values[bare_name])
+        parts = ", ".join(f"{name} {1000 * median:.1f}" for name, median in medians.items())
+        print(f"{clock:9s} stage / bare forward {text}; ms an image: {parts}", flush=True)
+        report[clock] = {"ratio": ratio, "seconds": values}
+    return report
 
 
 def measure_processes(photos: Path, folder: Path, options: argparse.Namespace) -> dict:
@@ -142,8 +148,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default=".cache/demo-backbone", help="backbone: local folder or Hub id")
     parser.add_argument("--images", type=Path, required=True, help="folder of photos")
-    parser.add_argument("--count", type=int, default=16, help="photos")
-    parser.add_argument("--repeats", type=int, default=5, help="turns that count")
+    parser.add_argument("--count", type=int, default=4, help="photos")
+    parser.add_argument("--repeats", type=int, default=15, help="turns that count")
     parser.add_argument("--cores", type=int, default=1, help="cores, hence threads")
     parser.add_argument("--processes", action="store_true", help="measure one process against one a core as well")
     parser.add_argument("--image-size", type=int, default=448, help="side in pixels a photo is resized to")
