@@ -4,6 +4,7 @@ hf-relabel import tsv labels.tsv runs/paper/release
 """
 
 import argparse
+import os
 from pathlib import Path
 
 
@@ -109,6 +110,8 @@ def _import_proposals(args: argparse.Namespace) -> int:
     if config is None:  # the settings asked for help
         return 0
     config = replace(config, propose=replace(config.propose, masks=args.input))
+    is_main = os.environ.get("RANK", "0") == "0"  # under `accelerate launch`; the stage takes it out of the environment
     status = run_command("propose", config)
-    print(f"go on with: hf-relabel run --config {Path(config.run.dir) / CONFIG_FILE}")
+    if is_main:
+        print(f"go on with: hf-relabel run --config {Path(config.run.dir) / CONFIG_FILE}")
     return status

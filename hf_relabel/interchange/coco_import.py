@@ -41,7 +41,7 @@ def import_coco(
     coco = CocoFile(path)
     info = _info(coco)
     class_names = _class_names(coco)
-    names = Names(version or info["version"], name or info["name"], split or info["split"])
+    names = _names(path, info, version, name, split)
     release = write_release(
         folder,
         tables(_rows(coco, len(class_names)), class_names),
@@ -72,11 +72,17 @@ def _info(coco: CocoFile) -> dict[str, Any]:
     for key, kind in (("version", str), ("name", str), ("split", str), ("provenance", dict)):
         if not isinstance(ours.get(key), kind):
             raise FormatError(f"{coco.path}: info.{RELEASE}.{key} is {ours.get(key)!r}; export the release again")
-    try:
-        Names(ours["version"])
-    except UsageError as error:
-        raise FormatError(f"{coco.path}: info.{RELEASE}.version: {error}; name another with --version") from error
     return ours
+
+
+def _names(path: Path, info: dict[str, Any], version: str | None, name: str | None, split: str | None) -> Names:
+    """What the release is called: as given, else as the file says."""
+    try:
+        Names(info["version"])
+    except UsageError as error:
+        if version is None:
+            raise FormatError(f"{path}: info.{RELEASE}.version is no version; name one ({error})") from error
+    return Names(version or info["version"], name or info["name"], split or info["split"])
 
 
 def _class_names(coco: CocoFile) -> list[str]:

@@ -164,7 +164,11 @@ def change(content: dict, path: str, value) -> None:
         ("info.hf_relabel", None, "has no info.hf_relabel; this file was not exported by hf-relabel"),
         ("info.hf_relabel.schema_version", 99, "schema version 99, this hf_relabel reads"),
         ("info.hf_relabel.split", 3, "info.hf_relabel.split is 3"),
-        ("info.hf_relabel.version", "new", "info.hf_relabel.version: "),
+        (
+            "info.hf_relabel.version",
+            "new",
+            "info.hf_relabel.version is no version; name one (--version: must be three numbers",
+        ),
         ("categories", None, "has no categories"),
         ("categories.1.id", 7, "category 2 is"),
         ("categories.1.name", None, "category 2 is"),
