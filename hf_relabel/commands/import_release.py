@@ -75,7 +75,6 @@ def run(args: argparse.Namespace) -> int:
 def _import_release(args: argparse.Namespace) -> int:
     from hf_relabel.interchange.coco_import import import_coco
     from hf_relabel.interchange.paper_tsv import import_tsv
-    from hf_relabel.interchange.relabel_maps import import_label_maps
     from hf_relabel.interchange.releases import Names
 
     given = {key: getattr(args, key) for key in ("version", "name", "split")}
@@ -87,6 +86,10 @@ def _import_release(args: argparse.Namespace) -> int:
         if args.format == "tsv":
             imported = import_tsv(args.input, args.release, **common)
         else:
+            from hf_relabel.interchange.relabel_maps import (
+                import_label_maps,
+            )  # brings torch, which the others do without
+
             settings = {"threshold": args.threshold, "top_k": args.top_k, "image_suffix": args.image_suffix}
             imported = import_label_maps(args.input, args.release, **settings, **common)
     print(f"{args.release}: " + ", ".join(f"{number:,} {what}" for what, number in imported.facts.items()))
