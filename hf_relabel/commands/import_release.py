@@ -86,9 +86,8 @@ def _import_release(args: argparse.Namespace) -> int:
         if args.format == "tsv":
             imported = import_tsv(args.input, args.release, **common)
         else:
-            from hf_relabel.interchange.relabel_maps import (
-                import_label_maps,
-            )  # brings torch, which the others do without
+            # Here, as it brings torch, which the others do without.
+            from hf_relabel.interchange.relabel_maps import import_label_maps
 
             settings = {"threshold": args.threshold, "top_k": args.top_k, "image_suffix": args.image_suffix}
             imported = import_label_maps(args.input, args.release, **settings, **common)
