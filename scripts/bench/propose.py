@@ -1,13 +1,16 @@
-"""The whole propose stage against the bare forward of its backbone over the same images.
+r"""The whole propose stage against the bare forward of its backbone over the same images.
 
     python scripts/bench/propose.py --model .cache/demo-backbone --images PHOTOS
     python scripts/bench/propose.py --model .cache/demo-backbone --images PHOTOS --cores 2 --processes
+    python scripts/bench/propose.py --model random-vitl16 --images PHOTOS --image-size 512 --dtype bfloat16 \
+        --cores 16 --batch-size 64 --count 1024 --repeats 5
 
 The stage reads, decodes and resizes the photos, runs the backbone, cuts, pools, encodes and writes its shards. The bare
 forward is transformers' own model, all blocks, on tensors that lie ready in memory, one image a thread or a batch at
 once, whichever is faster. They take turns in one process on the same cores, by the clock on the wall and by the
 processor's time, which a neighbour on the same machine hardly disturbs. `--processes` also measures the
-command with one process, which has a thread a core, and with one process a core, started by torchrun.
+command with one process, which has a thread a core, and with one process a core, started by torchrun. The last line
+is for a GPU, where there is one.
 """
 
 import argparse
@@ -33,6 +36,8 @@ from hf_relabel.manifest import Fingerprint, ShardFolder  # noqa: E402
 from hf_relabel.runner import current_rank, run_shards, thread_pool  # noqa: E402
 from hf_relabel.stages.propose import Proposer  # noqa: E402
 
+RANDOM = "random-vitl16"
+
 
 def main() -> None:
     options = _options()
@@ -40,10 +45,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         photos = Path(folder) / "photos"
         copy_photos(options.images, options.count, photos)
+        if options.model == RANDOM:
+            options.model = random_model(Path(folder) / "model")
         report = measure_stage(photos, Path(folder), options)
         if options.processes:
             report["processes"] = measure_processes(photos, Path(folder), options)
     write_report(options.json, report)
+
+
+def random_model(folder: Path) -> str:
+    """A DINOv3 ViT-L/16 with random weights: it takes as long as a trained one, and needs no Hub."""
+    from transformers import DINOv3ViTConfig, DINOv3ViTModel
+
+    shape = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+    DINOv3ViTModel(DINOv3ViTConfig(patch_size=16, num_register_tokens=4, **shape)).save_pretrained(folder)
+    return str(folder)
 
 
 def measure_stage(photos: Path, folder: Path, options: argparse.Namespace) -> dict:
@@ -52,20 +68,27 @@ def measure_stage(photos: Path, folder: Path, options: argparse.Namespace) -> di
     job = Job(config, current_rank(config.run))
     with thread_pool(job.rank.threads) as threads:
         backbone = Backbone.load(config.backbone, job.rank.device)
-        bare = AutoModel.from_pretrained(options.model, dtype=getattr(torch, options.dtype)).eval()
+        bare = AutoModel.from_pretrained(options.model, dtype=getattr(torch, options.dtype)).eval().to(job.rank.device)
         pixels = torch.stack([backbone.preprocess(job.source.load(index).image) for index in range(len(job.source))])
-        pixels = pixels.to(bare.dtype)
+        pixels = pixels.to(job.rank.device, bare.dtype)
+        proposer = Proposer(job, backbone, threads)
+        on_gpu = job.rank.device.type == "cuda"
 
         @torch.inference_mode()
         def forward(images: torch.Tensor) -> None:
             bare(pixel_values=images)
 
         def bare_forward(images_at_once: int) -> None:
-            list(threads.map(forward, pixels.split(images_at_once)))
+            if on_gpu:
+                for images in pixels.split(images_at_once):
+                    forward(images)
+                torch.cuda.synchronize()
+            else:
+                list(threads.map(forward, pixels.split(images_at_once)))
 
         def stage(turn: int) -> None:
             shards = ShardFolder(folder / f"turn-{turn}", "proposals", Fingerprint({"turn": turn}))
-            run_shards(shards, job.shards, Proposer(job, backbone, threads).process, job.rank, config.run)
+            run_shards(shards, job.shards, proposer.process, job.rank, config.run)
 
         works = {
             "stage": stage,
@@ -78,8 +101,10 @@ def measure_stage(photos: Path, folder: Path, options: argparse.Namespace) -> di
                 spent = wall_and_cpu(work, turn)
                 if turn:  # the first turn warms up
                     taken[name].append(spent)
-    report: dict = {"images": len(pixels), "threads": job.rank.threads}
-    for place, clock in enumerate(("wall", "processor")):
+    device = torch.cuda.get_device_name() if on_gpu else "cpu"
+    print(f"{device}, {len(pixels)} images, {job.rank.threads} threads")
+    report: dict = {"device": device, "images": len(pixels), "threads": job.rank.threads}
+    for place, clock in enumerate(("wall",) if on_gpu else ("wall", "processor")):
         values = {name: [spent[place] for spent in spents] for name, spents in taken.items()}
         medians = {name: statistics.median(times) / len(pixels) for name, times in values.items()}
         bare_name = min("one image a thread", "batches", key=medians.__getitem__)
@@ -146,7 +171,7 @@ def _arguments(config: Config) -> list[str]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", default=".cache/demo-backbone", help="backbone: local folder or Hub id")
+    parser.add_argument("--model", default=".cache/demo-backbone", help=f"local folder, Hub id, or {RANDOM}")
     parser.add_argument("--images", type=Path, required=True, help="folder of photos")
     parser.add_argument("--count", type=int, default=4, help="photos")
     parser.add_argument("--repeats", type=int, default=15, help="turns that count")

@@ -55,8 +55,10 @@ def find_photos(folder: Path, count: int) -> list[Path]:
 
 
 def copy_photos(folder: Path, count: int, target: Path, classes: int = 1) -> None:
-    """Lay photos out as an image folder, dealt to so many classes."""
-    for number, photo in enumerate(find_photos(folder, count)):
+    """Lay photos out as an image folder, dealt to so many classes; where there are too few, all of them again."""
+    photos = find_photos(folder, count)
+    for number in range(count):
+        photo = photos[number % len(photos)]
         place = target / f"class-{number % classes:03d}" / f"{number:06d}{photo.suffix.lower()}"
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(photo, place)
