@@ -5,7 +5,8 @@ image and its place, 24 bytes in all; what an annotation says is read again when
 """
 
 import json
-import mmap
+import os
+import weakref
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -88,8 +89,8 @@ class CocoFile:
         self.strays = int(np.count_nonzero(places < 0))
         self._order = np.argsort(places, kind="stable")[self.strays :]
         self._offsets = np.searchsorted(places[self._order], np.arange(len(self.names) + 1))
-        with open(path, "rb") as file:
-            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
 
     def image(self, place: int) -> Entry:
         """An image's own entry, by its place in `names`. A bare list has none."""
@@ -110,7 +111,8 @@ class CocoFile:
 
     def _entry(self, spans: _Spans, number: int) -> Entry:
         start, stop = spans.starts[number], spans.stops[number]
-        return Entry(json.loads(self._bytes[start:stop]), start)
+        # Unlike seek and read, this may be done by several threads at once.
+        return Entry(json.loads(os.pread(self._descriptor, stop - start, start)), start)
 
     def _add_image(self, item: Item) -> None:
         image = _object(item)
