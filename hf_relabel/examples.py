@@ -17,6 +17,9 @@ from hf_relabel.runner import Shard
 
 FEATURES = "examples.npy"
 
+ROWS_AT_ONCE = 256
+"""Rows of the mapped file that are read before its pages are given back."""
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -37,11 +40,16 @@ class Examples:
     def take(self, rows: np.ndarray, views: np.ndarray | int) -> np.ndarray:
         """The features of some rows, int [n], each in one view: float16 [n, dim], copied.
 
-        The pages read are given back at once, or the process would in time hold the whole file.
+        Some rows at a time, and the pages read are given back at once: each row brings its neighbours along, and the
+        process would in time hold the whole file.
         """
-        taken = self.features[rows, views]
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self.mapping.madvise(mmap.MADV_DONTNEED)
+        views = np.broadcast_to(views, rows.shape)
+        taken = np.empty((len(rows), self.features.shape[2]), np.float16)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            taken[part] = self.features[rows[part], views[part]]
+            if hasattr(mmap, "MADV_DONTNEED"):
+                self.mapping.madvise(mmap.MADV_DONTNEED)
         return taken
 
 

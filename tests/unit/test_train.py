@@ -185,6 +185,15 @@ def test_reading_all_examples_does_not_keep_their_file_in_memory(tmp_path):
     path.write_bytes(bytes(count * 3 * 512 * 2))  # 94 MB
     examples = map_examples(path, np.zeros(count, np.int64), np.zeros(count, bool), (3, 512))
     before = mapped_megabytes()
-    for rows in np.random.default_rng(0).permutation(count).reshape(-1, 250):
+    for rows in np.random.default_rng(0).permutation(count).reshape(-1, 2000):
         assert not examples.take(rows, 1).any()
     assert mapped_megabytes() < before + 8
+
+
+def test_rows_are_taken_in_their_views(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_relabel.examples.ROWS_AT_ONCE", 3)
+    examples = gather(scored_job(tmp_path))
+    rows, views = np.array([5, 0, 7, 7, 31, 2, 3]), np.array([0, 1, 2, 1, 0, 2, 2])
+    assert np.array_equal(examples.take(rows, views), examples.features[rows, views])
+    assert np.array_equal(examples.take(rows, 1), examples.features[rows, 1])
+    assert examples.take(rows[:0], 0).shape == (0, 8)
