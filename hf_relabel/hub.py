@@ -34,7 +34,8 @@ class Patience:
         first_wait: Seconds before the second one; doubled each time.
         longest_wait: Most seconds of a wait that the server did not ask for.
         longest_asked: Most seconds of a wait that the server asked for.
-        silence: Seconds without a byte from the server after which a request has failed.
+        silence: Seconds without a byte from the server after which a request has failed; huggingface_hub before 1.0
+            waits for ever.
     """
 
     attempts: int = 8

@@ -1,6 +1,7 @@
 """A release's label sets as arrays, from a release folder or from the Hub (`user/name@revision`)."""
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -109,7 +110,20 @@ def _read_hub(release: str, config_name: str, split: str | None) -> pa.Table:
             f"{release}: cannot be loaded from the Hub ({reason}); check its name and revision"
         ) from error
     data = opened[_choose_split(release, sorted(opened), split)]
+    _refuse_other_version(release, revision, data)
     return data.with_format("arrow")[:].cast(data.features.arrow_schema)
+
+
+def _refuse_other_version(release: str, revision: str, data: Any) -> None:
+    """Where a tag is missing, or offline, datasets 4 takes any version that its cache has; every row names its own."""
+    if not re.fullmatch(r"v\d+\.\d+\.\d+", revision) or "version" not in data.column_names:
+        return
+    found = sorted(data.unique("version"))
+    if found not in ([], [revision[1:]]):
+        raise ReleaseError(
+            f"{release}: cannot be loaded from the Hub (the library gave rows of {', '.join(found)} from its cache); "
+            "check its name and revision"
+        )
 
 
 def _choose_split(release: str, splits: list[str], split: str | None) -> str:

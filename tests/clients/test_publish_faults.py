@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 
+import huggingface_hub
 import pytest
 from conftest import PATIENCE, environment
 from hub_server import Fault
@@ -139,6 +140,7 @@ def test_killed_between_commit_and_tag(hub, hf_relabel, repo_id, v1, tmp_path):
     assert_published(hub, repo_id, v1)
 
 
+@pytest.mark.skipif(huggingface_hub.__version__ < "1", reason="the client of that time waits for an answer for ever")
 @pytest.mark.parametrize("route", ["info", "refs", "lfs_put", "commit", "tag"])
 def test_a_server_that_falls_silent(hub, repo_id, v1, tmp_path, route):
     hub.faults.append(Fault(route, action="hang"))
