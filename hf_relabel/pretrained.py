@@ -120,13 +120,18 @@ def read_model(config: BackboneConfig, settings: Any, dtype: torch.dtype) -> tor
             **options,
         )
     missing = {key for key in report["missing_keys"] if key != UNUSED}
-    wrong = sorted(missing | {key for key, *_ in report["mismatched_keys"]})
+    wrong = sorted(missing | set(mismatched_names(report)))
     if wrong:
         raise BackboneError(
             f"backbone.model: the weights of {config.model} do not fit its config.json, {len(wrong)} are missing or of "
             f"another shape (such as {wrong[0]}); it is incomplete, or a checkpoint of another architecture"
         )
     return model.eval().requires_grad_(False)
+
+
+def mismatched_names(report: dict[str, Any]) -> list[str]:
+    """Names of the weights of another shape, from transformers' loading report: version 5 tells the shapes too."""
+    return [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
 
 
 def resolved_revision(config: BackboneConfig, settings: Any) -> str | None:

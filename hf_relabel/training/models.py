@@ -13,6 +13,7 @@ from transformers.utils import cached_file, logging
 
 from hf_relabel.errors import BackboneError
 from hf_relabel.manifest import write_json
+from hf_relabel.pretrained import mismatched_names
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -61,12 +62,11 @@ def open_classifier(name: str, revision: str | None = None) -> tuple[PreTrainedM
         BackboneError: It is no image classifier, its weights are incomplete, or it has no image processor.
     """
     model, info = _from_pretrained(name, revision, ignore_mismatched_sizes=True)
-    absent = sorted(info["missing_keys"])
-    if absent or info["mismatched_keys"]:
-        what = absent or [key[0] for key in info["mismatched_keys"]]
+    unfit = sorted(info["missing_keys"]) or mismatched_names(info)
+    if unfit:
         raise BackboneError(
-            f"{name}: its weights do not fit its config.json, {len(what)} are missing or of another shape (such as "
-            f"{what[0]}); it is a backbone without a trained head, or a checkpoint of another architecture"
+            f"{name}: its weights do not fit its config.json, {len(unfit)} are missing or of another shape (such as "
+            f"{unfit[0]}); it is a backbone without a trained head, or a checkpoint of another architecture"
         )
     try:
         processor = AutoImageProcessor.from_pretrained(name, revision=revision)
@@ -115,8 +115,7 @@ def make_classifier(
     old_names = [before.id2label.get(index) for index in range(before.num_labels)]
     model, info = _from_pretrained(name, revision, ignore_mismatched_sizes=True, **settings)
     head = head_parameters(model)
-    mismatched = [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
-    absent = sorted(key for key in [*info["missing_keys"], *mismatched] if key not in head)
+    absent = sorted(key for key in [*info["missing_keys"], *mismatched_names(info)] if key not in head)
     if absent:
         raise BackboneError(
             f"{name}: {len(absent)} weights of its {before.model_type} are missing or of another shape (such as "

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -33,7 +34,10 @@ def launcher(processes: int) -> list[str]:
     It is `--multi_gpu` that makes the launcher start several; with `--cpu` it starts one, whatever their number.
     """
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
-    settings = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    with socket.socket() as free:  # port 0 would do, but for accelerate 1.0
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    settings = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", port]
     return [*command, *settings, "-m", "hf_relabel"]
 
 
