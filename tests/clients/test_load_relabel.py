@@ -272,20 +272,22 @@ def test_offline_another_version_does_not_pass(hub, hf_relabel, repo_id, v1, v2,
     online, offline = (
         environment(hub, tmp_path, PYTHONPATH=str(SCRIPT.parent), **more) for more in ({}, {"HF_HUB_OFFLINE": "1"})
     )
-    load = "import sys; from load_relabel import *\nfor version in sys.argv[2:]: load_relabel(sys.argv[1], version)"
-    assert python(load, repo_id, "1.0.0", env=online, cwd=tmp_path).returncode == 0
-    load += "; print('loaded', version)"
-    done = python(load, repo_id, "1.0.0", "1.1.0", env=offline, cwd=tmp_path)
+    prepare = (
+        "import sys; from load_relabel import *; from huggingface_hub import snapshot_download\n"
+        "load_relabel(sys.argv[1], '1.0.0')\n"
+        "snapshot_download(sys.argv[1], repo_type='dataset', revision='v1.1.0', local_dir='folder')"
+    )
+    assert python(prepare, repo_id, env=online, cwd=tmp_path).returncode == 0
+    load = (
+        "import sys; from load_relabel import *\n"
+        "for name, version in ((sys.argv[1], '1.0.0'), ('folder', '1.1.0'), (sys.argv[1], '1.1.0')):\n"
+        "    load_relabel(name, version); print(name, version)"
+    )
+    done = python(load, repo_id, env=offline, cwd=tmp_path)
     assert done.returncode != 0, "rows of 1.0.0 were handed out as 1.1.0"
-    assert done.stdout.splitlines() == ["loaded 1.0.0"]
+    assert done.stdout.splitlines() == [f"{repo_id} 1.0.0", "folder 1.1.0"], done.stderr
     if "VersionError" in done.stderr:
-        assert "snapshot_download" in done.stderr
-    # the way that the message advises
-    fetch = "import sys; from huggingface_hub import snapshot_download; snapshot_download(sys.argv[1], "
-    fetch += "repo_type='dataset', revision='v1.1.0', local_dir='folder')"
-    assert python(fetch, repo_id, env=online, cwd=tmp_path).returncode == 0
-    done = python(load, "folder", "1.1.0", env=offline, cwd=tmp_path)
-    assert done.stdout.splitlines() == ["loaded 1.1.0"], done.stderr
+        assert "snapshot_download" in done.stderr, "which is the way to the folder"
 
 
 def test_the_command_line(v1, images, tmp_path):

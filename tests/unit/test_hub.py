@@ -2,6 +2,7 @@ import email.utils
 import time
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 
 from hf_relabel import hub
@@ -40,8 +41,9 @@ def test_the_wait_that_a_server_asks_for():
 
 
 @pytest.fixture
-def repo() -> HubRepo:
+def repo(monkeypatch) -> HubRepo:
     """A repository whose failing requests are tried three times, without waiting."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     return HubRepo("user/name", Patience(attempts=3, first_wait=0))
 
 
@@ -98,6 +100,15 @@ def test_the_machines_own_failures_are_told_as_such(repo):
             repo.ask("asking", Flaky(error))
     with pytest.raises(RuntimeError, match="a bug"):
         repo.ask("asking", Flaky(RuntimeError("a bug")))
+
+
+def test_names_that_are_no_repository_and_working_offline(repo, monkeypatch):
+    for name in ("name", "a/b/c", "owner/na me"):
+        with pytest.raises(HubError, match=name):
+            HubRepo(name)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
+        HubRepo("user/name")
 
 
 def test_repository_and_revision():
