@@ -90,7 +90,7 @@ def _source_dataset(release: Release) -> str | None:
 
 
 def _making(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Models, thresholds, settings and packages, as rows."""
+    """Models, thresholds, settings and packages, as rows, and what the labels and masks were taken from."""
     models = [("backbone", *item) for item in _leaves(provenance.get("backbone") or {})]
     models += [("labeler", *item) for item in _leaves((provenance.get("labeler") or {}).get("head") or {})]
     settings = _leaves(provenance.get("config") or {})
@@ -104,7 +104,18 @@ def _making(provenance: dict[str, Any]) -> dict[str, Any]:
         "thresholds": [(key, values[key], meaning) for key, meaning in THRESHOLDS.items() if key in values],
         "packages": ", ".join(named),
         "uses_label_maps": values.get("score.method") == "label_map",
+        "imported_from": _imported_from(values),
+        "masks_from": values.get("propose.masks.file"),
     }
+
+
+def _imported_from(settings: dict[str, Any]) -> str | None:
+    """What an imported release was made of; None of one that the pipeline has made."""
+    kind = settings.get("import.format")
+    if kind is None:
+        return None
+    name = settings.get("import.file") or settings.get("import.folder")
+    return f"{name} ({'label maps of ReLabel' if kind == 'relabel' else kind.upper()})"
 
 
 def _numbers(release: Release) -> dict[str, Any]:
@@ -116,6 +127,7 @@ def _numbers(release: Release) -> dict[str, Any]:
         "images": f"{statistics['images']:,}",
         "labels": f"{statistics['labels']:,}",
         "regions": f"{statistics['regions']:,}",
+        "has_regions": statistics["regions"] > 0,
         "facts": [
             ("images", f"{statistics['images']:,}"),
             ("labels", f"{statistics['labels']:,}"),

@@ -100,6 +100,24 @@ def test_what_the_usual_card_says(tmp_path):
     assert "2101.05022" not in card, "ReLabel is named only where its label maps were used"
 
 
+def test_an_imported_release_claims_nothing_of_the_pipeline(tmp_path):
+    rows = [{**row, "regions": []} for row in make_rows(30)]
+    told = {"config": {"import": {"format": "tsv", "file": "labels.tsv", "sha256": "0" * 64}}}
+    card = render_card(make_release(tmp_path / "tsv", rows=rows, provenance=told), "owner/tiny", CardOptions())
+    assert "a set of labels with scores. Imported from labels.tsv (TSV)" in card
+    for text in ("self-supervised", "object masks for", "2301.11320", "grid of patches", "class-agnostic"):
+        assert text not in card
+
+
+def test_masks_of_a_file_are_not_called_our_own(tmp_path):
+    told = provenance(0.5, "1.0.0")
+    told["config"]["propose"] = {"masks": {"file": "cutler.json", "sha256": "0" * 64}}
+    card = render_card(make_release(tmp_path / "release", provenance=told), "owner/tiny", CardOptions())
+    assert "class-agnostic masks of the file cutler.json, named by a small classifier" in card
+    assert "2301.11320" not in card
+    assert "grid of patches" not in card
+
+
 def test_the_front_matter(tmp_path):
     release = make_release(tmp_path / "release")
     card = render_card(release, "owner/tiny", CardOptions(License("mit"), "other/photos", ["birds"]))
