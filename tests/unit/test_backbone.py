@@ -250,7 +250,8 @@ def refusal(folder: Path | str, **changes: object) -> str:
 def test_an_image_size_that_is_no_multiple_of_the_patch(tiny_dinov3):
     message = refusal(tiny_dinov3, image_size=100)
     assert message.startswith("backbone.image_size:")
-    assert "got 100" in message and "96 and 104" in message
+    assert "got 100" in message
+    assert "96 and 104" in message
     assert "nearest: 8" in refusal(tiny_dinov3, image_size=5)
 
 
@@ -259,7 +260,8 @@ def test_an_image_size_that_is_no_multiple_of_the_patch(tiny_dinov3):
 def test_a_block_the_model_does_not_have(tiny_dinov3, name, block):
     message = refusal(tiny_dinov3, **{f"{name}_feature": FeatureConfig(block=block)})
     assert message.startswith(f"backbone.{name}_feature.block:")
-    assert "0 to 2" in message and f"got {block}" in message
+    assert "0 to 2" in message
+    assert f"got {block}" in message
 
 
 def test_patches_that_are_not_square(tiny_dinov2, tmp_path):
@@ -318,7 +320,8 @@ def test_unusable_mean_or_deviation(tiny_dinov2, tmp_path, stored):
 
 def test_weights_that_do_not_fit_the_configuration(tiny_dinov2, tmp_path):
     deeper = refusal(changed(tiny_dinov2, tmp_path / "deeper", num_hidden_layers=4))
-    assert "do not fit its config.json" in deeper and "encoder.layer.3." in deeper
+    assert "do not fit its config.json" in deeper
+    assert "encoder.layer.3." in deeper
     wider = refusal(changed(tiny_dinov2, tmp_path / "wider", mlp_ratio=3))
     assert "do not fit its config.json, 9 are missing or of another shape" in wider
 
