@@ -28,7 +28,7 @@ STAGE = "labeler"
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 30.0
 
-ROWS_AT_ONCE = 8192
+ROWS_AT_ONCE = 2048
 """Regions read together where no gradient is needed."""
 
 
