@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "dataset_card"))
 
 import numpy as np  # noqa: E402
 from load_relabel import TrainingDataset, decode_rle, joined, load_relabel, open_images  # noqa: E402
-from million import image_ids, make_stages  # noqa: E402
+from million import CLASSES, image_ids, make_stages  # noqa: E402
 
 VERSION = "1.0.0"
 
@@ -125,7 +125,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--reads", type=int, default=2000, help="rows read in a turn; of images a twentieth")
     parser.add_argument("--repeats", type=int, default=5, help="turns that count")
     parser.add_argument("--json", help="file to write all numbers to")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.rows < CLASSES:
+        parser.error(f"--rows: {CLASSES} or more, so that every class has an image; got {options.rows}")
+    return options
 
 
 if __name__ == "__main__":

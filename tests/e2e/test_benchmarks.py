@@ -1,0 +1,55 @@
+"""The benchmarks run and report their numbers; on so little, the numbers themselves say nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import ENVIRONMENT
+
+BENCH = Path(__file__).resolve().parents[2] / "scripts" / "bench"
+
+
+def bench(name: str, tmp_path: Path, *arguments: object) -> dict:
+    """The report of a benchmark."""
+    command = [sys.executable, str(BENCH / f"{name}.py"), *map(str, arguments), "--json", str(tmp_path / "report.json")]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return json.loads((tmp_path / "report.json").read_text())
+
+
+@pytest.mark.slow
+def test_maskcut(tmp_path):
+    sizes = ["--n", 64, "--d", 16, "--speed-images", 2, "--agreement-images", 3, "--side", 8]
+    report = bench("maskcut", tmp_path, *sizes)
+    assert [(row["solver"], row["n"], len(row["ratios"])) for row in report["speed"]] == [
+        ("lanczos", 64, 2), ("krylov", 64, 2),
+    ]  # fmt: skip
+    assert [(row["solver"], row["identical"]) for row in report["agreement"][:2]] == [("lanczos", 3), ("krylov", 3)]
+
+
+@pytest.mark.slow
+def test_propose(image_folder, tiny_dinov2, tmp_path):
+    settings = ["--model", tiny_dinov2, "--images", image_folder, "--image-size", 64, "--count", 3, "--repeats", 2]
+    report = bench("propose", tmp_path, *settings)
+    assert report["images"] == 3
+    for clock in ("wall", "processor"):
+        assert report[clock]["ratio"] > 0
+        assert all(len(seconds) == 2 for seconds in report[clock]["seconds"].values())
+
+
+@pytest.mark.slow
+def test_stages(image_folder, tiny_dinov2, tmp_path):
+    settings = ["--model", tiny_dinov2, "--images", image_folder, "--image-size", 64, "--count", 12, "--classes", 3]
+    report = bench("stages", tmp_path, *settings, "--tau", 0.3)
+    assert list(report["stages"]) == ["propose", "score", "train", "label", "build"]
+    assert sum(stage["share"] for stage in report["stages"].values()) == pytest.approx(1)
+    assert all(size > 0 for size in report["bytes_an_image"].values())
+
+
+@pytest.mark.slow
+def test_loading(image_folder, tmp_path):
+    report = bench("loading", tmp_path, "--images", image_folder, "--rows", 1000, "--reads", 40, "--repeats", 1)
+    assert all(speed > 0 for speed in report["per_second"].values())
+    assert report["bytes"]["regions"] > report["bytes"]["labels"] > 0
