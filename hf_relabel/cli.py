@@ -45,6 +45,8 @@ OTHERS = {
 MODULES = {"import": "import_release"}
 """Commands whose module has another name, as `import` is a word of Python's."""
 
+RESUMABLE = ("fit", "transfer")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 for a failure, 2 for misuse. Bugs keep their traceback."""
@@ -55,8 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"hf-relabel: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("hf-relabel: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print(f"hf-relabel: interrupted{_how_to_go_on(arguments)}", file=sys.stderr)
         return 130
+
+
+def _how_to_go_on(arguments: list[str]) -> str:
+    command = arguments[0] if arguments else ""
+    if command in PIPELINE or command in ("demo", "publish"):
+        return "; the same command goes on where it stopped"
+    return "; the same command with --resume goes on from its last checkpoint" if command in RESUMABLE else ""
 
 
 def _dispatch(arguments: list[str]) -> int:

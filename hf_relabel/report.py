@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,14 @@ def _cell(value: object) -> str:
     if value is None or value != value:  # NaN is the value that differs from itself
         return "-"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def refuse_unwritable(*paths: str | None) -> None:
+    """Raise UsageError for a file of results that could not be written: before the work, not after it."""
+    for path in filter(None, paths):
+        folder = Path(path).absolute().parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK) or Path(path).is_dir():
+            raise UsageError(f"{path}: cannot be written; name a file in a folder that is there and may be written in")
 
 
 def write_results(path: str, value: Any) -> None:

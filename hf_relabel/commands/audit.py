@@ -10,8 +10,7 @@ from hf_relabel.audit import Audit, Calibration, audit
 from hf_relabel.commands.arguments import add_truth_arguments, truth_of
 from hf_relabel.errors import SourceError
 from hf_relabel.label_table import load_labels
-from hf_relabel.manifest import write_json
-from hf_relabel.report import plain, render
+from hf_relabel.report import plain, refuse_unwritable, render, write_results
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
+    refuse_unwritable(args.json, args.plot)
     table = load_labels(args.release, args.split)
     truth = truth_of(args).of(table.image_ids, table.class_names)
     try:
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         raise SourceError(f"{args.truth}: nothing to compare {args.release} with ({error})") from error
     print(_describe(args.release, result))
     if args.json:
-        write_json(Path(args.json), plain(result))
+        write_results(args.json, plain(result))
     if args.plot:
         plot_reliability(result, Path(args.plot))
     return 0

@@ -19,9 +19,8 @@ from hf_relabel.commands.arguments import (
     truth_of,
 )
 from hf_relabel.errors import SourceError, UsageError
-from hf_relabel.manifest import write_json
 from hf_relabel.predictions import Predictions, load_predictions, match_classes, save_predictions
-from hf_relabel.report import plain, render
+from hf_relabel.report import plain, refuse_unwritable, render, write_results
 from hf_relabel.summary import Summary, summarise
 
 METRICS = {
@@ -74,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("evaluate: give either --model or --predictions")
     if args.resamples < 0 or args.batch_size < 1 or args.workers < 0:
         raise UsageError("evaluate: --resamples and --workers must be 0 or more, --batch-size 1 or more")
+    refuse_unwritable(args.json, args.model_index, args.save)
     scores, truth, is_main = _from_model(args) if args.model else _from_predictions(args)
     if not is_main:
         return 0
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     print(describe(args.model or args.predictions, summary))
     results = {"model": args.model or args.predictions, "truth": args.truth or args.images, "threshold": args.threshold}
     if args.json:
-        write_json(Path(args.json), results | plain(summary))
+        write_results(args.json, results | plain(summary))
     if args.model_index:
         write_model_index(Path(args.model_index), results, summary)
     return 0

@@ -6,7 +6,6 @@
 """
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 
@@ -14,8 +13,7 @@ from hf_relabel.commands.evaluate import describe
 from hf_relabel.commands.options import ConfigFile, add_settings, settings_from
 from hf_relabel.errors import SourceError, UsageError
 from hf_relabel.labelled_images import LabelledImages, open_labelled
-from hf_relabel.manifest import write_json
-from hf_relabel.report import plain
+from hf_relabel.report import plain, refuse_unwritable, write_results
 from hf_relabel.training.config import TrainingConfig
 
 
@@ -45,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     config = settings_from(TrainingConfig, args)
     if not args.train:
         raise UsageError("--train: must name the training images")
+    refuse_unwritable(args.json)
     train_images, test_images = _open(args)
 
     from hf_relabel.quiet import quiet_libraries
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         summary = summarise(scores, truth, scores >= args.threshold, resamples=args.resamples, seed=config.seed)
         print(describe(f"{config.out} on {test_images.origin}", summary))
         if args.json:
-            write_json(Path(args.json), {"model": config.model, "test": test_images.origin} | plain(summary))
+            write_results(args.json, {"model": config.model, "test": test_images.origin} | plain(summary))
     accelerator.end_training()
     return 0
 

@@ -17,7 +17,7 @@ def test_help_is_printed_without_the_heavy_imports():
     code = "import sys; from hf_relabel.cli import main; main(['run', '--help']); main(['--help']); "
     check = "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules), 'heavy import'"
     done = subprocess.run(
-        [sys.executable, "-c", code + check], env=ENVIRONMENT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code + check], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
 
@@ -126,7 +126,7 @@ Dataset.from_dict(rows, features=Features({features})).to_parquet({str(folder / 
 """
     folder.mkdir()
     environment = ENVIRONMENT | {"HF_HOME": str(folder.parent / "cache")}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, timeout=120)
 
 
 PLAIN = "{'image': Image(), 'label': ClassLabel(names=['cat', 'dog'])}"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -143,10 +142,11 @@ def test_killed_at_any_moment_and_started_again(finished_run, image_folder, tiny
     kept: dict[Path, int] = {}
     for step in steps:
         process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not list(run.glob(step)):
+        give_up = time.monotonic() + 120
+        while process.poll() is None and not list(run.glob(step)) and time.monotonic() < give_up:
             time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.wait(60)
         assert {path: path.stat().st_mtime_ns for path in kept} == kept, f"a finished shard was made again ({step})"
         kept = {path: path.stat().st_mtime_ns for path in run.rglob("shard-*.parquet")}
         assert step.startswith(".release") or not (run / "release").exists(), f"not killed in time ({step})"
@@ -166,16 +166,24 @@ def test_a_killed_rank_is_started_again_alone(finished_run, image_folder, tiny_d
 
     def start(rank: int) -> subprocess.Popen:
         place = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-        return subprocess.Popen(command, env=ENVIRONMENT | place, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        log = open(tmp_path / f"rank-{rank}.log", "w")  # noqa: SIM115 - the process's, closed with the test
+        started.append(subprocess.Popen(command, env=ENVIRONMENT | place, stdout=log, stderr=log))
+        return started[-1]
 
-    main, other = start(0), start(1)
-    while not list(run.glob("proposals/shard-*.claim")) and main.poll() is None:
-        time.sleep(0.01)
-    other.send_signal(signal.SIGKILL)
-    other.communicate()
-    again = start(1)
-    assert main.wait(timeout=200) == 0, main.stderr.read()
-    assert again.wait(timeout=200) == 0, again.stderr.read()
+    started: list[subprocess.Popen] = []
+    try:
+        main, other = start(0), start(1)
+        give_up = time.monotonic() + 120
+        while not list(run.glob("proposals/shard-*.claim")) and main.poll() is None and time.monotonic() < give_up:
+            time.sleep(0.01)
+        other.kill()
+        other.wait(60)
+        again = start(1)
+        assert main.wait(timeout=120) == 0, (tmp_path / "rank-0.log").read_text()
+        assert again.wait(timeout=120) == 0, (tmp_path / "rank-1.log").read_text()
+    finally:
+        for process in started:
+            process.kill()
     assert_equal_runs(finished_run[0], run)
 
 
@@ -204,7 +212,7 @@ def test_a_datasets_dataset_is_a_source_too(image_folder, tiny_dinov3, tmp_path)
     )
     environment = ENVIRONMENT | {"HF_HOME": str(tmp_path / "cache")}
     command = [sys.executable, "-c", code, str(image_folder), str(tmp_path / "data")]
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
     source = {"kind": "dataset", "path": str(tmp_path / "data")}
     config = config_of(tmp_path, image_folder, tiny_dinov3, source=source)
     done = hf_relabel("run", "--config", config, "--run.dir", str(tmp_path / "run"))

@@ -4,10 +4,12 @@ import json
 import math
 from dataclasses import dataclass
 
+import pytest
 from PIL import Image
 
 from hf_relabel.charts import BLUE, Chart
-from hf_relabel.report import plain, render
+from hf_relabel.errors import UsageError
+from hf_relabel.report import plain, refuse_unwritable, render, write_results
 
 
 def test_tables_are_aligned():
@@ -51,3 +53,12 @@ def test_a_bar_stands_where_its_values_say(tmp_path):
         assert not at(3, 3.1)
         assert not at(1.9, 1)
         assert not at(4.1, 1)
+
+
+def test_results_that_could_not_be_written_are_refused_before_the_work(tmp_path):
+    refuse_unwritable(None, str(tmp_path / "new.json"))
+    for path in (tmp_path, tmp_path / "missing" / "results.json"):
+        with pytest.raises(UsageError, match=r"cannot be written; name a file"):
+            refuse_unwritable(str(path))
+        with pytest.raises(UsageError, match="cannot be written"):
+            write_results(str(path), {"a": 1})
