@@ -180,17 +180,19 @@ class Claims:
                     json.dump(self.owner, file)
                 return True
             except FileExistsError:
-                if not self._is_void(path):
+                try:
+                    is_void = self._is_void(path)
+                except FileNotFoundError:  # given back a moment ago; what is there now would be another's
+                    continue
+                if not is_void:
                     return False
                 path.unlink(missing_ok=True)
         return False
 
     def _is_void(self, path: Path) -> bool:
+        age = self._clock() - path.stat().st_mtime
         try:
-            age = self._clock() - path.stat().st_mtime
             owner = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return True
         except json.JSONDecodeError:  # its owner is about to write it, or died before it could
             return age > LEASE_SECONDS
         if owner["host"] == self.owner["host"] and not _is_alive(owner["pid"]):
@@ -199,12 +201,8 @@ class Claims:
 
     def _clock(self) -> float:
         """The file system's own time, so that the clocks of two machines need not agree."""
-        path = self.folder / f".clock-{self.owner['host']}-{self.owner['pid']}"
-        path.touch()
-        try:
-            return path.stat().st_mtime
-        finally:
-            path.unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            return os.fstat(file.fileno()).st_mtime
 
     def _renew(self, path: Path, done: threading.Event) -> None:
         while not done.wait(LEASE_SECONDS / 4):

@@ -151,6 +151,26 @@ def test_a_claim_keeps_others_away_while_its_owner_lives(tmp_path):
         assert again
 
 
+def test_a_claim_that_changes_hands_meanwhile_is_left_to_its_new_owner(tmp_path, monkeypatch):
+    """Between seeing a claim and looking at it, its owner gives it back and another rank takes it."""
+    claim, others = tmp_path / "shard-00000.claim", json.dumps({"host": "elsewhere", "pid": 1})
+    claim.write_text(others)
+    look = Claims._is_void
+
+    def look_too_late(self, path):
+        monkeypatch.setattr(Claims, "_is_void", look)
+        path.unlink()
+        try:
+            return look(self, path)
+        finally:
+            path.write_text(others)
+
+    monkeypatch.setattr(Claims, "_is_void", look_too_late)
+    with Claims(tmp_path).hold(make_shards(1, 1)[0]) as mine:
+        assert not mine
+    assert claim.read_text() == others
+
+
 def test_a_claim_of_a_dead_process_is_void(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
