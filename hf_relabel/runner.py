@@ -36,6 +36,9 @@ from hf_relabel.manifest import ShardFolder
 LEASE_SECONDS = 60.0
 """A claim that its owner has not renewed for so long is void."""
 
+NAMING_SECONDS = 5.0
+"""Time a rank has to write its name into a claim it has made; a claim still empty after it is void."""
+
 POLL_SECONDS = 0.5
 
 LAUNCHER_VARIABLES = (
@@ -194,7 +197,7 @@ class Claims:
         try:
             owner = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError:  # its owner is about to write it, or died before it could
-            return age > LEASE_SECONDS
+            return age > NAMING_SECONDS
         if owner["host"] == self.owner["host"] and not _is_alive(owner["pid"]):
             return True
         return age > LEASE_SECONDS

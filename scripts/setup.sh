@@ -6,6 +6,10 @@ venv=.venv
 stamp="$venv/installed"
 wanted=$(cat pyproject.toml scripts/constraints.txt | cksum)
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    if ! "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        echo "setup: the pinned versions need Python 3.11 or later; name one with PYTHON=python3.11" >&2
+        exit 1
+    fi
     echo "Installing hf_relabel and its pinned dependencies in $venv (once, some minutes) ..."
     "${PYTHON:-python3}" -m venv --clear "$venv"
     # torch first and by its exact version: a machine without a GPU must not get the CUDA build by way of a range.

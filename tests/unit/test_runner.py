@@ -195,10 +195,14 @@ def test_a_claim_from_another_machine_is_void_once_it_is_not_renewed(tmp_path, m
             assert not other
 
 
-def test_a_half_written_claim_is_respected_for_a_while(tmp_path):
+def test_a_half_written_claim_is_respected_for_a_while(tmp_path, monkeypatch):
     (tmp_path / "shard-00000.claim").write_text("")
     with Claims(tmp_path).hold(make_shards(1, 1)[0]) as mine:
         assert not mine
+    monkeypatch.setattr(runner, "NAMING_SECONDS", 0.1)
+    time.sleep(0.3)  # its owner died before it could write its name
+    with Claims(tmp_path).hold(make_shards(1, 1)[0]) as mine:
+        assert mine
 
 
 def test_too_many_errors_stop_the_run_and_the_next_one_goes_on(tmp_path):
