@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hf_relabel import pretrained
+from hf_relabel import onednn, pretrained
 from hf_relabel.config import BackboneConfig, FeatureConfig
 from hf_relabel.errors import BackboneError
 
@@ -107,6 +107,8 @@ class Backbone:
         blocks = _blocks(model)
         places = {name: block_of(name, feature, len(blocks)) for name, feature in self._features.items()}
         del blocks[max(places.values()) + 1 :]  # no feature depends on what comes after
+        if self._dtype == torch.float32 and onednn.is_faster(device):
+            onednn.convert(model)
         for name, place in places.items():
             self._hook(name, blocks[place])
         self._normalise = model.norm if hasattr(model, "norm") else model.layernorm
