@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from hf_relabel.schema import SCHEMA_VERSION
 
 FOOTER_KEY = b"hf_relabel"
 MANIFEST = "manifest.json"
+
+ABANDONED_SECONDS = 600.0
+"""A claim or a half-written file that nobody has touched for so long is of a process that was killed."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,12 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def clock(folder: Path) -> float:
+    """The time by a folder's file system, so that the clocks of two machines that share it need not agree."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -191,6 +201,7 @@ class ShardFolder:
         counters: dict[str, int] = {}
         rows = []
         self._remove_shards_from(shards)
+        self._remove_abandoned()
         for shard in range(shards):
             state = self.state(shard)
             if state is None or state.digest != self.fingerprint.digest or state.rows != expected_rows(shard):
@@ -215,3 +226,11 @@ class ShardFolder:
             if int(path.stem.removeprefix("shard-")) >= shards:
                 path.with_suffix(".npy").unlink(missing_ok=True)
                 path.unlink()
+
+    def _remove_abandoned(self) -> None:
+        """Remove what killed processes have left: half-written files, and claims on shards that are done."""
+        now = clock(self.folder)
+        for path in [*self.folder.glob(".shard-*.tmp"), *self.folder.glob("shard-*.claim")]:
+            with contextlib.suppress(FileNotFoundError):  # of a living process, which has just finished with it
+                if now - path.stat().st_mtime > ABANDONED_SECONDS:
+                    path.unlink()

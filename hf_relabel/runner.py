@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from hf_relabel.config import RunConfig
 from hf_relabel.errors import StageError
-from hf_relabel.manifest import ShardFolder
+from hf_relabel.manifest import ShardFolder, clock
 
 LEASE_SECONDS = 60.0
 """A claim that its owner has not renewed for so long is void."""
@@ -193,7 +193,7 @@ class Claims:
         return False
 
     def _is_void(self, path: Path) -> bool:
-        age = self._clock() - path.stat().st_mtime
+        age = clock(self.folder) - path.stat().st_mtime
         try:
             owner = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError:  # its owner is about to write it, or died before it could
@@ -201,11 +201,6 @@ class Claims:
         if owner["host"] == self.owner["host"] and not _is_alive(owner["pid"]):
             return True
         return age > LEASE_SECONDS
-
-    def _clock(self) -> float:
-        """The file system's own time, so that the clocks of two machines need not agree."""
-        with tempfile.TemporaryFile(dir=self.folder) as file:
-            return os.fstat(file.fileno()).st_mtime
 
     def _renew(self, path: Path, done: threading.Event) -> None:
         while not done.wait(LEASE_SECONDS / 4):

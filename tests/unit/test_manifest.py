@@ -9,7 +9,15 @@ import pyarrow as pa
 import pytest
 
 from hf_relabel.errors import StageError
-from hf_relabel.manifest import Fingerprint, ShardFolder, atomic_open, differences, read_json, write_json
+from hf_relabel.manifest import (
+    ABANDONED_SECONDS,
+    Fingerprint,
+    ShardFolder,
+    atomic_open,
+    differences,
+    read_json,
+    write_json,
+)
 
 TABLE = pa.table({"image_id": ["a", "b"]})
 
@@ -94,6 +102,23 @@ def test_manifest_removes_shards_of_a_longer_run(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("shard-*")) == [
         "shard-00000.npy", "shard-00000.parquet", "shard-00001.npy", "shard-00001.parquet",
     ]  # fmt: skip
+
+
+def test_manifest_removes_what_killed_processes_left(tmp_path):
+    shards = folder(tmp_path, tau=0.4)
+    shards.write(0, TABLE, {})
+    names = [".shard-00000.parquet.0f.tmp", ".shard-00000.npy.0f.tmp", "shard-00000.claim"]
+    of_the_dead = [tmp_path / name for name in names]
+    of_the_living = [tmp_path / name.replace("0.", "1.") for name in names]
+    for path in of_the_dead + of_the_living:
+        path.touch()
+    for path in of_the_dead:
+        before = path.stat().st_mtime - ABANDONED_SECONDS - 1
+        os.utime(path, (before, before))
+    shards.write_manifest(lambda shard: 2, 1)
+    assert not any(path.exists() for path in of_the_dead)
+    assert all(path.exists() for path in of_the_living)
+    assert shards.path(0).exists()
 
 
 def test_damaged_files_are_named(tmp_path):
