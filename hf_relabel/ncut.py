@@ -146,30 +146,41 @@ class _FullPrecision:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._saved: list[tuple[object, str, object]] = []
+        self._saved: list[str] = []
 
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                self._saved = [(owner, name, getattr(owner, name)) for owner, name, _ in _precision_settings()]
-                for owner, name, full in _precision_settings():
-                    setattr(owner, name, full)
+                self._saved = _precisions()
+                _set_precisions(_FULL)
             self._inside += 1
 
     def __exit__(self, *exception: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                for owner, name, value in self._saved:
-                    setattr(owner, name, value)
+                _set_precisions(self._saved)
 
 
-def _precision_settings() -> list[tuple[object, str, object]]:
-    """Owner, name and full-precision value of the settings that speed float32 products up (renamed in torch 2.9)."""
-    cuda = torch.backends.cuda.matmul
-    if hasattr(cuda, "fp32_precision"):
-        return [(cuda, "fp32_precision", "ieee"), (torch.backends.mkldnn.matmul, "fp32_precision", "ieee")]
-    return [(cuda, "allow_tf32", False)]
+_BY_LIBRARY = hasattr(torch.backends.cuda.matmul, "fp32_precision")
+"""Whether each library has its own setting: from torch 2.9 on. Before, one was for all."""
+
+_FULL = ["ieee", "ieee"] if _BY_LIBRARY else ["highest"]
+
+
+def _precisions() -> list[str]:
+    """How the process computes float32 products."""
+    if _BY_LIBRARY:
+        return [torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision]
+    return [torch.get_float32_matmul_precision()]
+
+
+def _set_precisions(values: list[str]) -> None:
+    """Set what `_precisions` gives."""
+    if _BY_LIBRARY:
+        torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision = values
+    else:
+        torch.set_float32_matmul_precision(values[0])
 
 
 _full_precision = _FullPrecision()

@@ -9,8 +9,8 @@ The stage reads, decodes and resizes the photos, runs the backbone, cuts, pools,
 forward is transformers' own model, all blocks, on tensors that lie ready in memory, one image a thread or a batch at
 once, whichever is faster. They take turns in one process on the same cores, by the clock on the wall and by the
 processor's time, which a neighbour on the same machine hardly disturbs. `--processes` also measures the
-command with one process, which has a thread a core, and with one process a core, started by torchrun. The last line
-is for a GPU, where there is one.
+command with one process, which has a thread a core, by itself and started by torchrun, and with one process a core,
+started by torchrun. The last line is for a GPU, where there is one.
 """
 
 import argparse
@@ -38,6 +38,9 @@ from hf_relabel.stages.propose import Proposer  # noqa: E402
 
 RANDOM = "random-vitl16"
 
+SHARDS_PER_CORE = 4
+"""Enough that two processes end at about the same time, as they do in a long run."""
+
 
 def main() -> None:
     options = _options()
@@ -64,7 +67,7 @@ def random_model(folder: Path) -> str:
 
 def measure_stage(photos: Path, folder: Path, options: argparse.Namespace) -> dict:
     """Seconds of the stage and of the bare forward, in turns."""
-    config = _config(photos, folder / "run", options)
+    config = _config(photos, folder / "run", options, shards=options.cores)
     job = Job(config, current_rank(config.run))
     with thread_pool(job.rank.threads) as threads:
         backbone = Backbone.load(config.backbone, job.rank.device)
@@ -117,32 +120,37 @@ def measure_stage(photos: Path, folder: Path, options: argparse.Namespace) -> di
 
 def measure_processes(photos: Path, folder: Path, options: argparse.Namespace) -> dict:
     """Seconds of the command by one process and by one process a core, start and model loading included, in turns."""
-    taken: dict[int, list[float]] = {1: [], options.cores: []}
+    one, launched, several = "1 process", "1 process, launched", f"{options.cores} processes, launched"
+    processes = {one: 0, launched: 1, several: options.cores}
+    taken: dict[str, list[float]] = {name: [] for name in processes}
     for turn in range(1 + options.repeats):
-        for processes, values in taken.items():
-            run = folder / f"processes-{processes}-{turn}"
-            launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
-            command = [sys.executable, "-m", *(launcher if processes > 1 else [])]
-            command += ["hf_relabel", "propose", *_arguments(_config(photos, run, options))]
+        for name, count in processes.items():
+            run = folder / f"processes-{list(processes).index(name)}-{turn}"
+            config = _config(photos, run, options, SHARDS_PER_CORE * options.cores)
+            launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(count), "-m"]
+            command = [sys.executable, "-m", *(launcher if count else [])]
+            command += ["hf_relabel", "propose", *_arguments(config)]
             environment = os.environ | {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
             spent = seconds(partial(subprocess.run, command, check=True, capture_output=True, env=environment))
             if turn:
-                values.append(spent)
-    ratio, text = ratio_and_spread(taken[1], taken[options.cores])
-    for processes, values in taken.items():
-        print(f"{processes} processes          {statistics.median(values):8.2f} s the command")
-    print(f"one process / {options.cores} processes {text}", flush=True)
-    return {"seconds": taken, "ratio": ratio}
+                taken[name].append(spent)
+    for name, values in taken.items():
+        print(f"{name:24s} {statistics.median(values):8.2f} s the command")
+    report: dict = {"seconds": taken}
+    for name in (one, launched):
+        report[f"{name} / {several}"], text = ratio_and_spread(taken[name], taken[several])
+        print(f"{name} / {several} {text}", flush=True)
+    return report
 
 
-def _config(photos: Path, run: Path, options: argparse.Namespace) -> Config:
+def _config(photos: Path, run: Path, options: argparse.Namespace, shards: int) -> Config:
     backbone = BackboneConfig(
         model=options.model,
         image_size=options.image_size,
         dtype=options.dtype,
         proposal_feature=FeatureConfig(kind="key", block=options.block),
     )
-    shard_size = max(1, options.count // options.cores)
+    shard_size = max(1, options.count // shards)
     return Config(
         source=SourceConfig(path=str(photos)),
         backbone=backbone,

@@ -277,12 +277,13 @@ def test_affinity_is_symmetric_and_true_to_tau():
     assert torch.equal(joined[decided].bool(), (expected > TAU)[decided])
 
 
-def test_affinity_leaves_the_process_setting_alone():
+@pytest.mark.parametrize("allowed", ["highest", "high", "medium"])
+def test_affinity_leaves_the_process_setting_alone(allowed):
     setting = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
+    torch.set_float32_matmul_precision(allowed)
     try:
         affinity(torch.eye(4)[None], TAU)
-        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.get_float32_matmul_precision() == allowed
     finally:
         torch.set_float32_matmul_precision(setting)
 
