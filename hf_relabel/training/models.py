@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
+
+# By its module: without torchvision, transformers 5.17 has a placeholder under its shorter name.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.utils import cached_file, logging
 
 from hf_relabel.errors import BackboneError

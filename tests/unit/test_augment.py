@@ -71,7 +71,7 @@ def test_every_operation_keeps_size_and_mode_and_the_strongest_changes_the_pictu
 
 
 def test_preprocessing_equals_the_saved_processor(tmp_path):
-    from transformers import AutoImageProcessor
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     ours = Preprocessing(24)
     ours.save(tmp_path)
