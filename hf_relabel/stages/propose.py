@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hf_relabel import masks
+from hf_relabel import allocator, masks
 from hf_relabel.backbone import Backbone
 from hf_relabel.interchange.given_masks import GivenMasks, MaskError, identity_of
 from hf_relabel.job import Job
@@ -90,6 +90,8 @@ class Proposer:
         """`threads` are as many as `job.rank` has; `given` masks take the place of MaskCut's."""
         run = job.config.run
         on_cpu = job.rank.device.type == "cpu"
+        if on_cpu:
+            allocator.keep_large_blocks()
         self.job = job
         self.backbone = backbone
         self.threads = threads
