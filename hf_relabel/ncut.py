@@ -39,7 +39,8 @@ def affinity(unit: torch.Tensor, tau: float) -> torch.Tensor:
     """
     batch, n, _ = unit.shape
     joined = unit.new_empty(batch, n, n, dtype=_graph_dtype(unit))
-    at_once = 1 if unit.device.type == "cpu" else batch  # a CPU's product of one image is another one than of several
+    # On a CPU one by one, as the product of several images at once would round otherwise.
+    at_once = 1 if unit.device.type == "cpu" else batch
     with _full_precision:
         for graphs, images in zip(joined.split(at_once), unit.split(at_once), strict=True):
             for start in range(0, n, AFFINITY_ROWS):

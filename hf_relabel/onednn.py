@@ -1,7 +1,8 @@
 """Float32 products by oneDNN, where it is faster than what PyTorch takes by itself.
 
 PyTorch hands float32 products on x86 to Intel's MKL, which leaves the 512-bit vectors of other makers' processors
-unused: there oneDNN, which comes with PyTorch, is twice as fast. It computes in full float32 too.
+unused: oneDNN, which comes with PyTorch, took half the time on one of AMD's (scripts/bench/README.md). It computes in
+full float32 too.
 """
 
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 
 def is_faster(device: torch.device) -> bool:
-    """Whether this module pays on a device: on a CPU with 512-bit vectors. On Intel's own it is as fast as MKL."""
+    """Whether this module may pay on a device: on a CPU with 512-bit vectors. On Intel's own, MKL uses them too."""
     return (
         device.type == "cpu"
         and torch.backends.mkldnn.is_available()
