@@ -80,7 +80,7 @@ def _dispatch(arguments: list[str]) -> int:
         config = parse_config(command, rest)
         if config is None:
             return 0
-        from hf_relabel.pipeline import run_command
+        from hf_relabel.stages.pipeline import run_command
 
         return run_command(command, config)
     if command in OTHERS:

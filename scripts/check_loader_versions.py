@@ -37,7 +37,7 @@ PATIENCE = 600
 
 def main() -> int:
     options = _options()
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "clients")]
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
     from hub_server import Hub, User
 
     with (

@@ -34,22 +34,22 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Dataset
 
-from hf_relabel import metrics
-from hf_relabel.backbone import Backbone
 from hf_relabel.commands.demo import demo_config
 from hf_relabel.config import BackboneConfig, SourceConfig
 from hf_relabel.demo.checkpoint import ensure_checkpoint
 from hf_relabel.demo.scenes import CLASSES, make_scenes
-from hf_relabel.label_table import load_labels
-from hf_relabel.labelled_images import LabelledImages, from_source
-from hf_relabel.manifest import atomic_open, write_json
-from hf_relabel.pipeline import run_command
-from hf_relabel.report import render
-from hf_relabel.runner import thread_pool
+from hf_relabel.evaluation import metrics
+from hf_relabel.evaluation.datasets import LabelledImages, from_source
+from hf_relabel.evaluation.ground_truth import read_truth
+from hf_relabel.evaluation.report import render
+from hf_relabel.release.table import load_labels
+from hf_relabel.run.ranks import thread_pool
+from hf_relabel.run.store import atomic_open, write_json
+from hf_relabel.stages.pipeline import run_command
 from hf_relabel.training.config import TrainingConfig
 from hf_relabel.training.loop import train
 from hf_relabel.training.targets import WHOLE_IMAGE, ReleaseTargets, SetTargets, Targets
-from hf_relabel.truth import read_truth
+from hf_relabel.vision.backbone import Backbone
 
 OTHER_CLASSES = {
     "apple": "🍎🍏🍐",

@@ -4,8 +4,8 @@ import argparse
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import UsageError
-from hf_relabel.labelled_images import LabelledImages, from_dataset, from_source
-from hf_relabel.truth import Truth, read_truth
+from hf_relabel.evaluation.datasets import LabelledImages, from_dataset, from_source
+from hf_relabel.evaluation.ground_truth import Truth, read_truth
 
 
 def add_truth_arguments(parser: argparse.ArgumentParser, required: bool) -> None:

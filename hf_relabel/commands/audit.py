@@ -6,11 +6,11 @@ hf-relabel audit runs/demo/release --truth truth.jsonl --plot reliability.png
 import argparse
 from pathlib import Path
 
-from hf_relabel.audit import Audit, Calibration, audit
 from hf_relabel.commands.arguments import add_truth_arguments, truth_of
 from hf_relabel.errors import SourceError
-from hf_relabel.label_table import load_labels
-from hf_relabel.report import plain, refuse_unwritable, render, write_results
+from hf_relabel.evaluation.audit import Audit, Calibration, audit
+from hf_relabel.evaluation.report import plain, refuse_unwritable, render, write_results
+from hf_relabel.release.table import load_labels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +79,7 @@ def _describe_calibration(name: str, calibration: Calibration) -> str:
 
 def plot_reliability(result: Audit, path: Path) -> None:
     """The reliability diagram as PNG: the share of true labels in each bin of scores, and the diagonal."""
-    from hf_relabel.charts import BLUE, ORANGE, Chart
+    from hf_relabel.pictures.charts import BLUE, ORANGE, Chart
 
     title = f"Reliability of the labels (ECE {result.calibration.ece:.3f}, n = {result.calibration.labels})"
     chart = Chart(title, "score", "share that is true")

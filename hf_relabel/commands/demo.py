@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from hf_relabel.demo.checkpoint import ensure_checkpoint
     from hf_relabel.demo.scenes import make_scenes
     from hf_relabel.demo.truth import read_release, read_truth, score_against_truth
-    from hf_relabel.pipeline import run_command
+    from hf_relabel.stages.pipeline import run_command
 
     folder = Path(args.dir)
     checkpoint = ensure_checkpoint()
@@ -73,7 +73,7 @@ def write_overlays(folder: Path) -> None:
     from PIL import Image
 
     from hf_relabel.demo.truth import read_release, read_truth
-    from hf_relabel.overlay import contact_sheet, draw_overlay
+    from hf_relabel.pictures.overlays import contact_sheet, draw_overlay
 
     class_names, rows = read_release(folder / "release")
     scenes = read_truth(folder / "truth.jsonl")

@@ -22,10 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from hf_relabel.changelog import entry
-    from hf_relabel.compare import compare
-    from hf_relabel.hub import open_release
-    from hf_relabel.report import write_results
+    from hf_relabel.evaluation.report import write_results
+    from hf_relabel.hub.changelog import entry
+    from hf_relabel.hub.client import open_release
+    from hf_relabel.release.diff import compare
 
     old, new = open_release(args.old), open_release(args.new)
     result = compare(old, new, measure_reuse=not (args.no_reuse or args.changelog))
@@ -56,7 +56,7 @@ def _plain(result) -> dict:
 
 
 def _describe(result, top: int) -> str:
-    from hf_relabel.report import render
+    from hf_relabel.evaluation.report import render
 
     rows = [
         ["images in both", result.images_common],

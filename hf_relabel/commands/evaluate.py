@@ -19,9 +19,9 @@ from hf_relabel.commands.arguments import (
     truth_of,
 )
 from hf_relabel.errors import SourceError, UsageError
-from hf_relabel.predictions import Predictions, load_predictions, match_classes, save_predictions
-from hf_relabel.report import plain, refuse_unwritable, render, write_results
-from hf_relabel.summary import Summary, summarise
+from hf_relabel.evaluation.predictions import Predictions, load_predictions, match_classes, save_predictions
+from hf_relabel.evaluation.report import plain, refuse_unwritable, render, write_results
+from hf_relabel.evaluation.summary import Summary, summarise
 
 METRICS = {
     "top1": "top-1 (in the list)",
@@ -98,7 +98,7 @@ def _from_model(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, bool]
     if args.truth:
         images = images.with_truth(truth_of(args))
 
-    from hf_relabel.quiet import quiet_libraries
+    from hf_relabel.run.quiet import quiet_libraries
     from hf_relabel.training.inference import open_accelerator, predict
     from hf_relabel.training.models import class_names_of, open_classifier
 

@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     from hf_relabel.errors import UsageError
-    from hf_relabel.hub import open_release
-    from hf_relabel.interchange import coco_export, fiftyone_folder, paper_tsv
+    from hf_relabel.formats import coco_export, fiftyone_folder, paper_tsv
+    from hf_relabel.hub.client import open_release
 
     if args.format == "fiftyone" and args.copy and args.images is None:
         raise UsageError("--copy: name the folder of the images with --images")

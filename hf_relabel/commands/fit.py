@@ -11,10 +11,10 @@ import numpy as np
 from hf_relabel.commands.arguments import add_source_arguments, source_config
 from hf_relabel.commands.options import ConfigFile, add_settings, settings_from
 from hf_relabel.errors import SourceError, UsageError
-from hf_relabel.label_table import LabelTable, load_labels
-from hf_relabel.labelled_images import LabelledImages, from_source
+from hf_relabel.evaluation.datasets import LabelledImages, from_source
+from hf_relabel.evaluation.ground_truth import refuse_unknown
+from hf_relabel.release.table import LabelTable, load_labels
 from hf_relabel.training.config import FitConfig
-from hf_relabel.truth import refuse_unknown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     images = from_source(source_config(args, config.split or "train"))
     rows = join(table, images)
 
-    from hf_relabel.quiet import quiet_libraries
+    from hf_relabel.run.quiet import quiet_libraries
     from hf_relabel.training.fit import fit_classifier, make_accelerator
     from hf_relabel.training.targets import CropAwareTargets, ReleaseTargets
 

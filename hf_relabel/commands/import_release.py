@@ -73,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _import_release(args: argparse.Namespace) -> int:
-    from hf_relabel.interchange.coco_import import import_coco
-    from hf_relabel.interchange.paper_tsv import import_tsv
-    from hf_relabel.interchange.releases import Names
+    from hf_relabel.formats.coco_import import import_coco
+    from hf_relabel.formats.paper_tsv import import_tsv
+    from hf_relabel.formats.releases import Names
 
     given = {key: getattr(args, key) for key in ("version", "name", "split")}
     if args.format == "coco":
@@ -87,7 +87,7 @@ def _import_release(args: argparse.Namespace) -> int:
             imported = import_tsv(args.input, args.release, **common)
         else:
             # Here, as it brings torch, which the others do without.
-            from hf_relabel.interchange.relabel_maps import import_label_maps
+            from hf_relabel.formats.relabel_maps import import_label_maps
 
             settings = {"threshold": args.threshold, "top_k": args.top_k, "image_suffix": args.image_suffix}
             imported = import_label_maps(args.input, args.release, **settings, **common)
@@ -106,7 +106,7 @@ def _import_proposals(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from hf_relabel.cli import parse_config
-    from hf_relabel.pipeline import CONFIG_FILE, run_command
+    from hf_relabel.stages.pipeline import CONFIG_FILE, run_command
 
     config = parse_config("propose", args.settings)
     if config is None:  # the settings asked for help

@@ -6,8 +6,8 @@ hf-relabel publish runs/demo/release user/name --version 1.0.0 --license cc-by-4
 import argparse
 from pathlib import Path
 
+from hf_relabel.commands.units import human_bytes
 from hf_relabel.errors import UsageError
-from hf_relabel.units import human_bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,12 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from hf_relabel.card import CardOptions
-    from hf_relabel.card_metadata import License
-    from hf_relabel.hub import HubRepo
-    from hf_relabel.publish import make_plan, publish
-    from hf_relabel.publish_files import PublishOptions
-    from hf_relabel.release import Release
+    from hf_relabel.hub.card import CardOptions
+    from hf_relabel.hub.card_metadata import License
+    from hf_relabel.hub.client import HubRepo
+    from hf_relabel.hub.files import PublishOptions
+    from hf_relabel.hub.publish import make_plan, publish
+    from hf_relabel.release.reader import Release
 
     if args.show_images is not None and not args.show_images.is_dir():
         raise UsageError(f"--show-images {args.show_images}: no such folder")

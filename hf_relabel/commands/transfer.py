@@ -12,8 +12,8 @@ import numpy as np
 from hf_relabel.commands.evaluate import describe
 from hf_relabel.commands.options import ConfigFile, add_settings, settings_from
 from hf_relabel.errors import SourceError, UsageError
-from hf_relabel.labelled_images import LabelledImages, open_labelled
-from hf_relabel.report import plain, refuse_unwritable, write_results
+from hf_relabel.evaluation.datasets import LabelledImages, open_labelled
+from hf_relabel.evaluation.report import plain, refuse_unwritable, write_results
 from hf_relabel.training.config import TrainingConfig
 
 
@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     refuse_unwritable(args.json)
     train_images, test_images = _open(args)
 
-    from hf_relabel.quiet import quiet_libraries
-    from hf_relabel.summary import summarise
+    from hf_relabel.evaluation.summary import summarise
+    from hf_relabel.run.quiet import quiet_libraries
     from hf_relabel.training.fit import fit_classifier, make_accelerator
     from hf_relabel.training.inference import predict
     from hf_relabel.training.models import open_classifier

@@ -14,10 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from hf_relabel.history import published_versions
-    from hf_relabel.hub import HubRepo
-    from hf_relabel.release import MANIFEST
-    from hf_relabel.report import render
+    from hf_relabel.evaluation.report import render
+    from hf_relabel.hub.client import HubRepo
+    from hf_relabel.hub.versions import published_versions
+    from hf_relabel.release.layout import MANIFEST
 
     repo = HubRepo(args.repo)
     refs = repo.refs()

@@ -19,7 +19,7 @@ import numpy as np
 
 from hf_relabel.demo.extra import package_folder
 from hf_relabel.errors import BackboneError
-from hf_relabel.manifest import read_json, write_json
+from hf_relabel.run.store import read_json, write_json
 
 if TYPE_CHECKING:
     import onnx

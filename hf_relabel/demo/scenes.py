@@ -22,11 +22,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from hf_relabel import masks
 from hf_relabel.demo.backgrounds import draw_background
 from hf_relabel.demo.extra import package_folder
 from hf_relabel.errors import RelabelError, UsageError
-from hf_relabel.manifest import atomic_open, read_json, write_json
+from hf_relabel.run.store import atomic_open, read_json, write_json
+from hf_relabel.vision import masks
 
 CLASSES = {
     "airplane": "✈🛫🛬",

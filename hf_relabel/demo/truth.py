@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pycocotools import mask as coco
 
 from hf_relabel.errors import RelabelError, ReleaseError
-from hf_relabel.metrics import PRF, micro
+from hf_relabel.evaluation.metrics import PRF, micro
 
 FOUND_IOU = 0.5
 """An object is found if some region's mask overlaps its mask by at least this much (intersection over union)."""

@@ -11,11 +11,12 @@ import pyarrow as pa
 from hf_relabel import __version__
 from hf_relabel.config import BuildConfig, as_dict
 from hf_relabel.errors import ReleaseError
-from hf_relabel.job import Job
-from hf_relabel.labeler import CONFIG as LABELER_CONFIG
-from hf_relabel.manifest import Fingerprint, ShardFolder, read_json
-from hf_relabel.release import MANIFEST, write_release
-from hf_relabel.runner import make_folder, wait_for
+from hf_relabel.labeling.labeler import CONFIG as LABELER_CONFIG
+from hf_relabel.release.layout import MANIFEST
+from hf_relabel.release.writer import write_release
+from hf_relabel.run.job import Job
+from hf_relabel.run.progress import wait_for
+from hf_relabel.run.store import Fingerprint, ShardFolder, make_folder, read_json
 from hf_relabel.schema import release_schema
 
 STAGE = "release"

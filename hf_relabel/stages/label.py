@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hf_relabel.job import Job
-from hf_relabel.labeler import Labeler
-from hf_relabel.manifest import Fingerprint, ShardFolder
-from hf_relabel.runner import Shard, ShardResult, run_shards
+from hf_relabel.labeling.labeler import Labeler
+from hf_relabel.run.job import Job
+from hf_relabel.run.shards import Shard, ShardResult, run_shards
+from hf_relabel.run.store import Fingerprint, ShardFolder
 from hf_relabel.schema import REGIONS
 
 STAGE = "regions"

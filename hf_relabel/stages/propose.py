@@ -14,16 +14,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hf_relabel import allocator, masks
-from hf_relabel.backbone import Backbone
-from hf_relabel.interchange.given_masks import GivenMasks, MaskError, identity_of
-from hf_relabel.job import Job
-from hf_relabel.loading import Batch, BatchLoader, Decoded
-from hf_relabel.manifest import Fingerprint, ShardFolder
-from hf_relabel.maskcut import maskcut_batch
-from hf_relabel.pooling import pool, pool_views
-from hf_relabel.runner import Shard, ShardResult, run_shards, thread_pool
+from hf_relabel.formats.given_masks import GivenMasks, MaskError, identity_of
+from hf_relabel.run.job import Job
+from hf_relabel.run.ranks import thread_pool
+from hf_relabel.run.shards import Shard, ShardResult, run_shards
+from hf_relabel.run.store import Fingerprint, ShardFolder
 from hf_relabel.schema import PROPOSALS
+from hf_relabel.sources.loader import Batch, BatchLoader, Decoded
+from hf_relabel.vision import allocator, masks
+from hf_relabel.vision.backbone import Backbone
+from hf_relabel.vision.maskcut import maskcut_batch
+from hf_relabel.vision.pooling import pool, pool_views
 
 STAGE = "proposals"
 
@@ -119,7 +120,7 @@ class Proposer:
                 results.extend(done)
                 tick(len(done))
 
-        for batch in self._loader.read(shard):
+        for batch in self._loader.read(range(shard.start, shard.stop)):
             in_work.append(self._start(batch))
             finish(self._in_work)
         finish(0)

@@ -11,20 +11,21 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from hf_relabel import masks
-from hf_relabel.bootstrap import Bootstrap, fit_bootstrap
 from hf_relabel.config import ScoreConfig
-from hf_relabel.job import Job
-from hf_relabel.label_map import (
+from hf_relabel.labeling.label_maps import (
     LabelMapError,
     check_label_maps,
     label_map_path,
     read_label_map,
     score_under_mask,
 )
-from hf_relabel.manifest import Fingerprint, ShardFolder
-from hf_relabel.runner import Shard, ShardResult, run_shards, thread_pool
+from hf_relabel.labeling.selection import Bootstrap, fit_bootstrap
+from hf_relabel.run.job import Job
+from hf_relabel.run.ranks import thread_pool
+from hf_relabel.run.shards import Shard, ShardResult, run_shards
+from hf_relabel.run.store import Fingerprint, ShardFolder
 from hf_relabel.schema import SCORES
+from hf_relabel.vision import masks
 
 STAGE = "scores"
 

@@ -18,11 +18,11 @@ from torch.nn import functional
 
 from hf_relabel.config import TrainConfig
 from hf_relabel.errors import StageError
-from hf_relabel.examples import FEATURES, Examples, gather_examples
-from hf_relabel.job import Job
-from hf_relabel.labeler import CONFIG, Head, HeadShape, Labeler
-from hf_relabel.manifest import Fingerprint, atomic_open, differences, read_json
-from hf_relabel.runner import make_folder, progress_bar, wait_for
+from hf_relabel.labeling.examples import FEATURES, Examples, gather_examples
+from hf_relabel.labeling.labeler import CONFIG, Head, HeadShape, Labeler
+from hf_relabel.run.job import Job
+from hf_relabel.run.progress import progress_bar, wait_for
+from hf_relabel.run.store import Fingerprint, atomic_open, differences, make_folder, read_json
 
 STAGE = "labeler"
 CHECKPOINT = "checkpoint.pt"

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hf_relabel.errors import ImageReadError
-from hf_relabel.labelled_images import LabelledImages
+from hf_relabel.evaluation.datasets import LabelledImages
 from hf_relabel.training.augment import Augmentation
 from hf_relabel.training.targets import Targets
 

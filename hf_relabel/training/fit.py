@@ -12,8 +12,8 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from hf_relabel.errors import StageError, UsageError
-from hf_relabel.labelled_images import LabelledImages
-from hf_relabel.manifest import differences, read_json, write_json
+from hf_relabel.evaluation.datasets import LabelledImages
+from hf_relabel.run.store import differences, read_json, write_json
 from hf_relabel.training.augment import Augmentation
 from hf_relabel.training.config import TrainingConfig
 from hf_relabel.training.data import Examples

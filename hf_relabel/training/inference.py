@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hf_relabel.errors import UsageError
-from hf_relabel.labelled_images import LabelledImages
+from hf_relabel.evaluation.datasets import LabelledImages
 from hf_relabel.training.data import batches, make_loader
 from hf_relabel.training.models import MULTI_LABEL
 

@@ -15,8 +15,8 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.utils import cached_file, logging
 
 from hf_relabel.errors import BackboneError
-from hf_relabel.manifest import write_json
-from hf_relabel.pretrained import mismatched_names
+from hf_relabel.run.store import write_json
+from hf_relabel.vision.pretrained import mismatched_names
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -4,9 +4,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from hf_relabel import masks
 from hf_relabel.errors import ReleaseError
-from hf_relabel.label_table import LabelTable
+from hf_relabel.release.table import LabelTable
+from hf_relabel.vision import masks
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom of a crop, as fractions of the image's width and height."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from timing import ROOT, find_photos, seconds, use_one_thread, write_report
 
 use_one_thread()
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -26,10 +26,10 @@ from dense_maskcut import dense_maskcut  # noqa: E402
 from patch_scenes import scene  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from hf_relabel.backbone import Backbone  # noqa: E402
 from hf_relabel.config import BackboneConfig, FeatureConfig  # noqa: E402
-from hf_relabel.maskcut import maskcut  # noqa: E402
-from hf_relabel.masks import iou  # noqa: E402
+from hf_relabel.vision.backbone import Backbone  # noqa: E402
+from hf_relabel.vision.maskcut import maskcut  # noqa: E402
+from hf_relabel.vision.masks import iou  # noqa: E402
 
 UNSEEN = 1000
 """Scenes with this seed and later ones were never looked at while the solvers were written."""

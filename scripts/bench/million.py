@@ -29,11 +29,11 @@ from pycocotools import mask as coco
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from hf_relabel.commands.units import human_bytes  # noqa: E402
 from hf_relabel.config import ProposeConfig, as_dict  # noqa: E402
-from hf_relabel.manifest import Fingerprint, ShardFolder  # noqa: E402
-from hf_relabel.report import render  # noqa: E402
+from hf_relabel.evaluation.report import render  # noqa: E402
+from hf_relabel.run.store import Fingerprint, ShardFolder  # noqa: E402
 from hf_relabel.schema import PROPOSALS, REGIONS  # noqa: E402
-from hf_relabel.units import human_bytes  # noqa: E402
 
 LIMIT = 2 << 30
 """Most bytes of memory of a step."""

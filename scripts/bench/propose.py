@@ -29,12 +29,13 @@ use_one_thread()
 import torch  # noqa: E402
 from transformers import AutoModel  # noqa: E402
 
-from hf_relabel.backbone import Backbone  # noqa: E402
 from hf_relabel.config import BackboneConfig, Config, FeatureConfig, ProposeConfig, RunConfig, SourceConfig  # noqa: E402
-from hf_relabel.job import Job  # noqa: E402
-from hf_relabel.manifest import Fingerprint, ShardFolder  # noqa: E402
-from hf_relabel.runner import current_rank, run_shards, thread_pool  # noqa: E402
+from hf_relabel.run.job import Job  # noqa: E402
+from hf_relabel.run.ranks import current_rank, thread_pool  # noqa: E402
+from hf_relabel.run.shards import run_shards  # noqa: E402
+from hf_relabel.run.store import Fingerprint, ShardFolder  # noqa: E402
 from hf_relabel.stages.propose import Proposer  # noqa: E402
+from hf_relabel.vision.backbone import Backbone  # noqa: E402
 
 RANDOM = "random-vitl16"
 

@@ -18,9 +18,9 @@ from timing import copy_photos, use_cores, use_one_thread, write_report
 use_one_thread()
 
 from hf_relabel.config import BackboneConfig, Config, FeatureConfig, ProposeConfig, RunConfig, SourceConfig  # noqa: E402
-from hf_relabel.job import Job  # noqa: E402
-from hf_relabel.pipeline import STAGES  # noqa: E402
-from hf_relabel.runner import current_rank  # noqa: E402
+from hf_relabel.run.job import Job  # noqa: E402
+from hf_relabel.run.ranks import current_rank  # noqa: E402
+from hf_relabel.stages.pipeline import STAGES  # noqa: E402
 
 FILES = {
     "features": "proposals/*.npy",

@@ -1,43 +1,24 @@
 """A test server of the Hub, and processes with the official clients that talk to it."""
 
 import itertools
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hub_environment import PATIENCE, environment
 from hub_server import Hub, User
 from releases import make_release
 from worker import Done, Worker
 
-from hf_relabel.release import Release
+from hf_relabel.release.reader import Release
 
 TOKENS = {
     "hf_owner_secret": User("owner"),
     "hf_reader_secret": User("owner", role="read"),
     "hf_stranger_secret": User("stranger"),
 }
-REPOSITORY = Path(__file__).resolve().parents[2]
-PATIENCE = 120
-"""Seconds after which a process that a test waits for is taken to hang."""
-
-
-def environment(hub: Hub, home: Path, token: str | None = "hf_owner_secret", **more: str) -> dict[str, str]:
-    """The environment of a process whose Hub is the test server, which no proxy may come between."""
-    ours = ("HF_", "HUGGING")
-    kept = {k: v for k, v in os.environ.items() if not (k.startswith(ours) or k.lower().endswith("_proxy"))}
-    kept |= {
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_HOME": str(home),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "NO_PROXY": "127.0.0.1",
-        "PYTHONPATH": str(REPOSITORY),
-        **more,
-    }
-    return kept | ({"HF_TOKEN": token} if token else {})
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from conftest import PATIENCE, environment
+from hub_environment import PATIENCE, environment
 from PIL import Image
 from pycocotools import mask as coco
 from releases import CLASSES, make_release, make_rows

@@ -7,16 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE, environment
+from hub_environment import PATIENCE, environment
 from hub_values import metadata_errors
 from releases import make_release, make_rows
 
-import hf_relabel.publish_checks
-from hf_relabel.card_metadata import card_metadata
+import hf_relabel.hub.checks
 from hf_relabel.errors import HubError
-from hf_relabel.hub import RemoteFile
-from hf_relabel.publish_checks import check_limits
-from hf_relabel.publish_files import PlannedFile, planned_bytes
+from hf_relabel.hub.card_metadata import card_metadata
+from hf_relabel.hub.checks import check_limits
+from hf_relabel.hub.client import RemoteFile
+from hf_relabel.hub.files import PlannedFile, planned_bytes
 
 WRITES = ("create", "preupload", "commit", "tag", "branch", "lfs_batch", "lfs_put")
 
@@ -25,7 +25,7 @@ def load(hub, home: Path, repo_id: str, *revisions: str) -> list[dict]:
     """Everything `load_rows.py` loads of each revision, in a process of its own with this cache."""
     output = home / "rows.json"
     home.mkdir(exist_ok=True)
-    script = Path(__file__).with_name("load_rows.py")
+    script = Path(__file__).resolve().parents[1] / "helpers" / "load_rows.py"
     subprocess.run(
         [sys.executable, str(script), repo_id, str(output), *revisions],
         env=environment(hub, home, HF_DATASETS_DISABLE_PROGRESS_BARS="1"),
@@ -262,7 +262,7 @@ def test_more_files_than_a_folder_or_a_repository_takes(monkeypatch):
     remote = {f"docs/{index}": RemoteFile(1, "", None) for index in range(10_001)}
     with pytest.raises(HubError, match="docs: 10001 files"):
         check_limits([], remote, [], [])
-    monkeypatch.setattr(hf_relabel.publish_checks, "MOST_FILES_IN_REPOSITORY", 10_000)
+    monkeypatch.setattr(hf_relabel.hub.checks, "MOST_FILES_IN_REPOSITORY", 10_000)
     with pytest.raises(HubError, match="of a repository"):
         check_limits([], remote, [], [])
 
@@ -274,7 +274,7 @@ def test_larger_files_than_the_hub_takes():
 
 
 def test_the_server_refuses_bad_metadata_and_ours_passes(hub, v1):
-    from hf_relabel.card_metadata import License
+    from hf_relabel.hub.card_metadata import License
 
     metadata = card_metadata(v1, License("cc-by-4.0"), "user/photos", [])
     assert metadata_errors(metadata) == []

@@ -7,7 +7,7 @@ from collections import Counter
 
 import huggingface_hub
 import pytest
-from conftest import PATIENCE, environment
+from hub_environment import PATIENCE, environment
 from hub_server import Fault
 from releases import make_release
 
@@ -145,8 +145,9 @@ def test_killed_between_commit_and_tag(hub, hf_relabel, repo_id, v1, tmp_path):
 def test_a_server_that_falls_silent(hub, repo_id, v1, tmp_path, route):
     hub.faults.append(Fault(route, action="hang"))
     code = (
-        "import sys; from hf_relabel.hub import Patience; from hf_relabel.publish import PublishOptions, publish;"
-        "from hf_relabel.release import Release;"
+        "import sys; from hf_relabel.hub.client import Patience; from hf_relabel.hub.files import PublishOptions;"
+        "from hf_relabel.hub.publish import publish;"
+        "from hf_relabel.release.reader import Release;"
         "patience = Patience(first_wait=0, silence=1);"
         "publish(Release.open(sys.argv[1]), sys.argv[2], PublishOptions('1.0.0'), patience)"
     )

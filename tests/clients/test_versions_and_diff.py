@@ -6,7 +6,7 @@ import pytest
 from hub_server import Fault
 from releases import make_release
 
-from hf_relabel.compare import compare
+from hf_relabel.release.diff import compare
 
 
 @pytest.fixture

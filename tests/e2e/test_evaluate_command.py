@@ -8,7 +8,7 @@ import tiny_data
 import yaml
 
 from hf_relabel.cli import main
-from hf_relabel.predictions import Predictions, load_predictions, save_predictions
+from hf_relabel.evaluation.predictions import Predictions, load_predictions, save_predictions
 from hf_relabel.training.models import make_classifier, preprocessing_of
 
 

@@ -8,10 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from commands import hf_relabel
+from commands import config_of, hf_relabel
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
-from test_run import config_of
 
 from hf_relabel.cli import main
 

@@ -5,8 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import ENVIRONMENT, ON_CPU, assert_equal_runs, hf_relabel
-from test_run import config_of
+from commands import ENVIRONMENT, ON_CPU, assert_equal_runs, config_of, hf_relabel
 
 
 def free_port() -> int:

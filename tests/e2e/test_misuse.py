@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ENVIRONMENT, error_line, hf_relabel, write_config
-from test_run import config_of
+from commands import ENVIRONMENT, config_of, error_line, hf_relabel, write_config
 
 
 def test_help_is_printed_without_the_heavy_imports():

@@ -9,26 +9,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from commands import ENVIRONMENT, assert_equal_runs, error_line, hf_relabel, launch, write_config
+from commands import ENVIRONMENT, assert_equal_runs, config_of, error_line, hf_relabel, launch
 from pycocotools import mask as coco
-
-SMALL = {"max_error_rate": 0.0, "batch_size": 4, "shard_size": 4}
-
-
-def config_of(tmp_path: Path, images: Path, model: Path, name: str = "config.yaml", **sections) -> str:
-    """A run small enough for a test; the threshold lets some labels of the random model through."""
-    settings = {
-        "source": {"path": str(images)},
-        "backbone": {"model": str(model), "image_size": 64},
-        "propose": {"tau": 0.3},
-        "train": {"hidden": 16, "epochs": 3, "batch_size": 8},
-        "build": {"threshold": 0.2},
-        "run": SMALL,
-    }
-    for section, values in sections.items():
-        settings[section] = settings.get(section, {}) | values
-    return write_config(tmp_path / name, **settings)
-
 
 READ_RELEASE = """
 import json, sys

@@ -22,7 +22,7 @@ from hf_relabel.config import (
     as_dict,
 )
 from hf_relabel.errors import UsageError
-from hf_relabel.pipeline import save_config
+from hf_relabel.stages.pipeline import save_config
 
 SECTIONS = [SourceConfig, FeatureConfig, BackboneConfig, ProposeConfig, BootstrapConfig, ScoreConfig]
 SECTIONS += [TrainConfig, LabelConfig, BuildConfig, RunConfig]

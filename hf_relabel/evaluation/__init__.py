@@ -1,0 +1,1 @@
+"""Measures against a truth: metrics, audits, predictions, reports."""

@@ -1,0 +1,242 @@
+"""A release's labels themselves against a truth: how precise, how complete, how well calibrated, and where wrong."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from hf_relabel.evaluation import metrics
+from hf_relabel.release.table import LabelTable
+
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(21))
+
+
+@dataclass(frozen=True)
+class ThresholdRow:
+    """The label sets of all classes with at least a score of `threshold`.
+
+    `map_over_images` ranks an image's classes by score; those not listed are tied behind.
+    """
+
+    threshold: float
+    labels_per_image: float
+    precision: float
+    recall: float
+    f1: float
+    macro_f1: float
+    map_over_images: float
+    subset_accuracy: float
+    iou: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Do labels with score s hold in a share s of cases? Labels, ECE and reliability table."""
+
+    labels: int
+    ece: float
+    table: list[metrics.Bin]
+
+
+@dataclass(frozen=True)
+class BestThreshold:
+    """The score threshold with the highest pooled F1."""
+
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Shares of images, each in [0, 1].
+
+    Args:
+        listed: The original label is among the release's labels.
+        first: The original label has the highest score (none higher).
+        true: The original label is among the true labels.
+        true_labels_per_image: Mean number of true labels.
+    """
+
+    listed: float
+    first: float
+    true: float
+    true_labels_per_image: float
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """A class, in how many images, and in how many of them it is true."""
+
+    class_name: str
+    images: int
+    true: int
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """In how many images `listed` is listed, though false, while the true `missed` is not."""
+
+    missed: str
+    listed: str
+    images: int
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Everything `audit` reports. Images without a true label are left out of all of it."""
+
+    images: int
+    left_out: int
+    thresholds: list[ThresholdRow]
+    best: BestThreshold
+    calibration: Calibration
+    calibration_of_added: Calibration
+    agreement: Agreement
+    added: list[ClassCount]
+    dropped: list[ClassCount]
+    confused: list[Confusion]
+
+
+def audit(table: LabelTable, truth: np.ndarray, top: int = 10, bins: int = 10) -> Audit:
+    """Compare a release's labels with the truth.
+
+    Args:
+        table: The release's N images.
+        truth: bool [N, C], in the order of the table's images.
+        top: Classes and confusions listed.
+        bins: Bins of the reliability tables.
+
+    Raises:
+        ReleaseError: The release has no scores.
+        ValueError: No image has a true label, or none of those has a label.
+    """
+    scores = table.need_scores("the audit")
+    known = truth.any(axis=1)
+    if not known.any():
+        raise ValueError("no image has a true label")
+    entries = known[table.rows]
+    rows, classes, scores = table.rows[entries], table.classes[entries], scores[entries]
+    hits = truth[rows, classes]
+    curve = metrics.threshold_curve(scores, hits, int(truth.sum()))
+    best = BestThreshold(*(float(a[curve.best]) for a in (curve.thresholds, curve.precision, curve.recall, curve.f1)))
+    is_added = classes != table.original[rows]
+    return Audit(
+        images=int(known.sum()),
+        left_out=int((~known).sum()),
+        thresholds=_threshold_rows(rows, classes, scores, truth, known),
+        best=best,
+        calibration=_calibration(scores, hits, bins),
+        calibration_of_added=_calibration(scores[is_added], hits[is_added], bins),
+        agreement=_agreement(table, truth, known),
+        added=_most_frequent(classes[is_added], hits[is_added], table.class_names, top),
+        dropped=_dropped(table, truth, known, top),
+        confused=_confused(rows, classes, truth, table.class_names, top),
+    )
+
+
+def _threshold_rows(
+    rows: np.ndarray, classes: np.ndarray, scores: np.ndarray, truth: np.ndarray, known: np.ndarray
+) -> list[ThresholdRow]:
+    found = []
+    listed = np.zeros(truth.shape, dtype=bool)
+    true = truth[known]
+    for threshold in THRESHOLDS:
+        kept = scores >= np.float32(threshold)
+        listed[:] = False
+        listed[rows[kept], classes[kept]] = True
+        sets = listed[known]
+        pooled, mean = metrics.micro(sets, true), metrics.macro(sets, true)
+        precisions = listed_average_precision(rows[kept], classes[kept], scores[kept], truth)
+        found.append(
+            ThresholdRow(
+                threshold=threshold,
+                labels_per_image=float(sets.sum() / len(sets)),
+                precision=pooled.precision,
+                recall=pooled.recall,
+                f1=pooled.f1,
+                macro_f1=mean.f1,
+                map_over_images=metrics.mean_of_known(precisions),
+                subset_accuracy=float(metrics.exact_matches(sets, true).mean()),
+                iou=float(metrics.set_iou(sets, true).mean()),
+            )
+        )
+    return found
+
+
+def listed_average_precision(
+    rows: np.ndarray, classes: np.ndarray, scores: np.ndarray, truth: np.ndarray
+) -> np.ndarray:
+    """Average precision of each image whose unlisted classes are all tied behind the listed: float64 [N].
+
+    The same as `metrics.average_precision` on a matrix with 0 for the unlisted, in a fraction of the time.
+
+    Args:
+        rows: Image of each listed class, int64 [M], ascending.
+        classes: The class, int [M].
+        scores: Its score, float [M], above 0 or else it counts as listed all the same.
+        truth: bool [N, C].
+    """
+    images, all_classes = truth.shape
+    counts = np.bincount(rows, minlength=images)
+    places = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
+    narrow_scores = np.full((images, max(1, counts.max(initial=0))), -1.0)
+    narrow_hits = np.zeros(narrow_scores.shape, dtype=bool)
+    narrow_scores[rows, places] = scores
+    narrow_hits[rows, places] = truth[rows, classes]
+    order, ends = metrics.ranking(narrow_scores)
+    ranked = np.take_along_axis(narrow_hits, order, axis=1)
+    precision = np.take_along_axis(np.cumsum(ranked, axis=1) / np.arange(1, ranked.shape[1] + 1), ends, axis=1)
+    true = truth.sum(axis=1)
+    missing = true - narrow_hits.sum(axis=1)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of an image without a true label
+        return ((ranked * precision).sum(axis=1) + missing * true / all_classes) / true
+
+
+def _calibration(scores: np.ndarray, hits: np.ndarray, bins: int) -> Calibration:
+    table = metrics.reliability(scores, hits, bins)
+    return Calibration(len(scores), metrics.expected_calibration_error(table), table)
+
+
+def _agreement(table: LabelTable, truth: np.ndarray, known: np.ndarray) -> Agreement:
+    is_original = table.classes == table.original[table.rows]
+    listed = np.zeros(len(table), dtype=bool)
+    listed[table.rows[is_original]] = True
+    highest = np.full(len(table), -np.inf)
+    np.maximum.at(highest, table.rows, table.scores)
+    first = np.zeros(len(table), dtype=bool)
+    first[table.rows[is_original & (table.scores == highest[table.rows])]] = True
+    true = truth[np.arange(len(table)), table.original]
+    shares = [float(share[known].mean()) for share in (listed, first, true)]
+    return Agreement(*shares, float(truth[known].sum(axis=1).mean()))
+
+
+def _most_frequent(classes: np.ndarray, true: np.ndarray, class_names: list[str], top: int) -> list[ClassCount]:
+    """Classes by their number of entries, the lowest index first among equals."""
+    counts = np.bincount(classes, minlength=len(class_names))
+    right = np.bincount(classes[true], minlength=len(class_names))
+    order = np.argsort(-counts, kind="stable")[:top]
+    return [ClassCount(class_names[c], int(counts[c]), int(right[c])) for c in order if counts[c]]
+
+
+def _dropped(table: LabelTable, truth: np.ndarray, known: np.ndarray, top: int) -> list[ClassCount]:
+    """Original labels that the release does not list; `true` counts those dropped by mistake."""
+    kept = np.zeros(len(table), dtype=bool)
+    kept[table.rows[table.classes == table.original[table.rows]]] = True
+    images = np.flatnonzero(known & ~kept)
+    original = table.original[images]
+    return _most_frequent(original, truth[images, original], table.class_names, top)
+
+
+def _confused(
+    rows: np.ndarray, classes: np.ndarray, truth: np.ndarray, class_names: list[str], top: int
+) -> list[Confusion]:
+    listed = np.zeros(truth.shape, dtype=bool)
+    listed[rows, classes] = True
+    false, missed = listed & ~truth, truth & ~listed
+    pairs: Counter[tuple[int, int]] = Counter()
+    for image in np.flatnonzero(false.any(axis=1) & missed.any(axis=1)):
+        pairs.update((m, f) for m in np.flatnonzero(missed[image]) for f in np.flatnonzero(false[image]))
+    most = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:top]
+    return [Confusion(class_names[m], class_names[f], count) for (m, f), count in most]

@@ -1,0 +1,253 @@
+"""Images with lists of labels: single-label sources, multi-label datasets, COCO's and VOC's own annotation files."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from hf_relabel.config import SourceConfig
+from hf_relabel.errors import ImageReadError, SourceError
+from hf_relabel.evaluation import metrics
+from hf_relabel.evaluation.ground_truth import Truth, class_indices, labels_of, read_truth
+from hf_relabel.sources.decoding import decode
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """N images, their classes and label sets.
+
+    Args:
+        origin: What the user called them, for messages.
+        class_names: Names of the C classes.
+        image_ids: N names, each once.
+        labels: Class indices of each image; may be empty.
+        load: Gives image i as RGB; raises ImageReadError.
+    """
+
+    origin: str
+    class_names: list[str]
+    image_ids: list[str]
+    labels: list[list[int]]
+    load: Callable[[int], Image.Image]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def multi_hot(self) -> np.ndarray:
+        """The label sets, bool [N, C]."""
+        return metrics.multi_hot(self.labels, len(self.class_names))
+
+    def with_truth(self, truth: Truth) -> "LabelledImages":
+        """The same images with the label sets of a truth."""
+        sets = truth.of(self.image_ids, self.class_names)
+        return replace(self, labels=[np.flatnonzero(row).tolist() for row in sets])
+
+    def with_classes(self, class_names: Sequence[str]) -> "LabelledImages":
+        """The same label sets as indices among other class names.
+
+        Raises:
+            SourceError: A class of these images is not among them.
+        """
+        names = [[self.class_names[index] for index in image] for image in self.labels]
+        return replace(self, class_names=list(class_names), labels=class_indices(names, class_names, self.origin))
+
+
+def from_source(config: SourceConfig) -> LabelledImages:
+    """A single-label source; each image's list holds its one label."""
+    from hf_relabel.sources.source import open_source
+
+    source = open_source(config)
+    labels = [[int(label)] for label in source.labels]
+
+    def load(index: int) -> Image.Image:
+        try:
+            return source.load(index).image
+        except ImageReadError as error:
+            raise ImageReadError(f"{source.image_ids[index]}: {error}") from error
+
+    return LabelledImages(config.path, source.class_names, source.image_ids, labels, load)
+
+
+def from_dataset(
+    path: str,
+    split: str,
+    *,
+    config_name: str | None = None,
+    labels_column: str = "labels",
+    image_column: str = "image",
+    id_column: str | None = None,
+    class_names: Sequence[str] | None = None,
+) -> LabelledImages:
+    """A dataset whose column holds lists of classes, or objects with a class each (as COCO's do on the Hub).
+
+    Args:
+        path: Local folder, `user/name` or `user/name@revision`.
+        split: Its split.
+        config_name: Its configuration.
+        labels_column: Column with the labels; see `truth.labels_of` for what it may hold.
+        image_column: Column with the image.
+        id_column: Column with unique names; by default split and row.
+        class_names: Names of the classes, where the column is of plain integers.
+
+    Raises:
+        SourceError: It cannot be loaded, or has other columns.
+    """
+    import datasets
+
+    from hf_relabel.sources.image_dataset import DatasetImages, image_roots, load_dataset
+
+    name, _, revision = (path, "", "") if Path(path).is_dir() else path.partition("@")
+    config = SourceConfig("dataset", name, config_name, split, revision or None, image_column)
+    data = load_dataset(config)
+    for column in filter(None, (labels_column, image_column, id_column)):
+        if column not in data.column_names:
+            raise SourceError(f"{path}: no column {column!r}; it has {', '.join(data.column_names)}")
+    cells = [labels_of(value, path) for value in data.select_columns([labels_column])[labels_column]]
+    names = list(class_names or _feature_names(data.features[labels_column]) or _names_of(cells, path))
+    ids = [str(value) for value in data[id_column]] if id_column else [f"{split}/{row}" for row in range(len(data))]
+    pictures = data.select_columns([image_column]).with_format(None)
+    pictures = pictures.cast_column(image_column, datasets.Image(decode=False))
+    stored = DatasetImages(pictures, image_column, np.arange(len(data)), image_roots(config))
+
+    def load(index: int) -> Image.Image:
+        return _decoded(lambda: stored.open(index), ids[index])
+
+    return LabelledImages(path, names, ids, class_indices(cells, names, path), load)
+
+
+def _feature_names(feature: Any) -> list[str] | None:
+    """Class names of the ClassLabel in a column's feature, at any depth under a known key; None if there is none."""
+    if hasattr(feature, "names"):
+        return list(feature.names)
+    if hasattr(feature, "feature"):
+        return _feature_names(feature.feature)
+    if isinstance(feature, list):
+        return _feature_names(feature[0])
+    if isinstance(feature, Mapping):
+        for key in ("class", "category", "label", "category_id"):
+            if key in feature:
+                return _feature_names(feature[key])
+    return None
+
+
+def _names_of(cells: Sequence[Sequence[int | str]], origin: str) -> list[str]:
+    found = {label for image in cells for label in image}
+    if any(not isinstance(label, str) for label in found):
+        raise SourceError(f"{origin}: classes are numbers without names; name the file of the classes")
+    return sorted(found)
+
+
+def from_coco(annotations: str, images: str) -> LabelledImages:
+    """COCO's detection file (`instances_*.json`); an image's labels are the categories of its annotations.
+
+    Raises:
+        SourceError: The file is not of this form.
+    """
+    try:
+        content = json.loads(Path(annotations).read_text(encoding="utf-8"))
+        categories = sorted(content["categories"], key=lambda category: category["id"])
+        place = {category["id"]: index for index, category in enumerate(categories)}
+        labels: dict[int, set[int]] = {image["id"]: set() for image in content["images"]}
+        for item in content["annotations"]:
+            labels[item["image_id"]].add(place[item["category_id"]])
+        named = sorted((image["file_name"], sorted(labels[image["id"]])) for image in content["images"])
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise SourceError(f"{annotations}: cannot be read ({error})") from error
+    except (KeyError, TypeError) as error:
+        raise SourceError(f"{annotations}: not a COCO detection file (no or unknown {error})") from error
+    names = [category["name"] for category in categories]
+    return _from_files(annotations, Path(images), names, [file for file, _ in named], [found for _, found in named])
+
+
+def from_voc(folder: str, split: str) -> LabelledImages:
+    """A VOC folder (Annotations/, ImageSets/Main/, JPEGImages/); objects marked difficult count like the others.
+
+    Raises:
+        SourceError: A file is missing or is not of VOC's form.
+    """
+    root = Path(folder)
+    listing = root / "ImageSets" / "Main" / f"{split}.txt"
+    try:
+        stems = sorted(line.split()[0] for line in listing.read_text(encoding="utf-8").splitlines() if line.strip())
+        names_of = []
+        for stem in stems:
+            tree = ElementTree.parse(_inside(root / "Annotations", f"{stem}.xml"))
+            names_of.append([str(item.findtext("name")) for item in tree.iterfind("object")])
+    except (OSError, UnicodeDecodeError, ElementTree.ParseError) as error:
+        raise SourceError(f"{folder}: not a VOC folder with the split {split!r} ({error})") from error
+    names = sorted({name for image in names_of for name in image})
+    files = [f"{stem}.jpg" for stem in stems]
+    return _from_files(folder, root / "JPEGImages", names, files, class_indices(names_of, names, folder))
+
+
+def from_rows(path: str, images: str, labels_column: str = "labels") -> LabelledImages:
+    """A .jsonl or .parquet file (see `hf_relabel.truth`) whose image ids are paths below the folder `images`."""
+    truth = read_truth(path, labels_column)
+    if not isinstance(truth.labels, Mapping):
+        raise SourceError(f"{path}: has no image ids; give a file by image id")
+    ids = sorted(truth.labels)
+    cells = [list(dict.fromkeys(truth.labels[image_id])) for image_id in ids]
+    names = _names_of(cells, path)
+    return _from_files(path, Path(images), names, ids, class_indices(cells, names, path))
+
+
+def open_labelled(path: str, images: str | None, split: str, labels_column: str, image_column: str) -> LabelledImages:
+    """Images with label lists, by the look of `path`.
+
+    A .json file is COCO's, a .jsonl or .parquet file has rows by image id (both with the image folder `images`), a
+    folder with Annotations/ is VOC's, anything else is a dataset.
+
+    Raises:
+        SourceError: It is none of these.
+    """
+    file = Path(path)
+    if file.suffix in (".json", ".jsonl", ".parquet"):
+        if images is None:
+            raise SourceError(f"{path}: name the folder of its images too")
+        return from_coco(path, images) if file.suffix == ".json" else from_rows(path, images, labels_column)
+    if (file / "Annotations").is_dir():
+        return from_voc(path, split)
+    if not file.is_dir() and path.partition("@")[0].count("/") != 1:
+        raise SourceError(f"{path}: no such annotation file, VOC folder or dataset")
+    return from_dataset(path, split, labels_column=labels_column, image_column=image_column)
+
+
+def _from_files(
+    origin: str, root: Path, class_names: list[str], files: list[str], labels: list[list[int]]
+) -> LabelledImages:
+    if not root.is_dir():
+        raise SourceError(f"{root}: no such folder of images, for {origin}")
+    missing = [file for file in files if not _inside(root, file).is_file()]
+    if missing:
+        shown = ", ".join(map(repr, missing[:3]))
+        raise SourceError(f"{origin}: {len(missing)} of {len(files)} images are not in {root}: {shown}")
+
+    def load(index: int) -> Image.Image:
+        return _decoded(lambda: open(_inside(root, files[index]), "rb"), files[index])
+
+    return LabelledImages(origin, class_names, files, labels, load)
+
+
+def _inside(root: Path, name: str) -> Path:
+    """The file of that name below the folder; a name that leads out of it is refused."""
+    path = (root / name).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise SourceError(f"{name!r} leads out of {root}; mend the annotations")
+    return path
+
+
+def _decoded(open_file: Callable[[], BinaryIO], image_id: str) -> Image.Image:
+    """An opened file's picture, RGB and upright; an ImageReadError names the image."""
+    try:
+        with open_file() as file:
+            return decode(file).image
+    except OSError as error:
+        raise ImageReadError(f"{image_id}: cannot be opened ({error.strerror or type(error).__name__})") from error
+    except ImageReadError as error:
+        raise ImageReadError(f"{image_id}: {error}") from error

@@ -1,0 +1,118 @@
+"""Stored predictions of a classifier, and how its classes are matched with a dataset's.
+
+A predictions file is Parquet with `image_id` and `scores` (all classes) in each row, the class names in its metadata,
+or a NumPy array `.npy` [N, C] in the order of the images' file names.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from hf_relabel.errors import SourceError
+from hf_relabel.evaluation.ground_truth import file_name_places, refuse_unknown
+from hf_relabel.run.store import atomic_open
+
+_KEY = b"hf_relabel"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Scores, float32 [N, C], with ids and class names where they are known."""
+
+    scores: np.ndarray
+    image_ids: list[str] | None
+    class_names: list[str] | None
+
+    def rows_of(self, image_ids: Sequence[str], path: Path) -> np.ndarray:
+        """The row of each image, int64; without ids, rows are in the order of the images' file names.
+
+        Raises:
+            SourceError: Images without a prediction, or another number of images than rows without ids.
+        """
+        if self.image_ids is not None:
+            rows = {image_id: row for row, image_id in enumerate(self.image_ids)}
+            refuse_unknown(image_ids, rows, f"have no prediction in {path}")
+            return np.array([rows[image_id] for image_id in image_ids], dtype=np.int64)
+        if len(image_ids) != len(self.scores):
+            raise SourceError(f"{path}: has {len(self.scores)} rows, but there are {len(image_ids)} images")
+        return file_name_places(image_ids)
+
+
+def save_predictions(path: Path, predictions: Predictions) -> None:
+    """Write predictions with ids and class names as Parquet, atomically."""
+    scores = pa.FixedSizeListArray.from_arrays(
+        predictions.scores.astype(np.float32).ravel(), predictions.scores.shape[1]
+    )
+    table = pa.table({"image_id": predictions.image_ids, "scores": scores})
+    table = table.replace_schema_metadata({_KEY: json.dumps({"class_names": predictions.class_names})})
+    with atomic_open(path) as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+def load_predictions(path: Path) -> Predictions:
+    """Read predictions.
+
+    Raises:
+        SourceError: The file cannot be read, or does not hold finite scores of equally many classes an image.
+    """
+    try:
+        if path.suffix == ".npy":
+            return _checked(path, Predictions(np.load(path, allow_pickle=False), None, None))
+        table = pq.read_table(path)
+    except (OSError, ValueError) as error:  # Arrow's and NumPy's errors for files of another kind are ValueErrors
+        raise SourceError(f"{path}: cannot be read as predictions ({str(error).splitlines()[0]})") from error
+    missing = {"image_id", "scores"} - set(table.column_names)
+    if missing:
+        raise SourceError(f"{path}: no column {min(missing)!r}; predictions have image_id and scores")
+    widths = pc.unique(pc.list_value_length(table["scores"])).to_pylist()
+    if len(widths) != 1 or not widths[0]:
+        raise SourceError(f"{path}: each image must have scores of the same classes, got {widths[:3]} scores")
+    scores = pc.list_flatten(table["scores"]).to_numpy().astype(np.float32).reshape(-1, widths[0])
+    names = json.loads((table.schema.metadata or {}).get(_KEY, b"{}")).get("class_names")
+    return _checked(path, Predictions(scores, table["image_id"].to_pylist(), names))
+
+
+def _checked(path: Path, predictions: Predictions) -> Predictions:
+    scores, names = predictions.scores, predictions.class_names
+    if scores.ndim != 2 or scores.dtype.kind != "f" or not np.isfinite(scores).all():
+        raise SourceError(f"{path}: must hold finite scores [images, classes], got {scores.dtype} {list(scores.shape)}")
+    if names is not None and len(names) != scores.shape[1]:
+        raise SourceError(f"{path}: names {len(names)} classes but scores {scores.shape[1]}")
+    return predictions
+
+
+def match_classes(ours: Sequence[str], theirs: Sequence[str], by: str, who: str) -> np.ndarray:
+    """For each class of the dataset (`theirs`) its column among the classifier's (`ours`): int64 [len(theirs)].
+
+    Args:
+        ours: Class names of the classifier.
+        theirs: Class names of the dataset.
+        by: `name`; or `index`, for a classifier that names the same classes otherwise.
+        who: Name of the classifier, for the message.
+
+    Raises:
+        SourceError: The dataset has classes that the classifier has not.
+    """
+    if by == "index":
+        if len(ours) != len(theirs):
+            raise SourceError(
+                f"{who}: scores {len(ours)} classes, the images have {len(theirs)}; use a model of theirs"
+            )
+        return np.arange(len(theirs))
+    columns = {name: column for column, name in enumerate(ours)}
+    missing = [name for name in theirs if name not in columns]
+    if missing:
+        hint = (
+            "; if they are the same classes in the same order, match them by index" if len(ours) == len(theirs) else ""
+        )
+        raise SourceError(
+            f"{who}: does not know {len(missing)} of the {len(theirs)} classes of the images: "
+            f"{', '.join(map(repr, missing[:3]))}; it has {', '.join(map(repr, ours[:3]))} ...{hint}"
+        )
+    return np.array([columns[name] for name in theirs], dtype=np.int64)

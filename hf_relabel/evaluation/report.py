@@ -1,0 +1,64 @@
+"""How results are told: tables for the terminal and plain values for JSON."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_relabel.errors import UsageError
+from hf_relabel.run.store import write_json
+
+
+def render(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Aligned columns: the first to the left, the others to the right; floats with four places, None and NaN as `-`."""
+    lines = [[str(cell) for cell in header], *[[_cell(cell) for cell in row] for row in rows]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    aligned = []
+    for line in lines:
+        cells = [
+            line[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+        ]
+        aligned.append("  ".join(cells).rstrip())
+    return "\n".join([aligned[0], "-" * max(map(len, aligned)), *aligned[1:]])
+
+
+def _cell(value: object) -> str:
+    if value is None or value != value:  # NaN is the value that differs from itself
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def refuse_unwritable(*paths: str | None) -> None:
+    """Raise UsageError for a file of results that could not be written: before the work, not after it."""
+    for path in filter(None, paths):
+        folder = Path(path).absolute().parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK) or Path(path).is_dir():
+            raise UsageError(f"{path}: cannot be written; name a file in a folder that is there and may be written in")
+
+
+def write_results(path: str, value: Any) -> None:
+    """Write results, plain values, where the user asked for them as JSON.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
+    try:
+        write_json(Path(path), value)
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be written ({error.strerror}); name a file in a folder that is there"
+        ) from error
+
+
+def plain(value: Any) -> Any:
+    """Results as JSON values: dataclasses become objects, NaN (nothing to measure) becomes null."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,207 @@
+"""The release in a COCO JSON file that `coco_export` wrote. Every row and mask is checked on the way."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hf_relabel.errors import FormatError, UsageError
+from hf_relabel.formats.coco_fields import EXCLUDED, FIRST_CATEGORY_ID, LABELS, ORIGINAL, RELEASE, TOP_LABELS
+from hf_relabel.formats.coco_file import CocoFile, Entry
+from hf_relabel.formats.releases import Imported, Names, origin, tables
+from hf_relabel.formats.segmentation import area_of, read_segmentation
+from hf_relabel.release.writer import write_release
+from hf_relabel.schema import SCHEMA_VERSION
+from hf_relabel.sources.image_ids import is_safe
+
+NOT_OURS = "; this file was not exported by hf-relabel: `hf-relabel import proposals` takes masks without classes"
+
+
+def import_coco(
+    path: Path,
+    folder: Path,
+    *,
+    version: str | None = None,
+    name: str | None = None,
+    split: str | None = None,
+    overwrite: bool = False,
+) -> Imported:
+    """Write the release that a file of `hf-relabel export coco` holds.
+
+    Args:
+        path: The COCO JSON file.
+        folder: The release folder.
+        version, name, split: In the place of those that the file names.
+        overwrite: Replace a release that is there.
+
+    Raises:
+        FormatError: The file is missing, damaged, or not such a file; with the line.
+        ReleaseError: The release cannot be written.
+    """
+    coco = CocoFile(path)
+    info = _info(coco)
+    class_names = _class_names(coco)
+    names = _names(path, info, version, name, split)
+    release = write_release(
+        folder,
+        tables(_rows(coco, len(class_names)), class_names),
+        class_names=class_names,
+        split=names.split,
+        version=names.version,
+        name=names.name,
+        provenance=info["provenance"] | {"imported": {"format": "coco", **origin(path)}},
+        excluded=_excluded(coco),
+        overwrite=overwrite,
+    )
+    counted = release.statistics
+    facts = {key: counted[key] for key in ("images", "labels", "regions")}
+    facts["images that the release had left out"] = counted["excluded_images"]
+    return Imported(folder, facts, {"annotations of images that the file does not list": coco.strays})
+
+
+def _info(coco: CocoFile) -> dict[str, Any]:
+    info = coco.head.get("info")
+    ours = info.get(RELEASE) if isinstance(info, dict) else None
+    if not isinstance(ours, dict):
+        raise FormatError(f"{coco.path}: has no info.{RELEASE}{NOT_OURS}")
+    if ours.get("schema_version") != SCHEMA_VERSION:
+        raise FormatError(
+            f"{coco.path}: schema version {ours.get('schema_version')}, this hf_relabel reads {SCHEMA_VERSION}; "
+            "export the release again"
+        )
+    for key, kind in (("version", str), ("name", str), ("split", str), ("provenance", dict)):
+        if not isinstance(ours.get(key), kind):
+            raise FormatError(f"{coco.path}: info.{RELEASE}.{key} is {ours.get(key)!r}; export the release again")
+    return ours
+
+
+def _names(path: Path, info: dict[str, Any], version: str | None, name: str | None, split: str | None) -> Names:
+    """What the release is called: as given, else as the file says."""
+    try:
+        Names(info["version"])
+    except UsageError as error:
+        if version is None:
+            raise FormatError(f"{path}: info.{RELEASE}.version is no version; name one ({error})") from error
+    return Names(version or info["version"], name or info["name"], split or info["split"])
+
+
+def _class_names(coco: CocoFile) -> list[str]:
+    """The categories' names; their ids must be those of the export, in order."""
+    categories = coco.head.get("categories")
+    names = []
+    for category in categories if isinstance(categories, list) else []:
+        name = category.get("name") if isinstance(category, dict) else None
+        if not isinstance(name, str) or category.get("id") != len(names) + FIRST_CATEGORY_ID:
+            raise FormatError(
+                f"{coco.path}: category {len(names) + FIRST_CATEGORY_ID} is {category!r}; each needs a name, and ids "
+                f"must count from {FIRST_CATEGORY_ID}"
+            )
+        names.append(name)
+    if not names:
+        raise FormatError(f"{coco.path}: has no categories{NOT_OURS}")
+    return names
+
+
+def _excluded(coco: CocoFile) -> Iterator[tuple[str, str]]:
+    for item in coco.head.get(EXCLUDED, []):
+        try:
+            yield str(item["image_id"]), str(item["reason"])
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"{coco.path}: `{EXCLUDED}` has {item!r}, not an image_id and a reason") from error
+
+
+def _rows(coco: CocoFile, classes: int) -> Iterator[dict[str, Any]]:
+    """Rows of the `regions` configuration in the order of the image ids."""
+    order = sorted(range(len(coco.names)), key=coco.names.__getitem__)
+    for place in order:
+        fields = _Fields(coco, coco.image(place), classes)
+        image_id = coco.names[place]
+        if not is_safe(image_id):
+            raise fields.error(f"file_name {image_id!a} is no image id: a relative path that does not lead upwards")
+        width, height = (fields.number(key, int) for key in ("width", "height"))
+        label = fields.category(ORIGINAL)
+        labels, scores = fields.ranking(LABELS, "scores")
+        yield {
+            "image_id": image_id,
+            "label": label,
+            "labels": labels,
+            "scores": scores,
+            "width": width,
+            "height": height,
+            "regions": [_region(_Fields(coco, entry, classes), width, height) for entry in coco.annotations_of(place)],
+        }
+
+
+def _region(fields: "_Fields", width: int, height: int) -> dict[str, Any]:
+    try:
+        segmentation = read_segmentation(fields.get("segmentation"), height, width)
+    except ValueError as error:
+        raise fields.error(f"the segmentation {error}") from error
+    area = fields.number("area", int)
+    if area_of(segmentation) != area:
+        raise fields.error(f"the mask has {area_of(segmentation)} pixels, its area says {area}")
+    top_labels, top_scores = fields.ranking(TOP_LABELS, "top_scores")
+    return {
+        "region_id": fields.text("region_id"),
+        "label": fields.category("category_id"),
+        "score": fields.number("score", float),
+        "top_labels": top_labels,
+        "top_scores": top_scores,
+        "bbox": fields.numbers("bbox", 4),
+        "area": area,
+        "segmentation": segmentation,
+    }
+
+
+class _Fields:
+    """The fields of an image or annotation; what is missing or of another kind is told with its line."""
+
+    def __init__(self, coco: CocoFile, entry: Entry, classes: int):
+        self._coco = coco
+        self._entry = entry
+        self._classes = classes
+
+    def error(self, reason: str) -> FormatError:
+        return self._coco.error(self._entry, reason)
+
+    def get(self, key: str) -> Any:
+        if key not in self._entry.value:
+            raise self.error(f"has no {key!r}{NOT_OURS}")
+        return self._entry.value[key]
+
+    def text(self, key: str) -> str:
+        value = self.get(key)
+        if not isinstance(value, str):
+            raise self.error(f"{key!r} is {value!r}, not a text")
+        return value
+
+    def number(self, key: str, kind: type) -> Any:
+        value = self.get(key)
+        if not _is_number(value) or (kind is int and (not isinstance(value, int) or value < 0)):
+            raise self.error(f"{key!r} is {value!r}, not a {'whole number from 0' if kind is int else 'number'}")
+        return value
+
+    def numbers(self, key: str, length: int | None = None) -> list[float]:
+        values = self.get(key)
+        if not isinstance(values, list) or not all(map(_is_number, values)) or length not in (None, len(values)):
+            raise self.error(f"{key!r} is {values!r}, not a list of {length or ''} numbers".replace("  ", " "))
+        return values
+
+    def category(self, key: str) -> int:
+        return self._class(key, self.get(key))
+
+    def ranking(self, labels: str, scores: str) -> tuple[list[int], list[float]]:
+        """Classes and the score of each."""
+        found, values = [self._class(labels, item) for item in self.numbers(labels)], self.numbers(scores)
+        if len(found) != len(values):
+            raise self.error(f"{labels!r} has {len(found)} values and {scores!r} has {len(values)}")
+        return found, values
+
+    def _class(self, key: str, category: Any) -> int:
+        if not isinstance(category, int) or not 0 <= category - FIRST_CATEGORY_ID < self._classes:
+            raise self.error(f"{key!r} names the category {category!r}, which is none of the {self._classes}")
+        return category - FIRST_CATEGORY_ID
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

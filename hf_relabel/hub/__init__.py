@@ -1,0 +1,1 @@
+"""Publishing on the Hugging Face Hub: client, checks, card, changelog, versions."""

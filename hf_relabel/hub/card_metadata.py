@@ -1,0 +1,111 @@
+"""The front matter of a dataset card, and the values the Hub allows in it.
+
+The client library checks no value and the server refuses a bad one only after the upload, so they are checked here.
+The lists are those of the Hub's dataset card specification, as far as datasets of labels and masks need them.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hf_relabel.errors import HubError
+from hf_relabel.release.layout import data_configs
+from hf_relabel.release.reader import Release
+
+TASK_CATEGORIES = ("image-classification", "image-segmentation", "object-detection", "mask-generation")
+TASK_IDS = ("multi-label-image-classification", "instance-segmentation")
+ANNOTATION_CREATORS = ("machine-generated", "expert-generated", "crowdsourced", "found", "no-annotation", "other")
+
+SIZE_CATEGORIES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+    (100_000_000, "10M<n<100M"),
+    (1_000_000_000, "100M<n<1B"),
+    (10_000_000_000, "1B<n<10B"),
+)
+"""Names of sizes, each with the number of rows it stays below."""
+
+_LICENSES = """
+afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bigcode-openrail-m bigscience-openrail-m bsd bsd-2-clause bsd-3-clause
+bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0
+cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0
+cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m ecl-2.0
+epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 gfdl gpl gpl-2.0 gpl-3.0 isc lgpl lgpl-2.1 lgpl-3.0 mit mpl-2.0 ncsa
+odbl odc-by ofl-1.1 openrail openrail++ osl-3.0 other pddl postgresql unknown unlicense wtfpl zlib
+"""
+
+LICENSES = frozenset(_LICENSES.split())
+"""Identifiers of licences that the Hub knows."""
+
+
+@dataclass(frozen=True)
+class License:
+    """The licence of the labels.
+
+    Args:
+        id: The Hub's identifier; None states none.
+        name: Name of the licence where `id` is `other`.
+        link: Where its text is, likewise.
+    """
+
+    id: str | None = None
+    name: str | None = None
+    link: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.id is not None and self.id not in LICENSES:
+            raise HubError(f"licence {self.id!r}: the Hub does not know it; use its identifier, such as cc-by-4.0")
+        if self.id == "other" and not (self.name and self.link):
+            raise HubError("licence other: needs its name and a link too (--license-name, --license-link)")
+
+    def fields(self) -> dict[str, str]:
+        """Its keys of the front matter."""
+        keys = {"license": self.id, "license_name": self.name, "license_link": self.link}
+        return {key: value for key, value in keys.items() if value is not None}
+
+
+def card_metadata(release: Release, license: License, source_dataset: str | None, tags: list[str]) -> dict[str, Any]:
+    """The front matter of a release's card.
+
+    Raises:
+        HubError: A value that the Hub would refuse.
+    """
+    metadata: dict[str, Any] = {
+        "pretty_name": release.name,
+        **license.fields(),
+        "annotations_creators": ["machine-generated"],
+        "task_categories": ["image-classification", "image-segmentation", "object-detection"],
+        "task_ids": list(TASK_IDS),
+        "size_categories": [size_category(release.num_images)],
+        "tags": ["multi-label", "relabeling", "maskcut", "hf_relabel", *tags],
+        "configs": data_configs(release.split),
+    }
+    if source_dataset:
+        metadata["source_datasets"] = [source_dataset]
+    check_metadata(metadata)
+    return metadata
+
+
+def size_category(rows: int) -> str:
+    """The Hub's size category of a number of rows."""
+    return next(name for limit, name in SIZE_CATEGORIES if rows < limit)
+
+
+def check_metadata(metadata: dict[str, Any]) -> None:
+    """Raise HubError for the first value that the Hub does not allow."""
+    allowed = {
+        "task_categories": TASK_CATEGORIES,
+        "task_ids": TASK_IDS,
+        "annotations_creators": ANNOTATION_CREATORS,
+        "size_categories": tuple(name for _, name in SIZE_CATEGORIES),
+    }
+    for key, values in allowed.items():
+        for value in metadata.get(key, []):
+            if value not in values:
+                raise HubError(f"card: {key} holds {value!r}, which the Hub does not allow; one of {', '.join(values)}")
+    License(metadata.get("license"), metadata.get("license_name"), metadata.get("license_link"))
+    names = [config["config_name"] for config in metadata.get("configs", [])]
+    if len(names) != len(set(names)):
+        raise HubError(f"card: a configuration is named twice ({', '.join(names)})")

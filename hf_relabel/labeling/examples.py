@@ -1,0 +1,123 @@
+"""The labeler's training examples: the features of the kept regions, gathered once in one file mapped from disk."""
+
+import hashlib
+import mmap
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_relabel.config import Config
+from hf_relabel.errors import StageError
+from hf_relabel.run.shards import Shard
+from hf_relabel.run.store import ShardFolder
+
+FEATURES = "examples.npy"
+
+ROWS_AT_ONCE = 256
+"""Rows of the mapped file that are read before its pages are given back."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What the head is trained on.
+
+    Args:
+        features: float16 [N, 1 + views, dim], mapped from disk.
+        targets: int64 [N], class indices.
+        held_out: bool [N], belongs to an image of the validation split.
+        mapping: The file that `features` shows.
+    """
+
+    features: np.ndarray
+    targets: np.ndarray
+    held_out: np.ndarray
+    mapping: mmap.mmap
+
+    def take(self, rows: np.ndarray, views: np.ndarray | int) -> np.ndarray:
+        """The features of some rows, int [n], each in one view: float16 [n, dim], copied.
+
+        Some rows at a time, and the pages read are given back at once: each row brings its neighbours along, and the
+        process would in time hold the whole file.
+        """
+        views = np.broadcast_to(views, rows.shape)
+        taken = np.empty((len(rows), self.features.shape[2]), np.float16)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            taken[part] = self.features[rows[part], views[part]]
+            if hasattr(mmap, "MADV_DONTNEED"):
+                self.mapping.madvise(mmap.MADV_DONTNEED)
+        return taken
+
+
+def is_held_out(image_id: str, config: Config) -> bool:
+    """Whether an image belongs to the validation split: decided by its id and the seed, nothing else."""
+    digest = hashlib.sha256(f"{config.run.seed}:validation:{image_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < config.train.val_fraction * 2**64
+
+
+def gather_examples(
+    shards: list[Shard], proposals: ShardFolder, scores: ShardFolder, folder: Path, config: Config
+) -> Examples:
+    """Gather the kept regions of all shards.
+
+    With `score.merge`, the kept proposals of an image that train with one class become one region: the mean of their
+    features weighted by their patches, which is the mean over the union where their patches are disjoint.
+
+    Raises:
+        StageError: No region was kept.
+    """
+    path = folder / FEATURES
+    targets, held_out = array("q"), bytearray()
+    shape: tuple[int, ...] = ()
+    with open(path, "wb") as file:
+        for shard in shards:
+            features = proposals.features(shard.index)
+            shape = features.shape[1:]
+            columns = ["image_id", "feature_row", "proposals.list.element.patches"]
+            proposed = proposals.read(shard.index, columns).to_pylist()
+            columns = ["label", "whole_image", "proposals.list.element.kept", "proposals.list.element.target"]
+            scored = scores.read(shard.index, columns).to_pylist()
+            for image, score in zip(proposed, scored, strict=True):
+                held = is_held_out(image["image_id"], config)
+                for target, rows, weights in _regions(image, score, config.score.merge):
+                    file.write(_weighted_mean(features[rows], weights).tobytes())
+                    targets.append(target)
+                    held_out.append(held)
+    if not targets:
+        raise StageError(
+            f"{scores.folder}: no region was kept to train on; lower score.tau_label, or set "
+            "score.force_original true to train on whole images where nothing is kept"
+        )
+    return map_examples(path, np.frombuffer(targets, np.int64), np.frombuffer(held_out, bool), shape)
+
+
+def map_examples(path: Path, targets: np.ndarray, held_out: np.ndarray, shape: tuple[int, ...]) -> Examples:
+    """Examples whose features, `shape` each, lie one after the other in a file."""
+    with open(path, "rb") as file:
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    features = np.frombuffer(mapping, np.float16).reshape(len(targets), *shape)
+    return Examples(features, targets, held_out, mapping)
+
+
+def _regions(image: dict[str, Any], score: dict[str, Any], merge: bool) -> Iterator[tuple[int, list[int], list[int]]]:
+    """The regions an image trains with: class, rows in the shard's features, patches of each row."""
+    first = image["feature_row"]
+    kept = [(k, item["target"]) for k, item in enumerate(score["proposals"]) if item["kept"]]
+    if score["whole_image"]:
+        yield score["label"], [first], [1]
+    groups: dict[tuple[int, int], list[int]] = {}
+    for k, target in kept:
+        groups.setdefault((target, 0 if merge else k), []).append(k)
+    for (target, _), members in groups.items():
+        yield target, [first + 1 + k for k in members], [image["proposals"][k]["patches"] for k in members]
+
+
+def _weighted_mean(features: np.ndarray, weights: list[int]) -> np.ndarray:
+    """float16 [regions, 1 + views, dim] -> float16 [1 + views, dim]; one region is passed on as it is."""
+    if len(features) == 1:
+        return features[0]
+    return np.average(features.astype(np.float32), axis=0, weights=weights).astype(np.float16)

@@ -1,0 +1,258 @@
+"""Choosing the proposals that show the original label without a teacher: multiple-instance learning.
+
+An image's label belongs to at least one of its regions, and not to most of them. A linear classifier fitted to every
+region with its image's label still finds the right direction, because the wrong regions are wrong in all directions.
+Then, by turns: keep of each image the region most probable to show its label, and any that is confident; fit again on
+those. A region is only ever scored by a classifier that did not see its image (cross-fitting), or it would confirm
+itself.
+
+The classifier is a linear discriminant (Fisher 1936; Rao 1948) with a shared covariance that is shrunk towards its
+diagonal (Friedman 1989). Its fit needs only counts, sums and products of the features, so a round is one pass over the
+stored features in bounded memory, a fold's classifier is the total less that fold's own sums, and sums are added in the
+order of the shards: the result does not depend on who computes them.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+
+from hf_relabel.config import BootstrapConfig
+from hf_relabel.errors import StageError
+from hf_relabel.run.job import Job
+from hf_relabel.run.progress import progress_bar, wait_for
+from hf_relabel.run.store import ShardFolder, atomic_open, make_folder, read_json, write_json
+
+WEIGHTS = "bootstrap.safetensors"
+RECORD = "bootstrap.json"
+
+PSEUDO_COUNT = 1.0
+"""Regions at the mean of all regions that every class is given: a class that a fold has not seen stays defined."""
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """The classifiers of the last round, one a fold.
+
+    Args:
+        weights: float32 [folds, dim, classes].
+        bias: float32 [folds, classes].
+        seed: The run's seed, which decides an image's fold.
+    """
+
+    weights: torch.Tensor
+    bias: torch.Tensor
+    seed: int
+
+    def probabilities(self, regions: np.ndarray, image_id: str) -> np.ndarray:
+        """Probabilities of all classes for an image's regions, by the classifier that has not seen the image.
+
+        Args:
+            regions: float16 [n, dim], pooled features.
+            image_id: Whose regions they are.
+
+        Returns:
+            float32 [n, classes].
+        """
+        fold = fold_of(image_id, len(self.bias), self.seed)
+        logits = torch.from_numpy(np.array(regions)).float() @ self.weights[fold] + self.bias[fold]
+        return torch.softmax(logits, dim=1).numpy()
+
+
+def fold_of(image_id: str, folds: int, seed: int) -> int:
+    """The fold of an image, decided by its id and the seed, nothing else."""
+    digest = hashlib.sha256(f"{seed}:fold:{image_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % folds
+
+
+@dataclass
+class Moments:
+    """What a linear discriminant is fitted from, for each fold apart; float64.
+
+    Args:
+        counts: [folds, classes], regions.
+        sums: [folds, classes, dim], of the features.
+        products: [folds, dim, dim], of the features with themselves.
+    """
+
+    counts: torch.Tensor
+    sums: torch.Tensor
+    products: torch.Tensor
+
+    @classmethod
+    def zeros(cls, folds: int, classes: int, dim: int, device: torch.device) -> "Moments":
+        """Moments of nothing."""
+        shapes = ((folds, classes), (folds, classes, dim), (folds, dim, dim))
+        return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
+
+    def add(self, features: torch.Tensor, labels: torch.Tensor, folds: torch.Tensor) -> None:
+        """Add regions: float64 [n, dim], int64 [n], int64 [n]."""
+        for fold in range(len(self.counts)):
+            x, y = features[folds == fold], labels[folds == fold]
+            self.counts[fold].index_add_(0, y, torch.ones_like(y, dtype=torch.float64))
+            self.sums[fold].index_add_(0, y, x)
+            self.products[fold] += x.T @ x
+
+    def merge(self, other: "Moments") -> None:
+        """Add the regions that another has added."""
+        self.counts += other.counts
+        self.sums += other.sums
+        self.products += other.products
+
+    def fit(self, fold: int, shrinkage: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """The discriminant of all folds but one: weights [dim, classes] and bias [classes], float64.
+
+        Its softmax is the posterior of Gaussian classes with one covariance and the observed frequencies.
+        """
+        counts = self.counts.sum(0) - self.counts[fold]
+        sums = self.sums.sum(0) - self.sums[fold]
+        total = counts.sum().clamp(min=1)
+        centre = sums.sum(0) / total
+        observed = sums / counts.clamp(min=1)[:, None]
+        within = (self.products.sum(0) - self.products[fold] - (observed.T * counts) @ observed) / total
+        spread = within.diagonal().clamp(min=1e-8)
+        covariance = (1 - shrinkage) * within + torch.diag(shrinkage * spread + 1e-8 * spread.mean())
+        means = (sums + PSEUDO_COUNT * centre) / (counts + PSEUDO_COUNT)[:, None]
+        weights = torch.linalg.solve(covariance, means.T)
+        prior = torch.log((counts + PSEUDO_COUNT) / (total + PSEUDO_COUNT * len(counts)))
+        return weights, prior - (means.T * weights).sum(0) / 2
+
+
+@dataclass(frozen=True)
+class _ShardRegions:
+    """The regions of one shard, its images numbered from 0: all arrays [n] but the features."""
+
+    features: np.ndarray  # float16 [n, dim]
+    image: np.ndarray
+    label: np.ndarray
+    fold: np.ndarray
+
+
+def fit_bootstrap(job: Job, proposals: ShardFolder, scores: ShardFolder, threads: ThreadPoolExecutor) -> Bootstrap:
+    """Fit the bootstrap on all stored region features; the main process works, the others wait for its file.
+
+    Raises:
+        StageError: There is no proposal at all.
+    """
+    folder, digest = scores.folder, scores.fingerprint.digest
+
+    def finished() -> Bootstrap | None:
+        record = read_json(folder / RECORD)
+        if not record or record["digest"] != digest:
+            return None
+        tensors = load_file(folder / WEIGHTS)
+        return Bootstrap(tensors["weights"], tensors["bias"], job.config.run.seed)
+
+    if (bootstrap := finished()) is not None:
+        return bootstrap
+    if not job.rank.is_main:
+        return wait_for(finished)
+    make_folder(folder)
+    rounds = _fit_rounds(job, proposals, threads)
+    _save(folder, digest, *rounds)
+    found = finished()
+    assert found is not None
+    return found
+
+
+def _fit_rounds(
+    job: Job, proposals: ShardFolder, threads: ThreadPoolExecutor
+) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    """Weights and bias of the last round, and how many regions each round was fitted on."""
+    config = job.config.score.bootstrap
+    classes, device = len(job.source.class_names), job.rank.device
+    dim = proposals.features(0).shape[-1]
+    weights, bias = None, None
+    selected: list[int] = []
+
+    def moments_of(shard: int) -> Moments:
+        regions = _read_regions(proposals, shard, config.folds, job.config.run.seed)
+        x = torch.from_numpy(regions.features).to(device).double()
+        fold, label = torch.from_numpy(regions.fold).to(device), torch.from_numpy(regions.label).to(device)
+        if weights is not None:
+            chosen = _choose(x, regions, weights, bias, config)
+            x, fold, label = x[chosen], fold[chosen], label[chosen]
+        moments = Moments.zeros(config.folds, classes, dim, device)
+        moments.add(x, label, fold)
+        return moments
+
+    # The first fit is on every region; each round chooses anew and fits again.
+    bar = progress_bar(config.rounds + 1, "bootstrap", "fits", job.rank)
+    for _ in range(config.rounds + 1):
+        total = Moments.zeros(config.folds, classes, dim, device)
+        for moments in _in_order(threads, moments_of, len(job.shards), job.rank.threads):
+            total.merge(moments)
+        selected.append(int(total.counts.sum()))
+        if not selected[0]:
+            raise StageError(
+                f"{proposals.folder}: no image has a proposal; propose.tau {job.config.propose.tau} does not suit "
+                "this backbone and feature: try other values on a few images"
+            )
+        fits = [total.fit(fold, config.shrinkage) for fold in range(config.folds)]
+        weights, bias = torch.stack([w for w, _ in fits]), torch.stack([b for _, b in fits])
+        bar.update()
+    bar.close()
+    return weights, bias, selected
+
+
+def _in_order(threads: ThreadPoolExecutor, work: Any, count: int, ahead: int) -> Iterator[Any]:
+    """`work(0)`, `work(1)`, ... computed `ahead` at a time and given in order, so that few results wait in memory."""
+    numbers = iter(range(count))
+    while chunk := list(islice(numbers, ahead)):
+        yield from threads.map(work, chunk)
+
+
+def _read_regions(proposals: ShardFolder, shard: int, folds: int, seed: int) -> _ShardRegions:
+    columns = ["image_id", "label", "feature_row", "proposals.list.element.patches"]
+    rows = proposals.read(shard, columns).to_pylist()
+    sizes = np.array([len(row["proposals"]) for row in rows])
+    at = [row["feature_row"] + 1 + k for row in rows for k in range(len(row["proposals"]))]
+    folds_of_images = np.array([fold_of(row["image_id"], folds, seed) for row in rows])
+    labels = np.array([row["label"] for row in rows], np.int64)
+    image = np.repeat(np.arange(len(rows)), sizes)
+    features = np.array(proposals.features(shard)[at, 0])
+    return _ShardRegions(features, image, labels[image], folds_of_images[image])
+
+
+def _choose(
+    x: torch.Tensor, regions: _ShardRegions, weights: torch.Tensor, bias: torch.Tensor, config: BootstrapConfig
+) -> torch.Tensor:
+    """Which regions the next fit is on, bool [n]: of each image the best for its label, and any confident one."""
+    probability = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    fold, label = torch.from_numpy(regions.fold).to(x.device), torch.from_numpy(regions.label).to(x.device)
+    for index in range(config.folds):
+        mine = fold == index
+        logits = x[mine] @ weights[index] + bias[index]
+        probability[mine] = torch.softmax(logits, dim=1).gather(1, label[mine, None])[:, 0]
+    return torch.from_numpy(best_of_images(probability.cpu().numpy(), regions.image)).to(x.device) | (
+        probability >= config.confident
+    )
+
+
+def best_of_images(probability: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Which regions are their image's most probable, bool [n]; the earlier one where two are equal.
+
+    Args:
+        probability: float [n], of the original label.
+        image: int [n], the regions' images, ascending.
+    """
+    best = np.zeros(len(image), bool)
+    order = np.lexsort((-probability, image))  # stable: by image, then from the most probable
+    first = np.r_[True, np.diff(image[order]) > 0][: len(order)]
+    best[order[first]] = True
+    return best
+
+
+def _save(folder: Path, digest: str, weights: torch.Tensor, bias: torch.Tensor, selected: list[int]) -> None:
+    state = {"weights": weights.float().cpu().contiguous(), "bias": bias.float().cpu().contiguous()}
+    with atomic_open(folder / WEIGHTS) as file:
+        file.write(to_bytes(state))
+    write_json(folder / RECORD, {"digest": digest, "regions_fitted": selected})

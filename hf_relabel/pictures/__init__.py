@@ -1,0 +1,1 @@
+"""Overlays of masks on photos, and charts."""

@@ -1,0 +1,1 @@
+"""The published folder: writing it, reading it, statistics, differences between two."""

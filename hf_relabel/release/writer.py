@@ -1,0 +1,312 @@
+"""The release folder: written by `build`, published by `publish`, opened by everybody.
+
+    release/
+      README.md        front matter for `load_dataset`, and a few words
+      manifest.json    written last: what the release is, its files with their hashes, statistics, provenance
+      excluded.jsonl   one line for each image that was left out: image_id, reason
+      data/labels/{split}-00000-of-00001.parquet
+      data/regions/{split}-00000-of-0000N.parquet
+
+It is made beside its place and renamed, so a release folder is always whole. Rows are sorted by image_id. Writing
+streams: memory does not grow with the number of images.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from hf_relabel.errors import ReleaseError
+from hf_relabel.release.layout import EXCLUDED, MANIFEST, README, data_configs, sha256_of
+from hf_relabel.release.reader import Release
+from hf_relabel.release.statistics import ReleaseStatistics
+from hf_relabel.schema import CONFIG_NAMES, SCHEMA_VERSION, release_schema
+
+ROW_GROUP_ROWS = 10_000
+"""Images in a row group. Cut by rows, so that a label more or less moves no other row into another group."""
+
+
+ROW_GROUP_BYTES = 100_000_000
+"""Uncompressed size past which a row group ends early."""
+
+
+LABELS_ROWS_PER_FILE = 2_000_000
+"""Images in one file of the `labels` configuration, some tens of bytes each."""
+
+
+_STEP = 500  # rows between two looks at a row group's size
+
+
+_SPLIT_NAME = re.compile(r"\w+(\.\w+)*")  # what the datasets library takes
+
+
+def write_release(
+    folder: Path,
+    batches: Iterable[pa.RecordBatch | pa.Table],
+    *,
+    class_names: list[str],
+    split: str,
+    version: str,
+    name: str,
+    provenance: dict[str, Any],
+    excluded: Iterable[tuple[str, str]] = (),
+    rows_per_file: int = 100_000,
+    overwrite: bool = False,
+) -> "Release":
+    """Write a release folder; nothing is at its place until all of it is.
+
+    Args:
+        folder: The release folder.
+        batches: Rows of the `regions` configuration (`schema.release_features`), sorted by image_id, in pieces of any
+            size; the column `version` is filled in here. What is written does not depend on how rows are cut.
+        class_names: Name of every class, in the order of the class ids.
+        split: Name of the split.
+        version: Recorded in every row and in the manifest.
+        name: Pretty name of the dataset.
+        provenance: Plain JSON values: configuration, models with revisions, package versions.
+        excluded: (image_id, reason) of each image left out; read after the last batch, so whoever makes the batches
+            may still be filling it.
+        rows_per_file: Most images in a file of the `regions` configuration.
+        overwrite: Replace a release that is there.
+
+    Raises:
+        ReleaseError: A folder is in the way, a row is out of order or names no class, there is no row (datasets cannot
+            load an empty split), the disk is full.
+    """
+    if not _SPLIT_NAME.fullmatch(split):
+        raise ReleaseError(f"split {split!r}: must be letters, digits, underscores and dots between them")
+    _refuse_to_replace(folder, overwrite)
+    staging = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        statistics = ReleaseStatistics(len(class_names))
+        files = _write_tables(staging, batches, class_names, split, version, rows_per_file, statistics)
+        files.append(_write_excluded(staging, excluded, statistics))
+        if not statistics.images:
+            reason = next(iter(statistics.excluded.most_common(1)), ("there were none", 0))[0]
+            raise ReleaseError(
+                f"{folder}: no image to release ({statistics.excluded.total()} left out, most of them: {reason}); "
+                "nothing was changed"
+            )
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "version": version,
+            "name": name,
+            "split": split,
+            "class_names": class_names,
+            "files": files,
+            "statistics": statistics.result(),
+            "provenance": provenance,
+        }
+        _write_text(staging / README, _readme(manifest))
+        _write_text(staging / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        _move_into_place(staging, folder)
+    except OSError as error:
+        raise ReleaseError(f"{folder}: cannot be written ({error.strerror or error}); nothing was changed") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Release.open(folder)
+
+
+def _refuse_to_replace(folder: Path, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).exists()):
+        raise ReleaseError(f"{folder}: is in the way and is not a release; move it or choose another folder")
+    if (folder / MANIFEST).exists() and not overwrite:
+        raise ReleaseError(f"{folder}: holds a release already; choose another folder or allow it to be overwritten")
+
+
+def _write_tables(
+    staging: Path,
+    batches: Iterable[pa.RecordBatch | pa.Table],
+    class_names: list[str],
+    split: str,
+    version: str,
+    rows_per_file: int,
+    statistics: ReleaseStatistics,
+) -> list[dict[str, Any]]:
+    """Write both configurations in one pass; returns the manifest's entries of their files."""
+    schema = release_schema("regions", class_names)
+    labels_schema = release_schema("labels", class_names)
+    rows_of = {"labels": LABELS_ROWS_PER_FILE, "regions": rows_per_file}
+    writers = {
+        "labels": _ShardedWriter(staging / "data" / "labels", labels_schema, rows_of["labels"]),
+        "regions": _ShardedWriter(staging / "data" / "regions", schema, rows_of["regions"]),
+    }
+    last_id = None
+    for group in _row_groups(batches, schema, version, rows_per_file):
+        last_id = _check_rows(group, last_id, len(class_names))
+        statistics.add(group)
+        writers["regions"].write(group)
+        writers["labels"].write(group.select(labels_schema.names).cast(labels_schema))
+    return [entry for name in CONFIG_NAMES for entry in writers[name].finish(staging, name, split)]
+
+
+def _row_groups(
+    batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema, version: str, rows_per_file: int
+) -> Iterator[pa.Table]:
+    """Cut the rows into row groups at places that depend on the rows alone."""
+    pending: list[pa.Table] = []
+    held = size = total = 0
+    for batch in batches:
+        piece = _with_version(batch, schema, version)
+        while len(piece):
+            room = min(_STEP - total % _STEP, ROW_GROUP_ROWS - held, rows_per_file - total % rows_per_file)
+            head, piece = piece.slice(0, room), piece.slice(room)
+            pending.append(head)
+            held, total, size = held + len(head), total + len(head), size + head.nbytes
+            ends_file = total % rows_per_file == 0
+            if held == ROW_GROUP_ROWS or ends_file or (total % _STEP == 0 and size >= ROW_GROUP_BYTES):
+                yield pa.concat_tables(pending).combine_chunks()
+                pending, held, size = [], 0, 0
+    if pending:
+        yield pa.concat_tables(pending).combine_chunks()
+
+
+def _with_version(batch: pa.RecordBatch | pa.Table, schema: pa.Schema, version: str) -> pa.Table:
+    table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
+    if "version" in table.column_names:
+        table = table.drop_columns("version")
+    table = table.append_column("version", pa.repeat(version, len(table)))
+    return table.select(schema.names).cast(schema)
+
+
+def _check_rows(table: pa.Table, last_id: str | None, num_classes: int) -> str:
+    """Raise ReleaseError where rows are out of order, lack a value or name a class that is not; returns the last id."""
+    for name in table.column_names:
+        if table[name].null_count:
+            raise ReleaseError(f"{name}: a row of the release lacks a value; every image must have one")
+    ids = table["image_id"].to_pylist()
+    for before, after in zip([last_id, *ids], ids, strict=False):
+        if before is not None and before >= after:
+            raise ReleaseError(f"image {after!r} comes after {before!r}: rows must be sorted by image_id, each once")
+    if not pc.all(pc.equal(pc.list_value_length(table["labels"]), pc.list_value_length(table["scores"]))).as_py():
+        raise ReleaseError("labels and scores: a row has not one score for each label")
+    regions = pc.list_flatten(table["regions"])
+    for name, values in (
+        ("label", table["label"]),
+        ("labels", pc.list_flatten(table["labels"])),
+        ("regions.label", pc.struct_field(regions, "label")),
+        ("regions.top_labels", pc.list_flatten(pc.struct_field(regions, "top_labels"))),
+    ):
+        bounds = pc.min_max(values).as_py()
+        if len(values) and not 0 <= bounds["min"] <= bounds["max"] < num_classes:
+            raise ReleaseError(
+                f"{name}: classes from {bounds['min']} to {bounds['max']}, but there are {num_classes}, from 0"
+            )
+    return ids[-1]
+
+
+class _ShardedWriter:
+    """Row groups into Parquet files of a most number of rows. Names follow when their number is known."""
+
+    def __init__(self, folder: Path, schema: pa.Schema, rows_per_file: int):
+        self.folder = folder
+        self.schema = schema
+        self.rows_per_file = rows_per_file
+        self.rows: list[int] = []
+        self._writer: pq.ParquetWriter | None = None
+        folder.mkdir(parents=True)
+
+    def write(self, group: pa.Table) -> None:
+        """Add a row group; the file that it fills or overfills ends with it."""
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._path(len(self.rows)),
+                self.schema,
+                compression="zstd",
+                use_content_defined_chunking=True,
+                write_page_index=True,
+            )
+            self.rows.append(0)
+        self._writer.write_table(group, row_group_size=len(group))
+        self.rows[-1] += len(group)
+        if self.rows[-1] >= self.rows_per_file:
+            self._close()
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index}.part"
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def finish(self, root: Path, config_name: str, split: str) -> list[dict[str, Any]]:
+        """Name the files by their number and count; returns their entries in the manifest."""
+        self._close()
+        entries = []
+        for index, rows in enumerate(self.rows):
+            path = self.folder / f"{split}-{index:05d}-of-{len(self.rows):05d}.parquet"
+            self._path(index).rename(path)
+            entries.append(_entry(root, path, config_name, rows))
+        return entries
+
+
+def _write_excluded(
+    staging: Path, excluded: Iterable[tuple[str, str]], statistics: ReleaseStatistics
+) -> dict[str, Any]:
+    path = staging / EXCLUDED
+    lines = 0
+    with open(path, "w", encoding="utf-8") as file:
+        for image_id, reason in excluded:
+            statistics.exclude(reason)
+            file.write(json.dumps({"image_id": image_id, "reason": reason}, ensure_ascii=False) + "\n")
+            lines += 1
+    return _entry(staging, path, None, lines)
+
+
+def _entry(root: Path, path: Path, config_name: str | None, rows: int) -> dict[str, Any]:
+    """A file's entry in the manifest; the file is on the disk when its hash is written down."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+    return {
+        "path": path.relative_to(root).as_posix(),
+        "config_name": config_name,
+        "rows": rows,
+        "bytes": path.stat().st_size,
+        "sha256": sha256_of(path),
+    }
+
+
+def _write_text(path: Path, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _move_into_place(staging: Path, folder: Path) -> None:
+    """Rename the finished folder; one that is there steps aside first and comes back should that fail."""
+    aside = folder.with_name(f".{folder.name}.replaced")
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        folder.rename(aside)
+    try:
+        staging.rename(folder)
+    except OSError:
+        if aside.exists():
+            aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _readme(manifest: dict[str, Any]) -> str:
+    import yaml
+
+    header = yaml.safe_dump({"configs": data_configs(manifest["split"])}, sort_keys=False)
+    return (
+        f"---\n{header}---\n\n# {manifest['name']} {manifest['version']}\n\n"
+        f"{manifest['statistics']['images']:,} images, {manifest['statistics']['labels']:,} labels, "
+        f"{manifest['statistics']['regions']:,} regions. `load_dataset(<this folder>)` gives the labels, "
+        '`load_dataset(<this folder>, "regions")` the masks too. `hf-relabel publish` puts it on the Hub.\n'
+    )

@@ -1,0 +1,1 @@
+"""Carrying out a run: ranks, claims on shards, atomic files and fingerprints, progress."""

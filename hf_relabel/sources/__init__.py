@@ -1,0 +1,1 @@
+"""Labeled image datasets: stable image ids, labels, decoded images."""

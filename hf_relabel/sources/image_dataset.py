@@ -1,0 +1,280 @@
+"""A map-style `datasets` dataset as a source: labels and ids by column, images by row, no bytes loaded to open it."""
+
+import io
+import itertools
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from hf_relabel.config import SourceConfig
+from hf_relabel.errors import SourceError
+from hf_relabel.sources.classes import ClassList, nearest, read_class_list
+from hf_relabel.sources.image_ids import ids_of_paths, is_safe
+
+if TYPE_CHECKING:
+    import datasets
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DatasetImages:
+    """Images by their row in a dataset.
+
+    Args:
+        data: The dataset, of which only the image column is left, not decoded.
+        column: That column.
+        rows: Row of each image, int64 [N].
+        roots: Folders that a stored path may lead into, where a row has no bytes.
+    """
+
+    data: "datasets.Dataset"
+    column: str
+    rows: np.ndarray
+    roots: tuple[str, ...]
+
+    def open(self, index: int) -> BinaryIO:
+        """The file of an image, open for reading; raises OSError."""
+        cell = self.data[int(self.rows[index])][self.column]
+        if cell is None:
+            raise FileNotFoundError(0, "the row has no image")
+        if cell["bytes"] is not None:
+            return io.BytesIO(cell["bytes"])
+        path = os.path.normpath(cell["path"] or "")
+        if not any(path.startswith(root + os.sep) for root in self.roots):
+            raise FileNotFoundError(0, "the row has no bytes, and its path leads out of the dataset")
+        return open(path, "rb")
+
+
+def load_dataset(config: SourceConfig) -> "datasets.Dataset":
+    """The split of a local folder (saved by `save_to_disk`, or that `load_dataset` opens) or of a Hub dataset.
+
+    Raises:
+        SourceError: There is no such dataset, configuration or split.
+    """
+    import datasets
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    folder = Path(config.path)
+    if not folder.is_dir() and (folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.path)):
+        what = "is a file" if folder.exists() else "no such folder, and not a Hub id"
+        raise SourceError(f"{config.path}: {what}; set --source.path to the dataset's folder or its Hub id")
+    refused = (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, pa.ArrowInvalid)
+    refused += (HfHubHTTPError, HFValidationError)
+    try:
+        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            return _split_of(datasets.load_from_disk(config.path), config)
+        names = datasets.get_dataset_split_names(config.path, config.config_name, revision=config.revision)
+        if config.split not in names:
+            raise _no_split(config, names)
+        return datasets.load_dataset(
+            config.path, config.config_name, split=config.split, revision=config.revision, streaming=False
+        )
+    except refused as error:
+        where = "" if folder.is_dir() else " (no such local folder, and not opened from the Hub)"
+        raise SourceError(f"{config.path}{where}: the dataset cannot be loaded: {_first_line(error)}") from error
+
+
+def _split_of(saved: Any, config: SourceConfig) -> "datasets.Dataset":
+    """The configured split of what `save_to_disk` has stored, one split or several."""
+    import datasets
+
+    if isinstance(saved, datasets.DatasetDict):
+        if config.split not in saved:
+            raise _no_split(config, list(saved))
+        return saved[config.split]
+    # A part of a split is stored as `train[:100]`, and a dataset made in memory has no split: it is the one asked for.
+    stored = str(saved.split).partition("[")[0] if saved.split is not None else config.split
+    if stored != config.split:
+        raise _no_split(config, [stored])
+    return saved
+
+
+def _no_split(config: SourceConfig, names: list[str]) -> SourceError:
+    known = ", ".join(map(str, names))
+    return SourceError(f"{config.path}: no split {config.split!r}; it has {known} (set --source.split)")
+
+
+def check_dataset(data: object, config: SourceConfig) -> "datasets.Dataset":
+    """The dataset itself, if it is map-style, has rows, and has the configured columns.
+
+    Raises:
+        SourceError: It is not so.
+    """
+    import datasets
+
+    if not isinstance(data, datasets.Dataset):
+        raise SourceError(
+            f"{config.path}: a {type(data).__name__} is not map-style; load one split, and not with streaming=True"
+        )
+    if len(data) == 0:
+        raise SourceError(f"{config.path}: the split {config.split!r} has no rows")
+    for key in ("image_column", "label_column", "id_column"):
+        column = getattr(config, key)
+        if column is not None and column not in data.column_names:
+            raise SourceError(
+                f"{config.path}: no column {column!r}{nearest(column, data.column_names)}; it has "
+                f"{', '.join(data.column_names)} (set --source.{key})"
+            )
+    feature = data.features[config.image_column]
+    if not isinstance(feature, datasets.Image):
+        raise SourceError(
+            f"{config.path}: the column {config.image_column!r} is a {type(feature).__name__}, not an Image; "
+            "set --source.image_column, or cast it with datasets.Image()"
+        )
+    return data
+
+
+def read_dataset(
+    data: "datasets.Dataset", config: SourceConfig
+) -> tuple[list[str], np.ndarray, list[str], DatasetImages]:
+    """Ids, labels and classes of a checked dataset, in the order of the ids.
+
+    Returns:
+        N sorted image ids, their labels int32 [N], the C class names, and the images.
+
+    Raises:
+        SourceError: Ids are not unique or not safe, or a label is outside the class list.
+    """
+    import datasets
+
+    images = data.select_columns([config.image_column])
+    images = images.with_format(None).cast_column(config.image_column, datasets.Image(decode=False))
+    image_ids = _image_ids(data, images, config)
+    order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
+    _check_unique(image_ids, order, config)
+    labels, class_names = _labels(data, image_ids, config)
+    rows = np.array(order[: config.limit], np.int64)
+    kept = [image_ids[row] for row in rows]
+    return kept, labels[rows], class_names, DatasetImages(images, config.image_column, rows, image_roots(config))
+
+
+def _column(data: "datasets.Dataset", name: str) -> pa.ChunkedArray:
+    """One column as Arrow holds it, in the order of the rows; no other column is read."""
+    return data.select_columns([name]).with_format("arrow")[:].column(0)
+
+
+def _image_ids(data: "datasets.Dataset", images: "datasets.Dataset", config: SourceConfig) -> list[str]:
+    """An id for each row: of the id column, or the stored paths, or split and row."""
+    if config.id_column is not None:
+        return _ids_of_column(data, config)
+    # flattened, the struct's path is a column of its own, and the images' bytes stay on the disk
+    paths = _column(images.flatten(), f"{config.image_column}.path").to_pylist()
+    ids = ids_of_paths(paths)
+    if ids is None:
+        if any(paths):
+            logger.warning(
+                "%s: not every stored path makes an image id; the ids are split and row (or set --source.id_column)",
+                config.path,
+            )
+        ids = [f"{config.split}/{row:08d}" for row in range(len(data))]
+    return ids
+
+
+def _ids_of_column(data: "datasets.Dataset", config: SourceConfig) -> list[str]:
+    column = _column(data, str(config.id_column))
+    if not (_is_text(column.type) or pa.types.is_integer(column.type)):
+        raise SourceError(
+            f"{config.path}: the id column {config.id_column!r} is of {column.type}; ids are strings or integers"
+        )
+    ids = ["" if value is None else str(value) for value in column.to_pylist()]
+    unsafe = next((row for row, name in enumerate(ids) if not is_safe(name)), None)
+    if unsafe is not None:
+        raise SourceError(
+            f"{config.path}: row {unsafe} has the id {ids[unsafe]!a} in {config.id_column!r}; ids must be relative "
+            "names without '..' and control characters (set --source.id_column)"
+        )
+    return ids
+
+
+def _check_unique(image_ids: list[str], order: list[int], config: SourceConfig) -> None:
+    for row, after in itertools.pairwise(order):
+        if image_ids[row] == image_ids[after]:
+            raise SourceError(
+                f"{config.path}: rows {row} and {after} have the same image id {image_ids[row]!r}; "
+                "name a column of unique ids with --source.id_column"
+            )
+
+
+def _labels(data: "datasets.Dataset", image_ids: list[str], config: SourceConfig) -> tuple[np.ndarray, list[str]]:
+    """Class index of each row, int32 [N], and the class names."""
+    import datasets
+
+    column = _column(data, config.label_column)
+    feature = data.features[config.label_column]
+    given = read_class_list(config.class_names) if config.class_names is not None else None
+    if isinstance(feature, datasets.ClassLabel):
+        stored = list(feature.names)
+        index_of = given.indices(stored, config.path) if given else {name: i for i, name in enumerate(stored)}
+        values, known = column, {place: index_of[name] for place, name in enumerate(stored)}
+        names = given.names if given else ClassList(f"{config.path}, {config.label_column!r}", stored).names
+    elif _is_text(column.type):
+        values = column
+        names = given.names if given else sorted(value for value in column.unique().to_pylist() if value is not None)
+        known = {key: index for index, key in enumerate(given.keys or names if given else names)}
+    elif pa.types.is_integer(column.type):
+        if given is None:
+            raise SourceError(
+                f"{config.path}: the labels in {config.label_column!r} are numbers without names; name the file of "
+                "the classes with --source.class_names"
+            )
+        values, names, known = column, given.names, _numbers(given)
+    else:
+        raise SourceError(
+            f"{config.path}: the label column {config.label_column!r} is of {column.type}; it must hold one class, "
+            "as ClassLabel, string or integer (set --source.label_column)"
+        )
+    return _look_up(values, known, image_ids, config), names
+
+
+def _numbers(classes: ClassList) -> dict[int, int]:
+    """What integer labels stand for: the list's keys where these are numbers, else the place in the list."""
+    if classes.keys is not None and all(key.isdecimal() for key in classes.keys):
+        return {int(key): index for index, key in enumerate(classes.keys)}
+    return {index: index for index in range(len(classes.names))}
+
+
+def _look_up(values: pa.ChunkedArray, known: dict[Any, int], image_ids: list[str], config: SourceConfig) -> np.ndarray:
+    encoded = values.combine_chunks().dictionary_encode(null_encoding="encode")
+    index_of = np.array([known.get(value, -1) for value in encoded.dictionary.to_pylist()], np.int32)
+    labels = index_of[encoded.indices.to_numpy()]
+    outside = np.flatnonzero(labels < 0)
+    if len(outside):
+        row = int(outside[0])
+        raise SourceError(
+            f"{config.path}: the image {image_ids[row]!r} has the label {values[row].as_py()!r}, which is none of the "
+            f"{len(known)} classes ({len(outside)} such images); mend the column {config.label_column!r} or set "
+            "--source.class_names"
+        )
+    return labels
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def image_roots(config: SourceConfig) -> tuple[str, ...]:
+    """The dataset's own folder, and the caches where downloads and unpacked archives lie."""
+    import datasets
+    from huggingface_hub import constants
+
+    folders = [
+        constants.HF_HUB_CACHE,
+        str(datasets.config.HF_DATASETS_CACHE),
+        str(datasets.config.DOWNLOADED_DATASETS_PATH),
+        str(datasets.config.EXTRACTED_DATASETS_PATH),
+    ]
+    if os.path.isdir(config.path):
+        folders += [config.path, os.path.realpath(config.path)]
+    return tuple(os.path.abspath(folder) for folder in folders)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

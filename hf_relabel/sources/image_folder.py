@@ -1,0 +1,157 @@
+"""An image folder as a source: one class a subfolder, as ImageNet's own `train/`."""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from hf_relabel.config import SourceConfig
+from hf_relabel.errors import SourceError
+from hf_relabel.sources.classes import ClassList, imagenet_classes, read_class_list
+from hf_relabel.sources.image_ids import is_safe
+
+IMAGE_SUFFIXES = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".gif",
+        ".webp",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".jp2",
+        ".avif",
+    ]
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FolderImages:
+    """Images by their path below a root.
+
+    Args:
+        root: The folder.
+        image_ids: POSIX paths relative to it.
+    """
+
+    root: str
+    image_ids: list[str]
+
+    def open(self, index: int) -> BinaryIO:
+        """The file of an image, open for reading; raises OSError."""
+        return open(os.path.join(self.root, self.image_ids[index]), "rb")
+
+
+@dataclass
+class _Scan:
+    """What a walk over the folder has found so far."""
+
+    image_ids: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def scan_folder(config: SourceConfig) -> tuple[list[str], np.ndarray, list[str]]:
+    """Find the images of a folder; no file is opened.
+
+    Hidden files and folders are ignored. Files that are not images by their suffix, files beside the class folders and
+    linked folders below them are left out, and their number is logged.
+
+    Returns:
+        N image ids, their labels int32 [N], and the C class names.
+
+    Raises:
+        SourceError: The folder is missing or has no images, a subfolder is no known class, or a file has a name that
+            cannot be an image id.
+    """
+    root = Path(config.path)
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "no such folder"
+        raise SourceError(f"{root}: {what}; set --source.path to a folder with one subfolder a class")
+    scan = _Scan()
+    try:
+        folders = []
+        for entry in _visible(root):
+            if entry.is_dir():
+                folders.append(entry.name)
+            else:
+                scan.left_out.append(entry.name)
+        counts = []
+        for name in sorted(folders):
+            before = len(scan.image_ids)
+            _walk(root / name, f"{name}/", scan)
+            counts.append(len(scan.image_ids) - before)
+    except OSError as error:
+        raise SourceError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+    folders.sort()
+    if not scan.image_ids:
+        raise SourceError(_no_images(root, folders, scan.left_out))
+    _check_names(root, scan.image_ids)
+    _report(root, scan.left_out, [name for name, count in zip(folders, counts, strict=True) if count == 0])
+    classes = _classes(config, folders)
+    index_of = classes.indices(folders, str(root))
+    labels = np.repeat(np.array([index_of[name] for name in folders], np.int32), counts)
+    return scan.image_ids, labels, classes.names
+
+
+def _classes(config: SourceConfig, folders: list[str]) -> ClassList:
+    if config.class_names is not None:
+        return read_class_list(config.class_names)
+    imagenet = imagenet_classes()
+    if set(folders) <= set(imagenet.keys or []):
+        return imagenet
+    if {str(index) for index in range(len(folders))} == set(folders):
+        folders = sorted(folders, key=int)  # class indices, as ImageNet-V2's folders: 10 comes after 9
+    return ClassList(config.path, folders, folders)
+
+
+def _visible(folder: Path | str) -> Iterator[os.DirEntry]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                yield entry
+
+
+def _walk(folder: Path | str, prefix: str, scan: _Scan) -> None:
+    """Add the images below a folder, whose ids start with `prefix`."""
+    below = []
+    for entry in _visible(folder):
+        name = prefix + entry.name
+        if entry.is_dir(follow_symlinks=False):
+            below.append(entry)
+        elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not entry.is_dir():
+            scan.image_ids.append(name)
+        else:
+            scan.left_out.append(name)  # a linked folder too: it may lead back to itself
+    for entry in below:
+        _walk(entry.path, f"{prefix}{entry.name}/", scan)
+
+
+def _check_names(root: Path, image_ids: list[str]) -> None:
+    unsafe = next((name for name in image_ids if not is_safe(name)), None)
+    if unsafe is not None:
+        raise SourceError(f"{root}: the file name {unsafe!a} has characters that an image id cannot have; rename it")
+
+
+def _no_images(root: Path, folders: list[str], left_out: list[str]) -> str:
+    if not folders and not left_out:
+        return f"{root}: the folder is empty; it needs one subfolder a class, with the class's images"
+    found = f"{len(folders)} subfolders and {len(left_out)} other files"
+    return f"{root}: no images in class subfolders, found {found}; lay the images out as <class>/<name>.jpg"
+
+
+def _report(root: Path, left_out: list[str], empty: list[str]) -> None:
+    if left_out:
+        logger.warning("%s: %d files are no images of a class, such as %s", root, len(left_out), ascii(min(left_out)))
+    if empty:
+        logger.warning("%s: %d class folders have no images, such as %s", root, len(empty), ascii(empty[0]))

@@ -1,0 +1,1 @@
+"""From pixels to proposals: the frozen backbone, pooled features, MaskCut and its solvers, masks."""

@@ -1,0 +1,108 @@
+"""Small releases with real masks, made from a seed: the same images and regions for any version and threshold."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hf_relabel.release.reader import Release
+from hf_relabel.release.writer import write_release
+from hf_relabel.schema import release_schema
+from hf_relabel.vision import masks
+
+CLASSES = ["cat", "dog", "red | blue ball", "tree"]
+
+
+def make_rows(
+    images: int, threshold: float = 0.5, classes: int = len(CLASSES), version: str = "1.0.0", seed: int = 0
+) -> Iterator[dict[str, Any]]:
+    """Rows of the `regions` configuration: 0 to 3 regions an image, labels above a threshold and the original."""
+    rng = np.random.default_rng(seed)
+    for index in range(images):
+        image_id = f"{index % 10:02d}/img_{index:07d}.jpg"
+        width, height = int(rng.integers(20, 60)), int(rng.integers(20, 60))
+        regions = []
+        for place in range(rng.integers(0, 4)):
+            mask = np.zeros((height, width), bool)
+            top, left = rng.integers(0, height - 8), rng.integers(0, width - 8)
+            mask[top : top + rng.integers(4, 20), left : left + rng.integers(4, 20)] = True
+            mask[:: rng.integers(2, 9)] &= rng.random(width) < 0.7
+            top_labels = rng.permutation(classes)[: min(3, classes)].tolist()
+            top_scores = np.sort(rng.random(len(top_labels)).astype(np.float32))[::-1].tolist()
+            regions.append(
+                {
+                    "region_id": f"{image_id}#{place}",
+                    "label": top_labels[0],
+                    "score": top_scores[0],
+                    "top_labels": top_labels,
+                    "top_scores": top_scores,
+                    "bbox": masks.bbox(mask),
+                    "area": masks.area(mask),
+                    "segmentation": masks.encode(mask),
+                }
+            )
+        label = int(rng.integers(classes))
+        scores: dict[int, float] = {}
+        for region in regions:
+            for name, score in zip(region["top_labels"], region["top_scores"], strict=True):
+                if score >= threshold:
+                    scores[name] = max(score, scores.get(name, 0.0))
+        scores[label] = 1.0
+        ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+        yield {
+            "image_id": image_id,
+            "label": label,
+            "labels": [name for name, _ in ranked],
+            "scores": [score for _, score in ranked],
+            "width": width,
+            "height": height,
+            "regions": regions,
+            "version": version,
+        }
+
+
+def make_release(
+    folder: Path,
+    version: str = "1.0.0",
+    *,
+    images: int = 60,
+    threshold: float = 0.5,
+    class_names: list[str] | None = None,
+    rows_per_file: int = 25,
+    rows: list[dict[str, Any]] | None = None,
+    **options: Any,
+) -> Release:
+    """Write a release folder."""
+    names = class_names or CLASSES
+    if rows is None:
+        rows = list(make_rows(images, threshold, len(names), version))
+    rows = sorted(rows, key=lambda row: row["image_id"])
+    table = pa.Table.from_pylist(rows, schema=release_schema("regions", names))
+    settings = {
+        "class_names": names,
+        "split": "train",
+        "name": "Tiny",
+        "provenance": provenance(threshold, version),
+        "excluded": [("00/broken.jpg", "cannot identify image file")],
+        "rows_per_file": rows_per_file,
+    }
+    return write_release(folder, [table], version=version, **{**settings, **options})
+
+
+def provenance(threshold: float, version: str) -> dict[str, Any]:
+    """What a run of the pipeline records, in brief."""
+    return {
+        "tool": {"name": "hf_relabel", "version": "0.1.0"},
+        "backbone": {"model": "user/vit", "revision": "0" * 40, "image_size": 224},
+        "labeler": {"head": {"kind": "mlp", "hidden": 1024}},
+        "config": {
+            "source": {"kind": "dataset", "path": "user/photos", "split": "train"},
+            "propose": {"tau": 0.4, "max_masks": 3},
+            "score": {"method": "bootstrap", "tau_label": 0.75},
+            "build": {"version": version, "threshold": threshold, "include_original": True},
+            "run": {"seed": 0},
+        },
+        "packages": {"numpy": "2.0.0", "torch": "2.13.0"},
+    }

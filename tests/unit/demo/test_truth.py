@@ -1,0 +1,103 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hf_relabel.demo.truth import read_release, read_truth, score_against_truth
+from hf_relabel.errors import RelabelError, ReleaseError
+from hf_relabel.vision import masks
+
+NAMES = ["cat", "dog", "hat"]
+
+
+def box(left: int, right: int) -> dict:
+    mask = np.zeros((10, 20), dtype=bool)
+    mask[:, left:right] = True
+    return masks.encode(mask)
+
+
+def scene(image_id: str, label: str, **objects: dict) -> dict:
+    items = [{"class": name, "segmentation": mask} for name, mask in objects.items()]
+    return {"image_id": image_id, "width": 20, "height": 10, "label": label, "objects": items}
+
+
+def row(image_id: str, labels: list[int], *regions: tuple[dict, list[int], list[float]]) -> dict:
+    listed = [{"segmentation": mask, "top_labels": top, "top_scores": scores} for mask, top, scores in regions]
+    return {"image_id": image_id, "labels": labels, "regions": listed}
+
+
+SCENES = [
+    scene("cat/a.jpg", "cat", cat=box(0, 6), dog=box(10, 20)),
+    scene("hat/b.jpg", "hat", hat=box(0, 10)),
+]
+
+
+def test_counts_by_hand():
+    rows = [
+        # The cat's mask is off by 2 of 6 columns: IoU 4/8. The dog's overlaps by 4 of 10: not found, but named.
+        row("cat/a.jpg", [0, 1], (box(2, 8), [0, 2], [0.4, 0.3]), (box(16, 20), [1], [0.9])),
+        # A region found that is named wrongly, and by its second class.
+        row("hat/b.jpg", [2, 1], (box(0, 10), [2, 1], [0.5, 0.49])),
+    ]
+    score = score_against_truth(SCENES, rows, NAMES, threshold=0.5)
+    assert (score.images, score.objects, score.found) == (2, 3, 2)
+    assert (score.given.precision, score.given.recall) == (1.0, pytest.approx(2 / 3))
+    assert score.given.f1 == pytest.approx(0.8)
+    assert (score.final.precision, score.final.recall) == (pytest.approx(3 / 4), 1.0)
+    assert (score.regions_only.precision, score.regions_only.recall) == (1.0, pytest.approx(2 / 3))
+
+
+def test_a_missing_row_counts_as_nothing_found():
+    score = score_against_truth(SCENES, [row("hat/b.jpg", [2])], NAMES, threshold=0.5)
+    assert score.found == 0
+    assert (score.final.precision, score.final.recall) == (1.0, pytest.approx(1 / 3))
+    assert score.given.recall == pytest.approx(2 / 3)
+
+
+def test_a_class_the_release_lacks_is_missed():
+    score = score_against_truth(SCENES, [row("cat/a.jpg", [0])], ["cat"], threshold=0.5)
+    assert score.final.recall == pytest.approx(1 / 3)
+
+
+def test_one_region_may_find_one_object_only_if_it_fits():
+    """A region over two objects finds neither when it is twice as large as each, and a bit more."""
+    scenes = [scene("cat/a.jpg", "cat", cat=box(0, 8), dog=box(10, 18))]
+    score = score_against_truth(scenes, [row("cat/a.jpg", [0], (box(0, 18), [0], [1.0]))], NAMES, threshold=0.5)
+    assert score.found == 0
+
+
+def test_an_unknown_image_or_mask_size_is_told():
+    with pytest.raises(RelabelError, match=r"dog/x\.jpg: in the release but not in the truth"):
+        score_against_truth(SCENES, [row("dog/x.jpg", [0])], NAMES, threshold=0.5)
+    small = masks.encode(np.ones((5, 5), dtype=bool))
+    with pytest.raises(RelabelError, match="another size"):
+        score_against_truth(SCENES, [row("cat/a.jpg", [0], (small, [0], [1.0]))], NAMES, threshold=0.5)
+
+
+def test_lines_tell_all_three_label_sets():
+    text = "\n".join(score_against_truth(SCENES, [], NAMES, threshold=0.5).lines())
+    assert "0 of 3 objects in 2 scenes found" in text
+    assert "1.000     0.667     0.800" in text
+
+
+def test_a_release_folder_is_read_in_full(tmp_path):
+    files = tmp_path / "data" / "regions"
+    files.mkdir(parents=True)
+    with pytest.raises(ReleaseError, match="no finished release"):
+        read_release(tmp_path)
+    rows = [row(f"cat/{number}.jpg", [0], (box(0, 3), [0], [1.0])) for number in range(5)]
+    pq.write_table(pa.Table.from_pylist(rows[:3]), files / "train-00000-of-00002.parquet")
+    pq.write_table(pa.Table.from_pylist(rows[3:]), files / "train-00001-of-00002.parquet")
+    (tmp_path / "manifest.json").write_text(json.dumps({"class_names": NAMES}))
+    names, read = read_release(tmp_path)
+    assert (names, list(read)) == (NAMES, rows)
+
+
+def test_a_missing_or_empty_truth_is_told(tmp_path):
+    with pytest.raises(RelabelError, match="no such file"):
+        read_truth(tmp_path / "truth.jsonl")
+    (tmp_path / "truth.jsonl").touch()
+    with pytest.raises(RelabelError, match="no scenes"):
+        read_truth(tmp_path / "truth.jsonl")

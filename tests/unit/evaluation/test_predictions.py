@@ -1,0 +1,66 @@
+"""Stored predictions and the matching of classes."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hf_relabel.errors import SourceError
+from hf_relabel.evaluation.predictions import Predictions, load_predictions, match_classes, save_predictions
+
+SCORES = np.array([[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]], np.float32)
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    save_predictions(tmp_path / "p.parquet", Predictions(SCORES, ["a", "b", "c"], ["cat", "dog"]))
+    loaded = load_predictions(tmp_path / "p.parquet")
+    np.testing.assert_array_equal(loaded.scores, SCORES)
+    assert (loaded.image_ids, loaded.class_names) == (["a", "b", "c"], ["cat", "dog"])
+    assert loaded.rows_of(["c", "a"], Path("p")).tolist() == [2, 0]
+    with pytest.raises(SourceError, match="2 of 3 image ids have no prediction in p: 'x', 'y'; ids there"):
+        loaded.rows_of(["x", "a", "y"], Path("p"))
+
+
+def test_arrays_are_in_the_order_of_file_names(tmp_path):
+    np.save(tmp_path / "p.npy", SCORES)
+    loaded = load_predictions(tmp_path / "p.npy")
+    assert loaded.rows_of(["b/1.jpg", "a/2.jpg", "c/0.jpg"], Path("p")).tolist() == [1, 2, 0]
+    with pytest.raises(SourceError, match="has 3 rows, but there are 2 images"):
+        loaded.rows_of(["a", "b"], Path("p"))
+
+
+def test_what_is_no_predictions_file(tmp_path):
+    (tmp_path / "text.parquet").write_text("scores")
+    (tmp_path / "text.npy").write_text("scores")
+    np.save(tmp_path / "flat.npy", SCORES[0])
+    np.save(tmp_path / "nan.npy", SCORES * np.nan)
+    np.save(tmp_path / "ints.npy", SCORES.astype(int))
+    np.save(tmp_path / "pickled.npy", np.array([None]), allow_pickle=True)
+    pq.write_table(pa.table({"image_id": ["a"]}), tmp_path / "bare.parquet")
+    pq.write_table(pa.table({"image_id": ["a", "b"], "scores": [[0.5], [0.5, 0.5]]}), tmp_path / "ragged.parquet")
+    for name in ("text.parquet", "text.npy", "pickled.npy", "missing.npy"):
+        with pytest.raises(SourceError, match="cannot be read as predictions"):
+            load_predictions(tmp_path / name)
+    for name in ("flat.npy", "nan.npy", "ints.npy"):
+        with pytest.raises(SourceError, match="must hold finite scores"):
+            load_predictions(tmp_path / name)
+    with pytest.raises(SourceError, match="no column 'scores'"):
+        load_predictions(tmp_path / "bare.parquet")
+    with pytest.raises(SourceError, match="scores of the same classes"):
+        load_predictions(tmp_path / "ragged.parquet")
+
+
+def test_classes_are_found_by_name():
+    assert match_classes(["a", "b", "c"], ["c", "a"], "name", "model").tolist() == [2, 0]
+    with pytest.raises(SourceError, match=r"model: does not know 2 of the 3 classes of the images: 'x', 'y'"):
+        match_classes(["a", "b"], ["x", "a", "y"], "name", "model")
+
+
+def test_classes_are_taken_in_order_only_where_their_number_agrees():
+    assert match_classes(["a", "b"], ["x", "y"], "index", "model").tolist() == [0, 1]
+    with pytest.raises(SourceError, match="match them by index"):
+        match_classes(["a", "b"], ["x", "y"], "name", "model")
+    with pytest.raises(SourceError, match="scores 2 classes, the images have 3"):
+        match_classes(["a", "b"], ["x", "y", "z"], "index", "model")

@@ -1,0 +1,155 @@
+"""Masks of a COCO file for a source's images: whatever form they have, and what is left out is counted."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from hf_relabel.errors import FormatError
+from hf_relabel.formats.coco_file import CocoFile
+from hf_relabel.formats.given_masks import NO_MASK, GivenMasks, MaskError, identity_of
+from hf_relabel.vision import masks
+
+LEFT = np.zeros((4, 6), bool)
+LEFT[:, :3] = True
+DOT = np.zeros((4, 6), bool)
+DOT[1, 4] = True
+POLYGON = [0, 0, 3, 0, 3, 4, 0, 4]
+
+IDS = ["cat/1.jpg", "cat/2.jpg", "dog/3.jpg"]
+
+
+def cutler(*annotations: dict, images: tuple[str, ...] = ("dog/3.jpg", "cat/1.jpg")) -> dict:
+    """A file as CutLER writes it: one category, and images that need not be in order."""
+    return {
+        "info": {"description": "MaskCut"},
+        "licenses": [],
+        "categories": [{"id": 1, "name": "fg", "supercategory": "fg"}],
+        "images": [
+            {"id": 100 + k, "file_name": name, "width": 6, "height": 4, "license": 1} for k, name in enumerate(images)
+        ],
+        "annotations": [{"id": k, "category_id": 1, "iscrowd": 0} | item for k, item in enumerate(annotations)],
+    }
+
+
+def write(tmp_path, content) -> str:
+    path = tmp_path / "masks.json"
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def masks_of(given: GivenMasks, image_id: str) -> tuple[list[np.ndarray], Counter]:
+    dropped: Counter[str] = Counter()
+    return list(given.of(image_id, 4, 6, dropped)), dropped
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [masks.encode(LEFT), {"size": [4, 6], "counts": [0, 12, 12]}, [POLYGON]],
+    ids=["compressed", "uncompressed", "polygon"],
+)
+def test_every_form_of_a_mask(tmp_path, segmentation):
+    content = cutler(
+        {"image_id": 101, "segmentation": masks.encode(DOT)}, {"image_id": 101, "segmentation": segmentation}
+    )
+    given = GivenMasks.open(write(tmp_path, content), IDS)
+    found, dropped = masks_of(given, "cat/1.jpg")
+    np.testing.assert_array_equal(found, [DOT, LEFT])
+    assert not dropped
+
+
+def test_what_has_no_counterpart_is_counted(tmp_path, caplog):
+    content = cutler(
+        {"image_id": 101, "segmentation": masks.encode(LEFT)},
+        {"image_id": 102, "segmentation": masks.encode(LEFT)},
+        {"image_id": 102, "segmentation": masks.encode(DOT)},
+        {"image_id": 999, "segmentation": masks.encode(DOT)},
+        {"image_id": 101, "bbox": [0, 0, 1, 1]},
+        {"image_id": 101, "segmentation": []},
+        images=("dog/3.jpg", "cat/1.jpg", "cow/9.jpg"),
+    )
+    content["categories"].append({"id": 2, "name": "bg"})
+    given = GivenMasks.open(write(tmp_path, content), IDS)
+    assert given.left_out == [
+        "1 images are not in the source, with 2 masks (such as 'cow/9.jpg')",
+        "1 annotations are of images that the file does not list",
+        "2 of the source's 3 images have no mask (such as 'cat/2.jpg')",
+        "its 2 categories are not used, as proposals have no class",
+    ]
+    given.warn_of_left_out()
+    assert len(caplog.records) == 4
+    found, dropped = masks_of(given, "cat/1.jpg")
+    assert len(found) == 1
+    assert dropped == {NO_MASK: 2}
+    assert masks_of(given, "cat/2.jpg") == ([], Counter())
+    assert masks_of(given, "dog/3.jpg") == ([], Counter())
+
+
+def test_a_bare_list_names_its_images(tmp_path):
+    items = [
+        {"image_id": "dog/3.jpg", "segmentation": masks.encode(LEFT)},
+        {"image_id": 3, "file_name": "cat/1.jpg", "segmentation": masks.encode(DOT)},
+        {"image_id": "dog/3.jpg", "segmentation": masks.encode(DOT)},
+    ]
+    given = GivenMasks.open(write(tmp_path, items), IDS)
+    np.testing.assert_array_equal(masks_of(given, "dog/3.jpg")[0], [LEFT, DOT])
+    np.testing.assert_array_equal(masks_of(given, "cat/1.jpg")[0], [DOT])
+    del items[1]["file_name"]
+    with pytest.raises(
+        FormatError, match=r"line 1: an annotation of a bare list needs its image's `file_name`, got image_id 3"
+    ):
+        GivenMasks.open(write(tmp_path, items), IDS)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "reason"),
+    [
+        (masks.encode(LEFT.T), r"is of size \[6, 4\], the image of \[4, 6\]"),
+        ({"size": [4, 6], "counts": "PP"}, "not COCO's compressed run lengths"),
+        ([[1, 2, 3]], "a polygon that is not"),
+    ],
+)
+def test_a_mask_that_does_not_fit_its_image_is_told_with_its_line(tmp_path, segmentation, reason):
+    given = GivenMasks.open(write(tmp_path, cutler({"image_id": 101, "segmentation": segmentation})), IDS)
+    with pytest.raises(MaskError, match=f"line 1: the segmentation .*{reason}"):
+        masks_of(given, "cat/1.jpg")
+
+
+def test_files_that_are_refused(tmp_path):
+    with pytest.raises(FormatError, match="cannot be read"):
+        identity_of(str(tmp_path / "none.json"))
+    with pytest.raises(
+        FormatError, match=r"has no image of the source: its first is 'train/x.jpg', the source's 'cat/1"
+    ):
+        GivenMasks.open(write(tmp_path, cutler(images=("train/x.jpg",))), IDS)
+    with pytest.raises(FormatError, match="lists no images"):
+        GivenMasks.open(write(tmp_path, {"annotations": []}), IDS)
+    with pytest.raises(FormatError, match=r"the image 'cat/1\.jpg' is there twice"):
+        GivenMasks.open(write(tmp_path, cutler(images=("cat/1.jpg", "cat/1.jpg"))), IDS)
+
+
+def test_the_identity_of_a_file_is_its_content_and_name(tmp_path):
+    one = identity_of(write(tmp_path, cutler()))
+    assert one == identity_of(str(tmp_path / "masks.json"))
+    assert one["file"] == "masks.json"
+    assert one["sha256"] != identity_of(write(tmp_path, cutler(images=("cat/2.jpg",))))["sha256"]
+
+
+def test_annotations_are_found_again_by_their_place(tmp_path):
+    """More annotations than anything reads at once, in an order that has nothing to do with the images'."""
+    rng = np.random.default_rng(0)
+    owners = rng.integers(0, 20, 500)
+    content = cutler(
+        *({"image_id": 100 + int(owner), "note": "ü" * int(rng.integers(0, 9))} for owner in owners),
+        images=tuple(f"ü/{k}.jpg" for k in range(20)),
+    )
+    file = tmp_path / "masks.json"
+    file.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+    coco = CocoFile(file)
+    assert (coco.annotations, coco.strays) == (500, 0)
+    for place in range(20):
+        assert coco.image(place).value == content["images"][place]
+        expected = [item for item in content["annotations"] if item["image_id"] == 100 + place]
+        assert [entry.value for entry in coco.annotations_of(place)] == expected
+        assert coco.count(place) == len(expected)

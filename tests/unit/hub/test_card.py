@@ -1,0 +1,214 @@
+import re
+
+import pytest
+import yaml
+from hub_values import metadata_errors
+from releases import make_release, make_rows, provenance
+
+from hf_relabel.cli import known_keys
+from hf_relabel.errors import HubError
+from hf_relabel.hub.card import THRESHOLDS, CardOptions, asset, render_card
+from hf_relabel.hub.card_metadata import License, card_metadata, check_metadata, size_category
+
+SECTIONS = """
+# Tiny
+## Load it
+### Columns
+## How it was made
+## Statistics
+### Classes added most often
+### Labels found together
+### Images left out
+## Samples
+## Limits and known failure modes
+## Versions
+## Licence
+## Citation
+""".strip().splitlines()
+
+PICTURES = ["labels_per_image", "scores", "added_classes", "label_pairs", "gallery"]
+
+
+def bare(rows, labels):
+    """Rows with at most so many labels."""
+    for row in rows:
+        yield {**row, "labels": row["labels"][:labels], "scores": row["scores"][:labels]}
+
+
+def make_kind(folder, kind):
+    """A release without any label, with one label an image, of one class, of 1000 classes, of the usual kind."""
+    if kind == "no labels":
+        rows = [{**row, "regions": []} for row in bare(make_rows(30), 0)]
+        return make_release(folder, rows=rows, excluded=[])
+    if kind == "one label":
+        return make_release(folder, rows=list(bare(make_rows(30), 1)))
+    if kind == "one class":
+        return make_release(folder, class_names=["cat"])
+    if kind == "1000 classes":
+        return make_release(folder, images=200, class_names=[f"class {number}, or so" for number in range(1000)])
+    return make_release(folder)
+
+
+def tables(card):
+    """Every table of the card as rows of cells, apart from code; each row has as many cells as its header."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\|\n)+", card, re.MULTILINE):
+        rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in block.splitlines()]
+        assert len({len(row) for row in rows}) == 1, block
+        assert set("".join(rows[1])) <= set("-")
+        found.append([[cell.strip() for cell in row] for row in rows])
+    return found
+
+
+@pytest.mark.parametrize("kind", ["no labels", "one label", "one class", "1000 classes", "usual"])
+def test_every_section_is_there(tmp_path, kind):
+    card = render_card(make_kind(tmp_path / "release", kind), "owner/tiny", CardOptions(License("cc-by-4.0")))
+    text = re.sub(r"```.*?```", "", card, flags=re.DOTALL)
+    front, body = text.removeprefix("---\n").split("---\n", 1)
+    assert [line for line in body.splitlines() if line.startswith("#")] == SECTIONS
+    assert re.findall(r"\(card/(\w+)\.png\)", body) == PICTURES
+    for heading, section in zip(SECTIONS, re.split(r"^#+ .*$", body, flags=re.MULTILINE)[1:], strict=True):
+        assert section.strip(), heading
+    assert metadata_errors(yaml.safe_load(front)) == []
+    assert "{{" not in body
+    assert "None" not in body.replace("\nNone.\n", "")
+    assert "nan" not in body.split("## Limits")[0].replace("-nan", "")
+    assert len(tables(card)) >= 4
+    assert ("No label was added" in card) == (kind in ("no labels", "one label", "one class"))
+    assert ("No image has two labels." in card) == (kind in ("no labels", "one label", "one class"))
+
+
+def test_what_the_usual_card_says(tmp_path):
+    card = render_card(make_release(tmp_path / "release"), "owner/tiny", CardOptions())
+    for text in (
+        "60 images",
+        "user/photos",
+        "| backbone | revision | 0000000000000000000000000000000000000000 |",
+        "| `propose.tau` | 0.4 |",
+        "| `build.threshold` | 0.5 |",
+        "| `run.seed` | 0 |",
+        "numpy 2.0.0",
+        "| cannot identify image file | 1 |",
+        "red \\| blue ball",
+        'load_dataset("owner/tiny", revision="v1.0.0", split="train")',
+        'load_dataset("owner/tiny", "regions", revision="v1.0.0", split="train")',
+        "The publisher has stated no licence",
+        "without the source's pixels",
+        "arXiv:2301.11320",
+    ):
+        assert text in card
+    assert "2101.05022" not in card, "ReLabel is named only where its label maps were used"
+
+
+def test_an_imported_release_claims_nothing_of_the_pipeline(tmp_path):
+    rows = [{**row, "regions": []} for row in make_rows(30)]
+    told = {"config": {"import": {"format": "tsv", "file": "labels.tsv", "sha256": "0" * 64}}}
+    card = render_card(make_release(tmp_path / "tsv", rows=rows, provenance=told), "owner/tiny", CardOptions())
+    assert "a set of labels with scores. Imported from labels.tsv (TSV)" in card
+    for text in ("self-supervised", "object masks for", "2301.11320", "grid of patches", "class-agnostic"):
+        assert text not in card
+
+
+def test_masks_of_a_file_are_not_called_our_own(tmp_path):
+    told = provenance(0.5, "1.0.0")
+    told["config"]["propose"] = {"masks": {"file": "cutler.json", "sha256": "0" * 64}}
+    card = render_card(make_release(tmp_path / "release", provenance=told), "owner/tiny", CardOptions())
+    assert "class-agnostic masks of the file cutler.json, named by a small classifier" in card
+    assert "2301.11320" not in card
+    assert "grid of patches" not in card
+
+
+def test_the_front_matter(tmp_path):
+    release = make_release(tmp_path / "release")
+    card = render_card(release, "owner/tiny", CardOptions(License("mit"), "other/photos", ["birds"]))
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front == {
+        "pretty_name": "Tiny",
+        "license": "mit",
+        "annotations_creators": ["machine-generated"],
+        "task_categories": ["image-classification", "image-segmentation", "object-detection"],
+        "task_ids": ["multi-label-image-classification", "instance-segmentation"],
+        "size_categories": ["n<1K"],
+        "tags": ["multi-label", "relabeling", "maskcut", "hf_relabel", "birds"],
+        "configs": [
+            {
+                "config_name": "labels",
+                "data_files": [{"split": "train", "path": "data/labels/train-*.parquet"}],
+                "default": True,
+            },
+            {"config_name": "regions", "data_files": [{"split": "train", "path": "data/regions/train-*.parquet"}]},
+        ],
+        "source_datasets": ["other/photos"],
+    }
+
+
+def test_names_do_not_break_the_card(tmp_path):
+    name = 'Photos: "a | b" --- {x}\n# not a heading <b>'
+    rows = list(make_rows(30, classes=2))
+    excluded = [("a", "bad | file\nof two lines <script>")]
+    names = ["a | b", "<i>c</i>"]
+    release = make_release(tmp_path / "release", rows=rows, name=name, class_names=names, excluded=excluded)
+    card = render_card(release, "owner/tiny", CardOptions())
+    assert yaml.safe_load(card.split("---\n")[1])["pretty_name"] == name
+    assert "\n# not a heading" not in card
+    assert "bad \\| file of two lines &lt;script>" in card
+    assert "a \\| b + &lt;i>c&lt;/i>" in card
+    tables(card)
+
+
+def test_a_folder_as_source_is_no_dataset_of_the_hub(tmp_path):
+    told = provenance(0.5, "1.0.0")
+    told["config"]["source"] = {"kind": "folder", "path": "user/photos"}
+    card = render_card(make_release(tmp_path / "release", provenance=told), "owner/tiny", CardOptions())
+    assert "source_datasets" not in card
+    assert "huggingface.co/datasets/user/photos" not in card
+    bare_card = render_card(make_release(tmp_path / "bare", provenance={}), "owner/tiny", CardOptions())
+    assert "The release records no models" in bare_card
+
+
+def test_licences(tmp_path):
+    release = make_release(tmp_path / "release")
+    other = License("other", "House rules", "https://example.org/rules")
+    card = render_card(release, "owner/tiny", CardOptions(other))
+    assert "[House rules](https://example.org/rules)" in card
+    assert yaml.safe_load(card.split("---\n")[1])["license_link"] == "https://example.org/rules"
+    with pytest.raises(HubError, match="the Hub does not know it"):
+        License("my-own")
+    with pytest.raises(HubError, match="needs its name and a link"):
+        License("other", "House rules")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("annotations_creators", ["bogus"]),
+        ("task_categories", ["image-labelling"]),
+        ("task_ids", ["multilabel"]),
+        ("size_categories", ["1M"]),
+        ("license", "my-own"),
+        ("configs", [{"config_name": "labels"}, {"config_name": "labels"}]),
+    ],
+)
+def test_values_that_the_hub_would_refuse(tmp_path, key, value):
+    metadata = card_metadata(make_release(tmp_path / "release"), License("mit"), None, [])
+    check_metadata(metadata)
+    with pytest.raises(HubError, match=r"does not allow|does not know|named twice"):
+        check_metadata({**metadata, key: value})
+
+
+@pytest.mark.parametrize(
+    ("rows", "category"),
+    [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (99_999, "10K<n<100K"), (1_281_167, "1M<n<10M")],
+)
+def test_size_categories(rows, category):
+    assert size_category(rows) == category
+
+
+def test_the_settings_that_the_card_explains_exist():
+    assert not THRESHOLDS.keys() - set(known_keys())
+
+
+def test_assets_are_found():
+    assert asset("load_relabel.py").name == "load_relabel.py"
+    with pytest.raises(HubError, match="install hf_relabel again"):
+        asset("nothing.txt")

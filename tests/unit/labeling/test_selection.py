@@ -1,0 +1,118 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from jobs import make_job, write_proposals
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from hf_relabel.config import ScoreConfig
+from hf_relabel.errors import StageError
+from hf_relabel.labeling.selection import Moments, best_of_images, fold_of
+from hf_relabel.stages import score
+
+
+def bags(images: int, classes: int, dim: int = 16, seed: int = 0) -> tuple[list[int], list[np.ndarray], list[int]]:
+    """Images of 1 to 3 regions, of which one shows the image's label and the rest other classes or noise."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(classes, dim)) * 2
+    labels, regions, right = [], [], []
+    for _ in range(images):
+        label = int(rng.integers(classes))
+        shown = [label, *rng.integers(classes, size=rng.integers(0, 3)).tolist()]
+        order = rng.permutation(len(shown))
+        features = centres[np.array(shown)[order]] + rng.normal(size=(len(shown), dim))
+        whole = features.mean(axis=0, keepdims=True)
+        labels.append(label)
+        regions.append(np.concatenate([whole, features])[:, None])
+        right.append(int(np.flatnonzero(order == 0)[0]))
+    return labels, regions, right
+
+
+def kept(job) -> list[list[bool]]:
+    folder, _ = job.finished("scores", "score")
+    rows = [row for shard in job.shards for row in folder.read(shard.index).to_pylist()]
+    return [[proposal["kept"] for proposal in row["proposals"]] for row in rows]
+
+
+def test_a_discriminant_without_shrinkage_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 6)) @ rng.normal(size=(6, 6))
+    y = rng.integers(0, 3, 300)
+    x += rng.normal(size=(3, 6))[y]
+    moments = Moments.zeros(2, 3, 6, torch.device("cpu"))
+    fold = np.r_[np.zeros(200, int), np.ones(100, int)]
+    moments.add(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(fold))
+    weights, bias = moments.fit(1, 1e-12)
+    theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(x[:200], y[:200])
+    ours = torch.softmax(torch.from_numpy(x) @ weights + bias, dim=1).numpy()
+    # Ours adds one region at the common mean to each class, so the two are close, not equal.
+    assert np.abs(ours - theirs.predict_proba(x)).max() < 0.02
+
+
+def test_a_fold_is_fitted_on_the_others_alone():
+    rng = np.random.default_rng(1)
+    x, y = torch.from_numpy(rng.normal(size=(60, 4))), torch.from_numpy(rng.integers(0, 3, 60))
+    fold = torch.arange(60) % 3
+    both = Moments.zeros(3, 3, 4, torch.device("cpu"))
+    both.add(x, y, fold)
+    alone = Moments.zeros(3, 3, 4, torch.device("cpu"))
+    alone.add(x[fold != 1], y[fold != 1], fold[fold != 1])
+    for ours, theirs in zip(both.fit(1, 0.3), alone.fit(1, 0.3), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-9)
+
+
+def test_a_class_no_fold_has_seen_stays_finite():
+    moments = Moments.zeros(2, 5, 4, torch.device("cpu"))
+    moments.add(torch.randn(20, 4, dtype=torch.float64), torch.zeros(20, dtype=torch.long), torch.arange(20) % 2)
+    weights, bias = moments.fit(0, 0.3)
+    assert torch.isfinite(weights).all()
+    assert torch.isfinite(bias).all()
+
+
+def test_best_of_images_takes_the_earlier_of_equals():
+    probability = np.array([0.1, 0.9, 0.9, 0.5, 0.2, 0.2])
+    image = np.array([0, 0, 0, 2, 3, 3])
+    assert best_of_images(probability, image).tolist() == [False, True, False, True, True, False]
+    assert best_of_images(np.zeros(0), np.zeros(0, int)).tolist() == []
+
+
+def test_folds_do_not_depend_on_the_company():
+    folds = [fold_of(f"image-{k}", 5, 0) for k in range(1000)]
+    assert fold_of("image-7", 5, 0) == folds[7]
+    assert min(np.bincount(folds, minlength=5)) > 150
+    assert [fold_of(f"image-{k}", 5, 1) for k in range(1000)] != folds
+
+
+@pytest.mark.parametrize(("shard_size", "threads"), [(400, 1), (32, 2)])
+def test_it_finds_the_region_that_shows_the_label(tmp_path, shard_size, threads):
+    labels, regions, right = bags(400, 8)
+    job = make_job(tmp_path, labels, 8, shard_size, threads)
+    write_proposals(job, regions)
+    score.run(job)
+    found = [flags[index] for flags, index in zip(kept(job), right, strict=True)]
+    assert np.mean(found) > 0.95
+    total = sum(map(sum, kept(job)))
+    assert sum(found) / total > 0.85  # a second region of the label's class is kept rightly too
+
+
+def test_errors_and_images_without_proposals_are_rows_too(tmp_path):
+    labels, regions, _ = bags(60, 3)
+    regions[5], regions[7] = None, regions[7][:1]
+    job = make_job(tmp_path, labels, 3, score=ScoreConfig(force_original=True))
+    write_proposals(job, regions)
+    object.__setattr__(job.config.run, "max_error_rate", 0.05)
+    counters = score.run(job)["counters"]
+    rows = [row for shard in job.shards for row in job.finished("scores", "score")[0].read(shard.index).to_pylist()]
+    assert (rows[5]["error"], rows[5]["proposals"]) == ("cannot identify image file", [])
+    assert (rows[7]["error"], rows[7]["whole_image"]) == (None, True)
+    assert counters["images trained on as a whole"] == 1
+    assert counters["errors"] == 1
+
+
+def test_no_proposal_at_all_is_said(tmp_path):
+    job = make_job(tmp_path, [0, 1, 0], 2)
+    write_proposals(job, [np.zeros((1, 1, 4), np.float16)] * 3)
+    with pytest.raises(StageError, match=r"no image has a proposal; propose\.tau"):
+        score.run(job)
+    assert not list(Path(tmp_path).glob("scores/shard-*"))

@@ -1,0 +1,208 @@
+import contextlib
+import json
+import resource
+import signal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from releases import CLASSES, make_release, make_rows
+
+import hf_relabel.release.writer
+from hf_relabel.errors import ReleaseError
+from hf_relabel.release.reader import Release
+from hf_relabel.release.writer import write_release
+from hf_relabel.schema import SCHEMA_VERSION, release_schema
+
+
+def rows_of(release, config_name="regions"):
+    return [row for batch in release.batches(config_name) for row in batch.to_pylist()]
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write(folder, tables, **options):
+    settings = {"class_names": CLASSES, "split": "train", "version": "1.0.0", "name": "Tiny", "provenance": {}}
+    return write_release(folder, tables, **{**settings, **options})
+
+
+def test_rows_are_read_as_they_were_written(tmp_path):
+    rows = sorted(make_rows(60), key=lambda row: row["image_id"])
+    release = make_release(tmp_path / "release", rows=rows)
+    expected = pa.Table.from_pylist(rows, schema=release_schema("regions", CLASSES)).to_pylist()  # scores as float32
+    assert rows_of(release) == expected
+    light = ("image_id", "label", "labels", "scores", "version")
+    assert rows_of(release, "labels") == [{key: row[key] for key in light} for row in expected]
+    assert [file.rows for file in release.files_of("regions")] == [25, 25, 10]
+    assert [file.path for file in release.files_of("labels")] == ["data/labels/train-00000-of-00001.parquet"]
+    assert release.num_images == 60
+    release.verify()
+    (line,) = (release.folder / "excluded.jsonl").read_text().splitlines()
+    assert json.loads(line) == {"image_id": "00/broken.jpg", "reason": "cannot identify image file"}
+
+
+def test_files_do_not_depend_on_how_the_rows_come(tmp_path, monkeypatch):
+    monkeypatch.setattr(hf_relabel.release.writer, "ROW_GROUP_ROWS", 20)
+    monkeypatch.setattr(hf_relabel.release.writer, "_STEP", 5)
+    monkeypatch.setattr(hf_relabel.release.writer, "ROW_GROUP_BYTES", 4000)
+    rows = sorted(make_rows(90), key=lambda row: row["image_id"])
+    table = pa.Table.from_pylist(rows, schema=release_schema("regions", CLASSES))
+    whole = write(tmp_path / "whole", [table], rows_per_file=32)
+    pieces = write(tmp_path / "pieces", table.to_batches(max_chunksize=7), rows_per_file=32)
+    assert contents(whole.folder) == contents(pieces.folder)
+    assert [file.rows for file in whole.files_of("regions")] == [32, 32, 26]
+    groups = pq.ParquetFile(whole.path_of(whole.files_of("regions")[0])).metadata
+    sizes = [groups.row_group(index).num_rows for index in range(groups.num_row_groups)]
+    assert len(sizes) > 2, "large rows end a row group early"
+    assert max(sizes) <= 20
+
+
+def test_shards_are_written_for_small_uploads_and_a_fast_viewer(tmp_path):
+    release = make_release(tmp_path / "release")
+    for config_name in ("labels", "regions"):
+        metadata = pq.ParquetFile(release.path_of(release.files_of(config_name)[0])).metadata
+        column = metadata.row_group(0).column(0)
+        assert column.compression == "ZSTD"
+        assert column.has_offset_index
+        assert column.has_column_index
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows.reverse(), "must be sorted by image_id"),
+        (lambda rows: rows.insert(1, rows[0]), "each once"),
+        (lambda rows: rows[2].update(label=4), "label: classes from 0 to 4, but there are 4"),
+        (lambda rows: rows[2].update(labels=[-1], scores=[1.0]), "labels: classes from -1"),
+        (lambda rows: rows[2].update(labels=[0, 1], scores=[1.0]), "one score for each label"),
+        (lambda rows: rows[2].update(width=None), "width: a row of the release lacks a value"),
+        (lambda rows: rows.clear(), "no image to release"),
+    ],
+)
+def test_rows_that_are_refused(tmp_path, change, message):
+    rows = sorted(make_rows(10), key=lambda row: row["image_id"])
+    change(rows)
+    table = pa.Table.from_pylist(rows, schema=release_schema("regions", CLASSES))
+    with pytest.raises(ReleaseError, match=message):
+        write(tmp_path / "release", [table])
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_an_empty_release_tells_why(tmp_path):
+    excluded = [("a", "too small"), ("b", "broken"), ("c", "broken")]
+    with pytest.raises(ReleaseError, match="3 left out, most of them: broken"):
+        write(tmp_path / "release", [], excluded=excluded)
+
+
+@pytest.mark.parametrize("split", ["", "a-b", "a b", "../a"])
+def test_splits_that_datasets_would_not_take(tmp_path, split):
+    with pytest.raises(ReleaseError, match="split"):
+        make_release(tmp_path / "release", split=split)
+
+
+def test_a_release_is_replaced_only_if_that_is_allowed(tmp_path):
+    make_release(tmp_path / "release")
+    with pytest.raises(ReleaseError, match="holds a release already"):
+        make_release(tmp_path / "release", "1.1.0")
+    assert make_release(tmp_path / "release", "1.1.0", overwrite=True).version == "1.1.0"
+    assert [path.name for path in tmp_path.iterdir()] == ["release"]
+
+
+def test_what_is_no_release_is_never_replaced(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    (tmp_path / "file").touch()
+    for name in ("photos", "file"):
+        with pytest.raises(ReleaseError, match="is in the way"):
+            make_release(tmp_path / name, overwrite=True)
+    assert (tmp_path / "photos" / "a.jpg").exists()
+
+
+@contextlib.contextmanager
+def a_full_disk(most_bytes):
+    """No file of this process can grow beyond so many bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("most_bytes", [100, 12_000])
+def test_a_full_disk_while_staging_leaves_the_release_that_is_there(tmp_path, most_bytes):
+    release = make_release(tmp_path / "release")
+    before = contents(release.folder)
+    with a_full_disk(most_bytes), pytest.raises(ReleaseError, match=r"cannot be written .*nothing was changed"):
+        make_release(tmp_path / "release", "1.1.0", images=200, rows_per_file=100, overwrite=True)
+    assert contents(release.folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["release"]
+
+
+def test_a_failure_of_whoever_makes_the_rows_leaves_the_release_that_is_there(tmp_path):
+    release = make_release(tmp_path / "release")
+    before = contents(release.folder)
+
+    def tables():
+        yield pa.Table.from_pylist(list(make_rows(1)), schema=release_schema("regions", CLASSES))
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        write(tmp_path / "release", tables(), overwrite=True)
+    assert contents(release.folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["release"]
+
+
+@pytest.mark.parametrize("damage", ["altered", "longer", "missing"])
+def test_verify_names_the_file_that_is_not_as_it_was(tmp_path, damage):
+    release = make_release(tmp_path / "release")
+    path = release.path_of(release.files_of("regions")[1])
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(content if damage == "altered" else path.read_bytes() + b"x")
+    with pytest.raises(ReleaseError, match=path.name):
+        release.verify()
+
+
+def test_a_file_that_is_no_parquet(tmp_path):
+    release = make_release(tmp_path / "release")
+    path = release.path_of(release.files_of("labels")[0])
+    path.write_bytes(b"PAR1 no longer")
+    with pytest.raises(ReleaseError, match=f"{path.name}: cannot be read as Parquet"):
+        list(release.batches("labels"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": SCHEMA_VERSION + 1}, f"schema version {SCHEMA_VERSION + 1}, this hf_relabel reads"),
+        ({"files": [{"path": "x"}]}, "damaged manifest"),
+        ({"files": [{"path": "../x", "config_name": None, "rows": 1, "bytes": 1, "sha256": ""}]}, "leaves the release"),
+        ({"files": [{"path": "/x", "config_name": None, "rows": 1, "bytes": 1, "sha256": ""}]}, "leaves the release"),
+    ],
+)
+def test_manifests_that_are_refused(tmp_path, change, message):
+    folder = make_release(tmp_path / "release").folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **change}))
+    with pytest.raises(ReleaseError, match=message):
+        Release.open(folder)
+
+
+def test_folders_that_hold_no_manifest_or_a_broken_one(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(ReleaseError, match="not a release"):
+            Release.open(folder)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ReleaseError, match="damaged manifest"):
+        Release.open(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ReleaseError, match="damaged manifest"):
+        Release.open(tmp_path)

@@ -1,0 +1,210 @@
+"""Every kind of pixel a file may store comes out as upright RGB with the right values, or as a reason."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from hf_relabel.errors import ImageReadError
+from hf_relabel.sources.decoding import decode
+
+
+def stored(image: Image.Image, form: str, **options) -> io.BytesIO:
+    """The image as a file of a format."""
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    file.seek(0)
+    return file
+
+
+def pixels(file: io.BytesIO) -> np.ndarray:
+    """The decoded values, uint8 [H, W, 3]."""
+    loaded = decode(file)
+    assert loaded.image.mode == "RGB"
+    assert (loaded.width, loaded.height) == loaded.image.size
+    return np.asarray(loaded.image)
+
+
+def test_rgb_is_kept():
+    values = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    assert (pixels(stored(Image.fromarray(values), "PNG")) == values).all()
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
+def test_transparent_pixels_are_laid_over_white(form):
+    values = np.array([[[200, 0, 100, 255], [200, 0, 100, 0], [200, 0, 100, 51]]], np.uint8)
+    options = {"lossless": True, "exact": True} if form == "WEBP" else {}
+    # alpha 51 is a fifth of the color and four fifths of white
+    expected = [[200, 0, 100], [255, 255, 255], [244, 204, 224]]
+    assert np.abs(pixels(stored(Image.fromarray(values), form, **options))[0] - np.array(expected)).max() <= 1
+
+
+def test_grey_with_alpha():
+    image = Image.fromarray(np.array([[[10, 255], [10, 0]]], np.uint8), "LA")
+    assert pixels(stored(image, "PNG")).tolist() == [[[10] * 3, [255] * 3]]
+
+
+def palette_image() -> Image.Image:
+    image = Image.new("P", (3, 1))
+    image.putpalette([255, 0, 0, 0, 200, 0, 0, 0, 90])
+    image.putdata([0, 1, 2])
+    return image
+
+
+def test_palette():
+    assert pixels(stored(palette_image(), "PNG")).tolist() == [[[255, 0, 0], [0, 200, 0], [0, 0, 90]]]
+
+
+def test_palette_with_one_transparent_color():
+    file = stored(palette_image(), "PNG", transparency=1)
+    assert pixels(file).tolist() == [[[255, 0, 0], [255, 255, 255], [0, 0, 90]]]
+
+
+def test_palette_with_an_alpha_a_color():
+    file = stored(palette_image(), "PNG", transparency=bytes([255, 0, 255]))
+    assert pixels(file).tolist() == [[[255, 0, 0], [255, 255, 255], [0, 0, 90]]]
+
+
+def test_rgb_with_one_transparent_color():
+    image = Image.fromarray(np.array([[[1, 2, 3], [9, 9, 9]]], np.uint8))
+    assert pixels(stored(image, "PNG", transparency=(1, 2, 3))).tolist() == [[[255] * 3, [9] * 3]]
+
+
+def test_cmyk():
+    tiff = stored(Image.new("CMYK", (2, 2), (255, 0, 0, 0)), "TIFF")
+    assert pixels(tiff)[0, 0].tolist() == [0, 255, 255]
+    jpeg = stored(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=100)
+    assert np.abs(pixels(jpeg)[8, 8].astype(int) - [255, 0, 0]).max() <= 3
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_grey_of_16_bits_is_scaled_not_clipped(form):
+    image = Image.fromarray(np.array([[0, 257, 300, 32768, 65535]], np.uint16))
+    assert pixels(stored(image, form))[0, :, 0].tolist() == [0, 1, 1, 128, 255]
+
+
+def test_grey_of_16_bits_big_endian():
+    image = Image.frombytes("I;16B", (2, 1), struct.pack(">2H", 25700, 65535))
+    assert pixels(stored(image, "TIFF"))[0, :, 0].tolist() == [100, 255]
+
+
+def test_grey_of_16_bits_in_a_pgm():
+    file = io.BytesIO(b"P5\n2 1\n65535\n" + struct.pack(">2H", 25700, 65535))
+    assert pixels(file)[0, :, 0].tolist() == [100, 255]
+
+
+def test_grey_of_16_bits_with_a_transparent_value():
+    image = Image.fromarray(np.array([[0, 25700]], np.uint16))
+    data = stored(image, "PNG").getvalue()
+    chunk = b"tRNS" + struct.pack(">H", 0)
+    chunk = struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    place = data.index(b"IDAT") - 4
+    assert pixels(io.BytesIO(data[:place] + chunk + data[place:]))[0, :, 0].tolist() == [255, 100]
+
+
+def test_grey_of_8_bits_and_of_one():
+    grey = Image.fromarray(np.array([[0, 77, 255]], np.uint8))
+    assert pixels(stored(grey, "PNG")).tolist() == [[[0] * 3, [77] * 3, [255] * 3]]
+    assert pixels(stored(grey.convert("1", dither=Image.Dither.NONE), "PNG"))[0, :, 1].tolist() == [0, 0, 255]
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_of_unknown_range_are_refused(mode):
+    image = Image.fromarray(np.array([[0, 70000]], np.int32 if mode == "I" else np.float32))
+    with pytest.raises(ImageReadError, match="range is not known"):
+        decode(stored(image, "TIFF"))
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
+def test_the_first_picture_of_an_animation(form):
+    frames = [Image.new("RGB", (8, 8), color) for color in ((255, 0, 0), (0, 255, 0))]
+    options = {"lossless": True} if form == "WEBP" else {}
+    file = stored(frames[0], form, save_all=True, append_images=frames[1:], **options)
+    assert pixels(file)[4, 4].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(form, orientation):
+    values = np.zeros((16, 32, 3), np.uint8)
+    values[:8, :16], values[8:, 16:] = (255, 0, 0), (0, 0, 255)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = stored(Image.fromarray(values), form, exif=exif)
+    got = pixels(file)
+    assert got.shape == ((32, 16, 3) if orientation >= 5 else (16, 32, 3))
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(file)).convert("RGB"))
+    assert (got == expected).all()
+    # orientation 6 is a camera held upright: the stored top left corner is seen at the top right
+    if orientation == 6:
+        assert got[4, 12, 0] > 200
+        assert got[4, 4, 0] < 50
+
+
+def test_damaged_exif_does_not_cost_the_image():
+    image = Image.new("RGB", (4, 3), (1, 2, 3))
+    assert pixels(stored(image, "PNG", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff")).shape == (3, 4, 3)
+
+
+def test_a_large_jpeg_is_decoded_smaller_but_keeps_its_size():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = stored(Image.new("RGB", (1601, 800), (9, 99, 199)), "JPEG", exif=exif)
+    loaded = decode(file, min_side=180)
+    assert (loaded.width, loaded.height) == (800, 1601)
+    assert loaded.image.size == (200, 401)
+    assert decode(file, min_side=401).image.size == (800, 1601)
+    assert decode(file, min_side=5000).image.size == (800, 1601)
+
+
+def test_min_side_leaves_other_formats_whole():
+    assert decode(stored(Image.new("RGB", (1600, 800)), "PNG"), min_side=100).image.size == (1600, 800)
+
+
+def noise(form: str) -> bytes:
+    values = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    return stored(Image.fromarray(values), form).getvalue()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+def test_truncated_files(form, share):
+    data = noise(form)
+    with pytest.raises(ImageReadError) as caught:
+        decode(io.BytesIO(data[: int(len(data) * share)]))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"not an image", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
+def test_what_is_no_image(data):
+    with pytest.raises(ImageReadError, match="not an image, or of a format that is not read"):
+        decode(io.BytesIO(data))
+
+
+def test_a_decompression_bomb():
+    header = struct.pack(">IIBBBBB", 30000, 30000, 1, 0, 0, 0, 0)
+    chunks = b""
+    for name, content in ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")):
+        chunks += struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    with pytest.raises(ImageReadError, match="too many pixels"):
+        decode(io.BytesIO(b"\x89PNG\r\n\x1a\n" + chunks))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's remarks on damaged TIFF tags
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000"])
+def test_damage_anywhere_gives_an_image_or_a_reason(form):
+    data = np.frombuffer(noise(form), np.uint8)
+    rng = np.random.default_rng(2)
+    reasons = []
+    for _ in range(40):
+        damaged = data.copy()
+        damaged[rng.integers(0, min(len(data), 200), 4)] = rng.integers(0, 256, 4)
+        try:
+            assert decode(io.BytesIO(damaged.tobytes())).image.mode == "RGB"
+        except ImageReadError as error:
+            reasons.append(str(error))
+    assert reasons
+    assert all(len(reason.splitlines()) == 1 for reason in reasons)

@@ -1,0 +1,266 @@
+"""An image folder as a source: ids, labels, pixels, and one line for whatever is wrong with it."""
+
+import logging
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_relabel.config import SourceConfig
+from hf_relabel.errors import ImageReadError, SourceError, UsageError
+from hf_relabel.sources.source import open_source
+
+
+def save(path: Path, color=(10, 20, 30), size=(8, 6)) -> None:
+    """Write a small image of one color."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).save(path)
+
+
+def folder_of(root: Path, *names: str) -> Path:
+    """An image folder with files of these names."""
+    for name in names:
+        save(root / name)
+    return root
+
+
+def error_of(config: SourceConfig, kind: type[Exception] = SourceError) -> str:
+    """The one line with which opening is refused."""
+    with pytest.raises(kind) as caught:
+        open_source(config)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+class TestFolder:
+    def test_ids_labels_and_names(self, image_folder):
+        source = open_source(SourceConfig(path=str(image_folder)))
+        assert source.class_names == ["circle", "square", "triangle"]
+        assert source.image_ids[:2] == ["circle/circle_0.png", "circle/circle_1.png"]
+        assert source.image_ids == sorted(source.image_ids)
+        assert source.labels.dtype == np.int32
+        assert source.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+        assert len(source) == 12
+        assert source.split == "train"
+
+    def test_pixels(self, image_folder):
+        loaded = open_source(SourceConfig(path=str(image_folder))).load(5)
+        assert (loaded.width, loaded.height) == loaded.image.size == (104, 80)
+        assert loaded.image.getpixel((0, 0)) == (30, 30, 40)
+        assert loaded.image.getpixel((40, 40)) == (70, 230, 70)
+
+    def test_ids_are_sorted_as_text_and_labels_follow(self, tmp_path):
+        # "a-b/" sorts before "a/", though the folder "a" comes before the folder "a-b"
+        source = open_source(SourceConfig(path=str(folder_of(tmp_path, "a/x.png", "a-b/x.png", "a/W.png"))))
+        assert source.image_ids == ["a-b/x.png", "a/W.png", "a/x.png"]
+        assert source.class_names == ["a", "a-b"]
+        assert source.labels.tolist() == [1, 0, 0]
+
+    def test_nested_hidden_and_other_files(self, tmp_path, caplog):
+        root = folder_of(tmp_path, "a/deep/er/x.png", "a/UPPER.JPEG", "b/y.webp", "a/.hidden.png", ".cache/z.png")
+        save(root / "loose.png")
+        (root / "b" / "notes.txt").write_text("notes")
+        with caplog.at_level(logging.WARNING):
+            source = open_source(SourceConfig(path=str(root)))
+        assert source.image_ids == ["a/UPPER.JPEG", "a/deep/er/x.png", "b/y.webp"]
+        assert source.labels.tolist() == [0, 0, 1]
+        assert "2 files are no images of a class, such as 'b/notes.txt'" in caplog.text
+
+    def test_an_empty_class_stays_a_class_and_is_told(self, tmp_path, caplog):
+        root = folder_of(tmp_path, "b/x.png")
+        (root / "a").mkdir()
+        with caplog.at_level(logging.WARNING):
+            source = open_source(SourceConfig(path=str(root)))
+        assert (source.class_names, source.labels.tolist()) == (["a", "b"], [1])
+        assert "1 class folders have no images, such as 'a'" in caplog.text
+
+    def test_linked_class_folders_are_followed_and_loops_are_not(self, tmp_path, caplog):
+        folder_of(tmp_path / "store", "x.png")
+        root = tmp_path / "root"
+        root.mkdir()
+        (root / "a").symlink_to(tmp_path / "store", target_is_directory=True)
+        (tmp_path / "store" / "back").symlink_to(root, target_is_directory=True)
+        assert open_source(SourceConfig(path=str(root))).image_ids == ["a/x.png"]
+        assert "such as 'a/back'" in caplog.text
+
+    def test_wnids_have_the_index_and_names_of_imagenet(self, tmp_path):
+        root = folder_of(tmp_path, "n01443537/n01443537_2.JPEG", "n15075141/n15075141_7.JPEG")
+        source = open_source(SourceConfig(path=str(root)))
+        assert source.image_ids[0] == "n01443537/n01443537_2.JPEG"
+        assert source.labels.tolist() == [1, 999]
+        assert len(source.class_names) == len(set(source.class_names)) == 1000
+        assert source.class_names[1] == "goldfish"
+
+    def test_one_folder_that_is_no_wnid_makes_all_of_them_plain(self, tmp_path):
+        root = folder_of(tmp_path, "n01443537/a.png", "other/b.png")
+        assert open_source(SourceConfig(path=str(root))).class_names == ["n01443537", "other"]
+
+    def test_limit_is_the_first_ids(self, image_folder):
+        source = open_source(SourceConfig(path=str(image_folder), limit=5))
+        assert source.image_ids[-1] == "square/square_0.png"
+        assert len(source.class_names) == 3
+        assert source.load(4).width == 96
+
+    @pytest.mark.parametrize("name", ["a/new\nline.png", "a/\x7f.png", os.fsdecode(b"a/\xff.png")])
+    def test_file_names_that_are_no_ids(self, tmp_path, name):
+        message = error_of(SourceConfig(path=str(folder_of(tmp_path, name))))
+        assert "rename it" in message
+        assert message.isprintable()
+
+    def test_missing_empty_and_without_images(self, tmp_path):
+        assert "no such folder" in error_of(SourceConfig(path=str(tmp_path / "nowhere")))
+        assert "the folder is empty" in error_of(SourceConfig(path=str(tmp_path)))
+        (tmp_path / "file").write_text("")
+        assert "is not a folder" in error_of(SourceConfig(path=str(tmp_path / "file")))
+        (tmp_path / "a").mkdir()
+        assert "no images in class subfolders, found 1 subfolders and 1" in error_of(SourceConfig(path=str(tmp_path)))
+
+    def test_path_and_split_must_be_given(self, image_folder):
+        assert "source.path" in error_of(SourceConfig(), UsageError)
+        config = SourceConfig(path=str(image_folder), split="train[:10%]")
+        assert "source.limit" in error_of(config, UsageError)
+
+    def test_unreadable_images_give_reasons_without_paths(self, tmp_path):
+        root = folder_of(tmp_path, "a/gone.png", "a/ok.png")
+        (root / "a" / "text.jpg").write_text("text")
+        (root / "a" / "zero.jpg").write_bytes(b"")
+        source = open_source(SourceConfig(path=str(root)))
+        (root / "a" / "gone.png").unlink()
+        reasons = {}
+        for index, name in enumerate(source.image_ids):
+            if name == "a/ok.png":
+                assert source.load(index).image.size == (8, 6)
+                continue
+            with pytest.raises(ImageReadError) as caught:
+                source.load(index)
+            reasons[name] = str(caught.value)
+        assert reasons == {
+            "a/gone.png": "cannot be opened (No such file or directory)",
+            "a/text.jpg": "not an image, or of a format that is not read",
+            "a/zero.jpg": "not an image, or of a format that is not read",
+        }
+
+
+class TestClassNames:
+    def given(self, tmp_path, text: str, name: str = "classes.tsv") -> str:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return str(tmp_path / name)
+
+    def test_folder_and_name(self, tmp_path, image_folder):
+        names = self.given(tmp_path, "triangle\tDreieck\nstar\tStern\ncircle\tKreis\r\nsquare\tQuadrat\n")
+        source = open_source(SourceConfig(path=str(image_folder), class_names=names))
+        assert source.class_names == ["Dreieck", "Stern", "Kreis", "Quadrat"]
+        assert source.labels.tolist() == [2] * 4 + [3] * 4 + [0] * 4
+
+    def test_a_name_a_line_in_another_order(self, tmp_path, image_folder):
+        names = self.given(tmp_path, "triangle\nsquare\ncircle\n", "classes.txt")
+        source = open_source(SourceConfig(path=str(image_folder), class_names=names))
+        assert source.labels.tolist() == [2] * 4 + [1] * 4 + [0] * 4
+
+    def test_other_names_in_the_order_of_the_folders(self, tmp_path, image_folder):
+        names = self.given(tmp_path, "a circle\na square\na triangle", "classes.txt")
+        source = open_source(SourceConfig(path=str(image_folder), class_names=names))
+        assert source.class_names == ["a circle", "a square", "a triangle"]
+        assert source.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+
+    def test_a_folder_that_is_not_in_the_file(self, tmp_path, image_folder):
+        names = self.given(tmp_path, "circle\tKreis\nsquares\tQuadrat\ntriangle\tDreieck\n")
+        message = error_of(SourceConfig(path=str(image_folder), class_names=names))
+        assert "the class 'square' (nearest: 'squares') is not among the 3 classes" in message
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("circle\tx\nsquare\tx\ntriangle\ty", "the class name 'x' is there twice"),
+            ("circle\tx\ncircle\tz\ntriangle\ty", "the class key 'circle' is there twice"),
+            ("circle\tx\nsquare\n", "line 2"),
+            ("0\tcircle\tx\n", "line 1"),
+            ("circle\n\nsquare", "line 2"),
+            ("", "line 1"),
+        ],
+    )
+    def test_files_that_are_wrong(self, tmp_path, image_folder, text, said):
+        names = self.given(tmp_path, text)
+        assert said in error_of(SourceConfig(path=str(image_folder), class_names=names))
+
+    def test_files_that_cannot_be_read(self, tmp_path, image_folder):
+        missing = error_of(SourceConfig(path=str(image_folder), class_names=str(tmp_path / "no.tsv")))
+        assert "cannot be read (No such file or directory)" in missing
+        (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
+        binary = SourceConfig(path=str(image_folder), class_names=str(tmp_path / "binary.txt"))
+        assert "is not UTF-8" in error_of(binary)
+        assert ".tsv or .txt" in error_of(SourceConfig(path=str(image_folder), class_names="classes.json"))
+
+
+class TestSource:
+    def test_the_fingerprint_tells_sources_apart(self, tmp_path):
+        root = folder_of(tmp_path, "a/x.png", "b/y.png")
+        first = open_source(SourceConfig(path=str(root))).fingerprint
+        assert first == open_source(SourceConfig(path=str(root))).fingerprint
+        assert len(first) == 64
+        others = [
+            open_source(SourceConfig(path=str(root), split="test")),
+            open_source(SourceConfig(path=str(root), limit=1)),
+        ]
+        (root / "c").mkdir()
+        others.append(open_source(SourceConfig(path=str(root))))
+        save(root / "a" / "y.png")
+        others.append(open_source(SourceConfig(path=str(root))))
+        shutil.move(root / "b" / "y.png", root / "a" / "z.png")
+        others.append(open_source(SourceConfig(path=str(root))))
+        assert len({first, *(source.fingerprint for source in others)}) == 6
+
+    def test_labels_are_part_of_the_fingerprint(self, tmp_path):
+        fingerprints = set()
+        for text in ("a\tx\nb\ty", "a\ty\nb\tx", "b\tx\na\ty"):
+            (tmp_path / "classes.tsv").write_text(text)
+            root = folder_of(tmp_path / "images", "a/1.png", "b/1.png")
+            config = SourceConfig(path=str(root), class_names=str(tmp_path / "classes.tsv"))
+            fingerprints.add(open_source(config).fingerprint)
+        assert len(fingerprints) == 3
+
+    @pytest.mark.parametrize("method", ["fork", "spawn"])
+    def test_other_processes_load(self, image_folder, method):
+        source = open_source(SourceConfig(path=str(image_folder)))
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            (loaded,) = pool.map(source.load, [3])
+        assert loaded.image.tobytes() == source.load(3).image.tobytes()
+
+    def test_a_large_jpeg_may_be_loaded_smaller(self, tmp_path):
+        save(tmp_path / "a" / "x.jpg", size=(1600, 1200))
+        loaded = open_source(SourceConfig(path=str(tmp_path))).load(0, min_side=280)
+        assert (loaded.width, loaded.height, loaded.image.size) == (1600, 1200, (400, 300))
+
+    def test_a_folder_needs_neither_datasets_nor_torch(self, image_folder):
+        code = (
+            "import sys; from hf_relabel.config import SourceConfig; from hf_relabel.sources.source import open_source; "
+            "open_source(SourceConfig(path=sys.argv[1])).load(0); "
+            "sys.exit(bool({'datasets', 'torch'} & set(sys.modules)))"
+        )
+        root = Path(__file__).resolve().parents[3]
+        assert subprocess.run([sys.executable, "-c", code, str(image_folder)], cwd=root, timeout=120).returncode == 0
+
+
+def test_real_photos_in_imagenets_layout(shared_data):
+    root = shared_data / "imagenet_samples"
+    source = open_source(SourceConfig(path=str(root)))
+    assert len(source) == 200
+    assert source.labels.tolist() == list(range(0, 1000, 5))
+    listed = [line.split("\t") for line in (shared_data / "imagenet_classes.tsv").read_text().splitlines()]
+    wnids = {row[1]: int(row[0]) for row in listed if row[0].isdecimal()}
+    for image_id, label in zip(source.image_ids, source.labels, strict=True):
+        assert wnids[image_id.split("/")[0]] == label
+    for place in range(0, 200, 20):
+        loaded = source.load(place)
+        with Image.open(root / source.image_ids[place]) as image:
+            assert np.asarray(loaded.image).tobytes() == np.asarray(image.convert("RGB")).tobytes()
+        small = source.load(place, min_side=100)
+        assert (small.width, small.height) == (loaded.width, loaded.height)
+        assert min(small.image.size) >= 100

@@ -1,0 +1,94 @@
+"""Targets of every kind, and how a crop changes them."""
+
+import numpy as np
+import pytest
+from release_folder import write_release
+
+from hf_relabel.errors import ReleaseError
+from hf_relabel.release.table import load_labels
+from hf_relabel.training.targets import (
+    WHOLE_IMAGE,
+    CropAwareTargets,
+    ReleaseTargets,
+    SetTargets,
+    coverage,
+)
+
+NAMES = ["bird", "cat", "dog"]
+
+
+def _left(columns):
+    """A 4 x 8 mask of the first columns."""
+    mask = np.zeros((4, 8), bool)
+    mask[:, :columns] = True
+    return mask
+
+
+ROWS = [
+    {
+        "image_id": "a",
+        "label": 0,
+        "labels": [0, 2],
+        "scores": [1.0, 0.75],
+        "width": 8,
+        "height": 4,
+        "regions": [
+            {"label": 2, "score": 0.75, "mask": _left(4)},
+            {"label": 2, "score": 0.5, "mask": _left(8) & ~_left(4)},
+        ],
+    },
+    {"image_id": "b", "label": 1, "labels": [], "scores": [], "width": 8, "height": 4, "regions": []},
+]
+LEFT, RIGHT, NO_DOG = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.0, 0.0, 0.25, 0.5)
+
+
+@pytest.fixture
+def table(tmp_path):
+    return load_labels(str(write_release(tmp_path / "release", NAMES, ROWS)), with_regions=True)
+
+
+def _all(targets):
+    return [targets(row, WHOLE_IMAGE).tolist() for row in range(2)]
+
+
+def test_kinds(table):
+    assert _all(ReleaseTargets(table, "single")) == [[1, 0, 0], [0, 1, 0]]
+    assert _all(ReleaseTargets(table, "soft")) == [[1, 0, 0.75], [0, 0, 0]]
+    assert _all(ReleaseTargets(table, "soft", include_original=True)) == [[1, 0, 0.75], [0, 1, 0]]
+    assert _all(ReleaseTargets(table, "threshold", 0.75)) == [[1, 0, 1], [0, 0, 0]]
+    assert _all(ReleaseTargets(table, "threshold", 0.8)) == [[1, 0, 0], [0, 0, 0]]
+    assert SetTargets(np.array([[True, False]]))(0, LEFT).tolist() == [1, 0]
+
+
+def test_release_without_scores(tmp_path):
+    table = load_labels(str(write_release(tmp_path, NAMES, ROWS, drop=("scores",))))
+    assert _all(ReleaseTargets(table, "single")) == [[1, 0, 0], [0, 1, 0]]
+    for kind in ("soft", "threshold"):
+        with pytest.raises(ReleaseError, match=f"no column `scores`, which the target '{kind}' needs"):
+            ReleaseTargets(table, kind)
+
+
+def test_crop_counts_a_class_as_far_as_its_region_is_inside(table):
+    targets = CropAwareTargets(table, ReleaseTargets(table, "soft"))
+    assert targets(0, WHOLE_IMAGE).tolist() == [1, 0, 0.75]
+    assert targets(0, LEFT).tolist() == [1, 0, 0.75]  # the better dog is whole in it
+    assert targets(0, RIGHT).tolist() == [1, 0, 0.5]  # the worse one is
+    assert targets(0, NO_DOG).tolist() == pytest.approx([1, 0, 0.75 / 4])  # a quarter of the better one
+    assert targets(1, LEFT).tolist() == [0, 0, 0]
+    # the original label has no region: it stays in every crop
+    hard = CropAwareTargets(table, ReleaseTargets(table, "threshold", 0.5))
+    assert hard(0, NO_DOG).tolist() == pytest.approx([1, 0, 1 / 4])
+
+
+def test_crop_aware_needs_regions(tmp_path, table):
+    light = load_labels(table.origin)
+    with pytest.raises(ReleaseError, match="has no regions, which crop-aware targets need"):
+        CropAwareTargets(light, ReleaseTargets(light, "soft"))
+
+
+def test_coverage():
+    assert coverage(_left(4), WHOLE_IMAGE) == 1
+    assert coverage(_left(4), (0.25, 0, 1, 1)) == 0.5
+    assert coverage(_left(4), (0.25, 0.5, 1, 1)) == 0.25
+    assert coverage(_left(4), RIGHT) == 0
+    assert coverage(_left(0), WHOLE_IMAGE) == 0

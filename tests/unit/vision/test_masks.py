@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco
+from torch.nn import functional
+
+from hf_relabel.vision import masks
+
+
+def grid(*rows: str) -> np.ndarray:
+    return np.array([[cell == "#" for cell in row] for row in rows])
+
+
+RING = grid(".###.", ".#.#.", ".###.", ".....")
+
+# Counts are COCO's compressed runs, written by hand from its rule: 5 bits a character, offset 48, column-major.
+TABLE = [
+    (np.zeros((2, 3), bool), "6", [0, 0, 0, 0]),
+    (np.ones((2, 3), bool), "06", [0, 0, 3, 2]),
+    (grid("#..", "..."), "015", [0, 0, 1, 1]),
+    (grid("..#", "..."), "411", [2, 0, 1, 1]),
+]
+
+
+@pytest.mark.parametrize(("mask", "counts", "box"), TABLE)
+def test_encode_table(mask, counts, box):
+    rle = masks.encode(mask)
+    assert rle == {"size": list(mask.shape), "counts": counts}
+    assert masks.bbox(mask) == box
+    assert np.array_equal(masks.decode(rle), mask)
+
+
+def test_encode_agrees_with_pycocotools():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        mask = rng.random(rng.integers(1, 40, 2)) < rng.random()
+        rle = masks.encode(mask)
+        assert int(coco.area(rle)) == masks.area(mask)
+        assert coco.toBbox(rle).tolist() == masks.bbox(mask)
+        assert np.array_equal(masks.decode(rle), mask)
+
+
+def test_fill_holes_closes_rings_but_not_bays():
+    assert masks.area(masks.fill_holes(RING)) == 9
+    bay = grid("###", "#.#", "#.#")
+    assert np.array_equal(masks.fill_holes(bay), bay)
+    diagonal_gap = grid("##.", "#.#", "###")  # the hole meets the outside only at a corner: still a hole
+    assert masks.area(masks.fill_holes(diagonal_gap)) == 8
+
+
+def test_iou():
+    assert masks.iou(RING, RING) == 1
+    assert masks.iou(grid("##.."), grid(".##.")) == pytest.approx(1 / 3)
+    assert masks.iou(grid("...."), grid("....")) == 0
+
+
+@pytest.mark.parametrize("size", [(64, 48), (48, 64), (4, 4), (5, 3), (333, 500)])
+def test_to_image_stretches_the_grid(size):
+    half = np.zeros((4, 4), bool)
+    half[:, :2] = True
+    picture = masks.to_image(half, size)
+    assert picture.shape == (size[1], size[0])
+    edge = picture.sum(axis=1)
+    assert abs(edge.mean() - size[0] / 2) <= 1
+    assert masks.to_image(np.ones((4, 4), bool), size).all()
+    assert not masks.to_image(np.zeros((4, 4), bool), size).any()
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"), [((80, 96), (8, 8)), ((375, 500), (32, 32)), ((7, 9), (16, 16)), ((33, 61), (9, 4))]
+)
+def test_a_mask_on_the_grid_is_where_bilinear_interpolation_is_above_zero(size, grid):
+    rng = np.random.default_rng(0)
+    for density in (0.002, 0.1, 0.5):
+        mask = rng.random(size) < density
+        mask[size[0] // 2, size[1] // 2] = True
+        expected = functional.interpolate(torch.from_numpy(mask)[None, None].float(), grid, mode="bilinear")[0, 0] > 0
+        if expected.any():
+            np.testing.assert_array_equal(masks.to_grid(mask, grid), expected)
+    every = np.ones(size, bool)
+    assert masks.to_grid(every, grid).all()
+
+
+def test_a_mask_too_small_to_meet_a_centre_covers_its_own_patch():
+    mask = np.zeros((80, 80), bool)
+    mask[21:23, 9] = True
+    assert np.argwhere(masks.to_grid(mask, (8, 8))).tolist() == [[2, 0]]
+    assert not masks.to_grid(np.zeros((80, 80), bool), (8, 8)).any()
