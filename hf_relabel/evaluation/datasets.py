@@ -113,7 +113,7 @@ def from_dataset(
     ids = [str(value) for value in data[id_column]] if id_column else [f"{split}/{row}" for row in range(len(data))]
     pictures = data.select_columns([image_column]).with_format(None)
     pictures = pictures.cast_column(image_column, datasets.Image(decode=False))
-    stored = DatasetImages(pictures, image_column, np.arange(len(data)), image_roots(config))
+    stored = DatasetImages(pictures, image_column, np.arange(len(data)), image_roots(config), data._fingerprint)
 
     def load(index: int) -> Image.Image:
         return _decoded(lambda: stored.open(index), ids[index])

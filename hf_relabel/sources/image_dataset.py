@@ -32,12 +32,15 @@ class DatasetImages:
         column: That column.
         rows: Row of each image, int64 [N].
         roots: Folders that a stored path may lead into, where a row has no bytes.
+        fingerprint: The fingerprint that `datasets` gives the whole split; it changes with the revision, the data
+            files and every transformation.
     """
 
     data: "datasets.Dataset"
     column: str
     rows: np.ndarray
     roots: tuple[str, ...]
+    fingerprint: str
 
     def open(self, index: int) -> BinaryIO:
         """The file of an image, open for reading; raises OSError."""
@@ -50,6 +53,10 @@ class DatasetImages:
         if not any(path.startswith(root + os.sep) for root in self.roots):
             raise FileNotFoundError(0, "the row has no bytes, and its path leads out of the dataset")
         return open(path, "rb")
+
+    def content_key(self) -> bytes:
+        """Bytes that change when an image of the dataset is replaced; no image is read."""
+        return self.fingerprint.encode()
 
 
 def load_dataset(config: SourceConfig) -> "datasets.Dataset":
@@ -152,7 +159,8 @@ def read_dataset(
     labels, class_names = _labels(data, image_ids, config)
     rows = np.array(order[: config.limit], np.int64)
     kept = [image_ids[row] for row in rows]
-    return kept, labels[rows], class_names, DatasetImages(images, config.image_column, rows, image_roots(config))
+    images = DatasetImages(images, config.image_column, rows, image_roots(config), data._fingerprint)
+    return kept, labels[rows], class_names, images
 
 
 def _column(data: "datasets.Dataset", name: str) -> pa.ChunkedArray:

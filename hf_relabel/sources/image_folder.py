@@ -43,14 +43,22 @@ class FolderImages:
     Args:
         root: The folder.
         image_ids: POSIX paths relative to it.
+        sizes: Size of each file in bytes, int64 [N]; -1 for a broken link.
+        modified: Modification time of each file in nanoseconds since 1970, int64 [N]; -1 for a broken link.
     """
 
     root: str
     image_ids: list[str]
+    sizes: np.ndarray
+    modified: np.ndarray
 
     def open(self, index: int) -> BinaryIO:
-        """The file of an image, open for reading; raises OSError."""
+        """Open the file of an image for reading; raises OSError."""
         return open(os.path.join(self.root, self.image_ids[index]), "rb")
+
+    def content_key(self) -> bytes:
+        """Bytes that change when a file is replaced; no file is opened."""
+        return self.sizes.astype("<i8").tobytes() + self.modified.astype("<i8").tobytes()
 
 
 @dataclass
@@ -58,17 +66,30 @@ class _Scan:
     """What a walk over the folder has found so far."""
 
     image_ids: list[str] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    modified: list[int] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
+    def add(self, image_id: str, entry: os.DirEntry) -> None:
+        """Add an image with the size and modification time of its file."""
+        try:
+            stat = entry.stat()
+            size, modified = stat.st_size, stat.st_mtime_ns
+        except FileNotFoundError:
+            size, modified = -1, -1  # a broken link, or a file deleted just now: reading it gives the error
+        self.image_ids.append(image_id)
+        self.sizes.append(size)
+        self.modified.append(modified)
 
-def scan_folder(config: SourceConfig) -> tuple[list[str], np.ndarray, list[str]]:
+
+def scan_folder(config: SourceConfig) -> tuple[FolderImages, np.ndarray, list[str]]:
     """Find the images of a folder; no file is opened.
 
     Hidden files and folders are ignored. Files that are not images by their suffix, files beside the class folders and
     linked folders below them are left out, and their number is logged.
 
     Returns:
-        N image ids, their labels int32 [N], and the C class names.
+        The N images sorted by id, their labels int32 [N], and the C class names.
 
     Raises:
         SourceError: The folder is missing or has no images, a subfolder is no known class, or a file has a name that
@@ -101,7 +122,14 @@ def scan_folder(config: SourceConfig) -> tuple[list[str], np.ndarray, list[str]]
     classes = _classes(config, folders)
     index_of = classes.indices(folders, str(root))
     labels = np.repeat(np.array([index_of[name] for name in folders], np.int32), counts)
-    return scan.image_ids, labels, classes.names
+    order = sorted(range(len(scan.image_ids)), key=scan.image_ids.__getitem__)[: config.limit]
+    images = FolderImages(
+        config.path,
+        [scan.image_ids[place] for place in order],
+        np.array(scan.sizes, np.int64)[order],
+        np.array(scan.modified, np.int64)[order],
+    )
+    return images, labels[order], classes.names
 
 
 def _classes(config: SourceConfig, folders: list[str]) -> ClassList:
@@ -130,7 +158,7 @@ def _walk(folder: Path | str, prefix: str, scan: _Scan) -> None:
         if entry.is_dir(follow_symlinks=False):
             below.append(entry)
         elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not entry.is_dir():
-            scan.image_ids.append(name)
+            scan.add(name, entry)
         else:
             scan.left_out.append(name)  # a linked folder too: it may lead back to itself
     for entry in below:

@@ -44,11 +44,16 @@ class Source:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of kind, split, class names, ids and labels; the pixels are not part of it."""
+        """SHA-256 that changes when any image is added, removed, renamed, relabeled or replaced.
+
+        It covers kind, split, class names, ids, labels, and for each file its size and modification time, or for a
+        dataset its own fingerprint. No image is read.
+        """
         digest = hashlib.sha256(json.dumps([self.kind, self.split, self.class_names]).encode())
         for image_id in self.image_ids:
             digest.update(f"\n{image_id}".encode())
         digest.update(self.labels.astype("<i4").tobytes())
+        digest.update(self.images.content_key())
         return digest.hexdigest()
 
     def load(self, index: int, min_side: int | None = None) -> LoadedImage:
@@ -84,11 +89,8 @@ def open_source(config: SourceConfig) -> Source:
         )
     if config.kind == "dataset":
         return source_of_dataset(load_dataset(config), config)
-    image_ids, labels, class_names = scan_folder(config)
-    order = sorted(range(len(image_ids)), key=image_ids.__getitem__)[: config.limit]
-    image_ids = [image_ids[place] for place in order]
-    images = FolderImages(config.path, image_ids)
-    return Source("folder", config.split, class_names, image_ids, labels[order], images)
+    images, labels, class_names = scan_folder(config)
+    return Source("folder", config.split, class_names, images.image_ids, labels, images)
 
 
 def source_of_dataset(data: object, config: SourceConfig) -> Source:

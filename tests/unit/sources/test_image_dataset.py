@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import shutil
 from pathlib import Path
 
 import datasets
@@ -229,6 +230,32 @@ class TestStoredDatasets:
         copy = pickle.loads(pickle.dumps(source))
         assert copy.fingerprint == source.fingerprint
         assert copy.load(1).image.getpixel((0, 0)) == (0, 0, 0)
+
+    @pytest.mark.parametrize("kind", ["saved", "parquet", "folder"])
+    def test_the_fingerprint_changes_when_an_image_is_replaced(self, tmp_path, kind):
+        def write(red: int) -> None:
+            if kind == "folder":
+                for name in ("a", "b"):
+                    (tmp_path / kind / name).mkdir(parents=True, exist_ok=True)
+                    (tmp_path / kind / name / "x.png").write_bytes(png((red, 0, 0)))
+                return
+            data = datasets.Dataset.from_dict(
+                {"image": [{"bytes": png((red, 0, 0)), "path": None}] * 2, "label": ["a", "b"]}
+            ).cast_column("image", datasets.Image())
+            if kind == "saved":
+                shutil.rmtree(tmp_path / kind, ignore_errors=True)
+                data.save_to_disk(tmp_path / kind)
+            else:
+                data.to_parquet(tmp_path / kind / "train.parquet")
+
+        write(1)
+        first = self.open(tmp_path / kind)
+        assert self.open(tmp_path / kind).fingerprint == first.fingerprint
+        write(2)
+        second = self.open(tmp_path / kind)
+        assert second.image_ids == first.image_ids
+        assert second.load(0).image.getpixel((0, 0)) == (2, 0, 0)
+        assert second.fingerprint != first.fingerprint
 
     def test_one_split_saved_to_disk_keeps_its_name(self, tmp_path):
         table(["a", "b"]).to_parquet(tmp_path / "parquet" / "test.parquet")

@@ -200,22 +200,39 @@ class TestClassNames:
 
 
 class TestSource:
-    def test_the_fingerprint_tells_sources_apart(self, tmp_path):
+    def test_the_fingerprint_changes_with_every_change_of_the_images(self, tmp_path):
         root = folder_of(tmp_path, "a/x.png", "b/y.png")
-        first = open_source(SourceConfig(path=str(root))).fingerprint
-        assert first == open_source(SourceConfig(path=str(root))).fingerprint
+
+        def fingerprint(**settings) -> str:
+            return open_source(SourceConfig(path=str(root), **settings)).fingerprint
+
+        first = fingerprint()
+        assert first == fingerprint()
         assert len(first) == 64
-        others = [
-            open_source(SourceConfig(path=str(root), split="test")),
-            open_source(SourceConfig(path=str(root), limit=1)),
-        ]
-        (root / "c").mkdir()
-        others.append(open_source(SourceConfig(path=str(root))))
-        save(root / "a" / "y.png")
-        others.append(open_source(SourceConfig(path=str(root))))
-        shutil.move(root / "b" / "y.png", root / "a" / "z.png")
-        others.append(open_source(SourceConfig(path=str(root))))
-        assert len({first, *(source.fingerprint for source in others)}) == 6
+        seen = [first, fingerprint(split="test"), fingerprint(limit=1)]
+        save(root / "c" / "z.png")
+        seen.append(fingerprint())  # added
+        (root / "c" / "z.png").rename(root / "a" / "z.png")
+        seen.append(fingerprint())  # renamed into another class
+        (root / "a" / "z.png").unlink()
+        (root / "c").rmdir()
+        assert fingerprint() == first  # removed again
+        times = os.stat(root / "a" / "x.png")
+        save(root / "a" / "x.png", size=(80, 60))
+        os.utime(root / "a" / "x.png", ns=(times.st_atime_ns, times.st_mtime_ns))
+        seen.append(fingerprint())  # replaced by a file of another size
+        os.utime(root / "b" / "y.png", ns=(1, 1))
+        seen.append(fingerprint())  # written again
+        assert len(set(seen)) == len(seen) == 7
+
+    def test_a_broken_link_is_an_unreadable_image(self, tmp_path):
+        root = folder_of(tmp_path, "a/x.png")
+        (root / "a" / "y.png").symlink_to(tmp_path / "nowhere.png")
+        source = open_source(SourceConfig(path=str(root)))
+        assert source.image_ids == ["a/x.png", "a/y.png"]
+        assert len(source.fingerprint) == 64
+        with pytest.raises(ImageReadError, match="No such file"):
+            source.load(1)
 
     def test_labels_are_part_of_the_fingerprint(self, tmp_path):
         fingerprints = set()
