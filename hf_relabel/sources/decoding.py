@@ -1,4 +1,4 @@
-"""Decoding: whatever a file stores, as upright RGB of eight bits a channel, or one line that says why not."""
+"""Image decoding: any raster file to upright 8-bit RGB, or a one-line reason why it cannot be read."""
 
 import struct
 import zlib
@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from hf_relabel.errors import ImageReadError
 
-# Raster formats only: Pillow would hand PostScript to another program, whatever the file's suffix says.
+# Raster formats only: Pillow would pass PostScript to an external program, whatever the file's suffix is.
 RASTER_FORMATS = (
     "JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "PCX",
 )  # fmt: skip
@@ -28,7 +28,7 @@ TRANSPOSES = {
 }
 SIDES_SWAPPED = (5, 6, 7, 8)
 
-# What Pillow's readers raise on damaged files, beside its own errors, which are OSErrors.
+# What Pillow's readers raise for damaged files. Pillow's own errors are OSErrors.
 DAMAGE = (OSError, ValueError, TypeError, SyntaxError, EOFError, IndexError, KeyError, AttributeError, OverflowError)
 DAMAGE += (struct.error, zlib.error, MemoryError, RuntimeError)
 
@@ -38,9 +38,9 @@ class LoadedImage:
     """A decoded image.
 
     Args:
-        image: Its pixels, RGB and upright; at a fraction of its size where that was allowed.
-        width: The image's own width in pixels, upright.
-        height: Its own height.
+        image: RGB pixels, upright; smaller than the original if that was allowed.
+        width: Width of the original in pixels, upright.
+        height: Height of the original in pixels, upright.
     """
 
     image: Image.Image
@@ -49,16 +49,17 @@ class LoadedImage:
 
 
 def decode(file: BinaryIO, min_side: int | None = None) -> LoadedImage:
-    """Decode a file's (first) picture.
+    """Decode the first picture in a file.
 
-    It is turned as its EXIF orientation says; transparency is laid over white; 16-bit grey is scaled to 8 bits.
+    The EXIF orientation is applied, transparent pixels are composited over white, and 16-bit gray is scaled to 8 bits.
 
     Args:
         file: The file, open for reading bytes.
-        min_side: Allows a large JPEG to be decoded at 1/2, 1/4 or 1/8, as long as both sides keep so many pixels.
+        min_side: Allows decoding a large JPEG at 1/2, 1/4 or 1/8 of its size, as long as both sides keep at least
+            this many pixels.
 
     Raises:
-        ImageReadError: It is damaged, no image, or too large (Pillow's limit against decompression bombs).
+        ImageReadError: The file is damaged, not an image, or larger than Pillow's limit for decompression bombs.
     """
     try:
         image = Image.open(file, formats=_formats())
@@ -66,11 +67,11 @@ def decode(file: BinaryIO, min_side: int | None = None) -> LoadedImage:
         if min_side is not None:
             image.draft(None, (min_side, min_side))
         reduced = image.size != whole
-        image.load()  # a TIFF turns itself here, and then no longer names an orientation
+        image.load()  # Pillow rotates a TIFF here and drops its orientation tag
     except Image.DecompressionBombError as error:
         raise ImageReadError(f"too many pixels ({_first_line(error)})") from error
     except UnidentifiedImageError as error:
-        raise ImageReadError("not an image, or of a format that is not read") from error
+        raise ImageReadError("not an image, or an unsupported format") from error
     except DAMAGE as error:
         raise ImageReadError(f"cannot be decoded ({_first_line(error)})") from error
     width, height = whole if reduced else image.size
@@ -78,7 +79,7 @@ def decode(file: BinaryIO, min_side: int | None = None) -> LoadedImage:
     try:
         upright = _as_rgb(image)
     except ValueError as error:
-        raise ImageReadError(f"its pixels cannot be made RGB ({_first_line(error)})") from error
+        raise ImageReadError(f"cannot be converted to RGB ({_first_line(error)})") from error
     if orientation in TRANSPOSES:
         upright = upright.transpose(TRANSPOSES[orientation])
     if orientation in SIDES_SWAPPED:
@@ -88,13 +89,13 @@ def decode(file: BinaryIO, min_side: int | None = None) -> LoadedImage:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """The raster formats that this build of Pillow has."""
+    """The raster formats that this build of Pillow supports."""
     Image.init()
     return tuple(name for name in RASTER_FORMATS if name in Image.OPEN)
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; damaged metadata say nothing of it (1), as the pixels are what counts."""
+    """The EXIF orientation, 1 to 8; 1 for damaged metadata, because the pixels may still be fine."""
     try:
         return image.getexif().get(ORIENTATION_TAG, 1)
     except DAMAGE:
@@ -103,32 +104,32 @@ def _orientation(image: Image.Image) -> int:
 
 def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        return _grey_of_16_bits(image).convert("RGB")
+        return _gray_from_16_bits(image).convert("RGB")
     if image.mode == "F":
-        raise ValueError("floating-point pixels, whose range is not known")
+        raise ValueError("floating-point pixels of unknown range")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         if image.mode == "La":
             image = image.convert("LA")
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")  # a copy even of RGB, so that nothing of the file is kept
+    return image.convert("RGB")  # copies even RGB, so that the file's data is not kept in memory
 
 
-def _grey_of_16_bits(image: Image.Image) -> Image.Image:
-    """8-bit grey of 16-bit grey: 65535 / 255 = 257 steps to one (`Image.convert` would clip at 255)."""
-    grey = np.asarray(image).astype(np.int64)
-    if grey.min() < 0 or grey.max() > 65535:
-        raise ValueError("grey of 32 bits, whose range is not known")
-    scaled = ((grey + 128) // 257).astype(np.uint8)
+def _gray_from_16_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit gray to 8 bits by 255 / 65535 = 1 / 257; `Image.convert` would clip at 255 instead."""
+    gray = np.asarray(image).astype(np.int64)
+    if gray.min() < 0 or gray.max() > 65535:
+        raise ValueError("32-bit gray of unknown range")
+    scaled = ((gray + 128) // 257).astype(np.uint8)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        scaled[grey == transparent] = 255
+        scaled[gray == transparent] = 255
     return Image.fromarray(scaled)
 
 
 def _first_line(error: BaseException) -> str:
-    """An error in one line; of the system's errors only the reason, as their text names the file's place."""
+    """The error in one line; for system errors only the reason, because their text contains the file's path."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     lines = str(error).strip().splitlines()

@@ -1,4 +1,4 @@
-"""A map-style `datasets` dataset as a source: labels and ids by column, images by row, no bytes loaded to open it."""
+"""A map-style `datasets` dataset as a source: opening it reads labels, ids and paths, but no image bytes."""
 
 import io
 import itertools
@@ -28,10 +28,10 @@ class DatasetImages:
     """Images by their row in a dataset.
 
     Args:
-        data: The dataset, of which only the image column is left, not decoded.
-        column: That column.
+        data: The dataset with only its image column, not decoded.
+        column: Name of the image column.
         rows: Row of each image, int64 [N].
-        roots: Folders that a stored path may lead into, where a row has no bytes.
+        roots: Folders that stored paths may lead into, for rows without bytes.
         fingerprint: The fingerprint that `datasets` gives the whole split; it changes with the revision, the data
             files and every transformation.
     """
@@ -43,7 +43,7 @@ class DatasetImages:
     fingerprint: str
 
     def open(self, index: int) -> BinaryIO:
-        """The file of an image, open for reading; raises OSError."""
+        """Open the file of an image for reading; raises OSError."""
         cell = self.data[int(self.rows[index])][self.column]
         if cell is None:
             raise FileNotFoundError(0, "the row has no image")
@@ -51,7 +51,7 @@ class DatasetImages:
             return io.BytesIO(cell["bytes"])
         path = os.path.normpath(cell["path"] or "")
         if not any(path.startswith(root + os.sep) for root in self.roots):
-            raise FileNotFoundError(0, "the row has no bytes, and its path leads out of the dataset")
+            raise FileNotFoundError(0, "the row has no bytes, and its path is outside the dataset")
         return open(path, "rb")
 
     def content_key(self) -> bytes:
@@ -60,7 +60,7 @@ class DatasetImages:
 
 
 def load_dataset(config: SourceConfig) -> "datasets.Dataset":
-    """The split of a local folder (saved by `save_to_disk`, or that `load_dataset` opens) or of a Hub dataset.
+    """Load a split from a local folder (saved by `save_to_disk`, or readable by `load_dataset`) or from the Hub.
 
     Raises:
         SourceError: There is no such dataset, configuration or split.
@@ -84,19 +84,19 @@ def load_dataset(config: SourceConfig) -> "datasets.Dataset":
             config.path, config.config_name, split=config.split, revision=config.revision, streaming=False
         )
     except refused as error:
-        where = "" if folder.is_dir() else " (no such local folder, and not opened from the Hub)"
+        where = "" if folder.is_dir() else " (not a local folder, and could not be opened from the Hub)"
         raise SourceError(f"{config.path}{where}: the dataset cannot be loaded: {_first_line(error)}") from error
 
 
 def _split_of(saved: Any, config: SourceConfig) -> "datasets.Dataset":
-    """The configured split of what `save_to_disk` has stored, one split or several."""
+    """Return the configured split from what `save_to_disk` stored, which is one split or several."""
     import datasets
 
     if isinstance(saved, datasets.DatasetDict):
         if config.split not in saved:
             raise _no_split(config, list(saved))
         return saved[config.split]
-    # A part of a split is stored as `train[:100]`, and a dataset made in memory has no split: it is the one asked for.
+    # Part of a split is stored as `train[:100]`; a dataset made in memory has no split, so any name is accepted.
     stored = str(saved.split).partition("[")[0] if saved.split is not None else config.split
     if stored != config.split:
         raise _no_split(config, [stored])
@@ -109,16 +109,16 @@ def _no_split(config: SourceConfig, names: list[str]) -> SourceError:
 
 
 def check_dataset(data: object, config: SourceConfig) -> "datasets.Dataset":
-    """The dataset itself, if it is map-style, has rows, and has the configured columns.
+    """Check that a dataset is map-style, has rows, and has the configured columns, and return it.
 
     Raises:
-        SourceError: It is not so.
+        SourceError: One of these does not hold.
     """
     import datasets
 
     if not isinstance(data, datasets.Dataset):
         raise SourceError(
-            f"{config.path}: a {type(data).__name__} is not map-style; load one split, and not with streaming=True"
+            f"{config.path}: a {type(data).__name__} is not map-style; load one split, without streaming=True"
         )
     if len(data) == 0:
         raise SourceError(f"{config.path}: the split {config.split!r} has no rows")
@@ -141,62 +141,62 @@ def check_dataset(data: object, config: SourceConfig) -> "datasets.Dataset":
 def read_dataset(
     data: "datasets.Dataset", config: SourceConfig
 ) -> tuple[list[str], np.ndarray, list[str], DatasetImages]:
-    """Ids, labels and classes of a checked dataset, in the order of the ids.
+    """Read ids, labels and classes from a checked dataset, sorted by id.
 
     Returns:
         N sorted image ids, their labels int32 [N], the C class names, and the images.
 
     Raises:
-        SourceError: Ids are not unique or not safe, or a label is outside the class list.
+        SourceError: Ids are not unique or not safe, or a label is not in the class list.
     """
     import datasets
 
-    images = data.select_columns([config.image_column])
-    images = images.with_format(None).cast_column(config.image_column, datasets.Image(decode=False))
-    image_ids = _image_ids(data, images, config)
+    pictures = data.select_columns([config.image_column]).with_format(None)
+    pictures = pictures.cast_column(config.image_column, datasets.Image(decode=False))
+    image_ids = _image_ids(data, pictures, config)
     order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
     _check_unique(image_ids, order, config)
     labels, class_names = _labels(data, image_ids, config)
     rows = np.array(order[: config.limit], np.int64)
     kept = [image_ids[row] for row in rows]
-    images = DatasetImages(images, config.image_column, rows, image_roots(config), data._fingerprint)
+    images = DatasetImages(pictures, config.image_column, rows, image_roots(config), data._fingerprint)
     return kept, labels[rows], class_names, images
 
 
 def _column(data: "datasets.Dataset", name: str) -> pa.ChunkedArray:
-    """One column as Arrow holds it, in the order of the rows; no other column is read."""
+    """One column as an Arrow array, in row order; no other column is read."""
     return data.select_columns([name]).with_format("arrow")[:].column(0)
 
 
 def _image_ids(data: "datasets.Dataset", images: "datasets.Dataset", config: SourceConfig) -> list[str]:
-    """An id for each row: of the id column, or the stored paths, or split and row."""
+    """One id per row, from the id column, the stored paths, or the split and row number."""
     if config.id_column is not None:
-        return _ids_of_column(data, config)
-    # flattened, the struct's path is a column of its own, and the images' bytes stay on the disk
+        return _ids_from_column(data, config)
+    # Flattening makes the path a separate column, so the bytes of the images are not read.
     paths = _column(images.flatten(), f"{config.image_column}.path").to_pylist()
     ids = ids_of_paths(paths)
     if ids is None:
         if any(paths):
             logger.warning(
-                "%s: not every stored path makes an image id; the ids are split and row (or set --source.id_column)",
+                "%s: not every stored path makes an image id, so ids are split and row (or set --source.id_column)",
                 config.path,
             )
         ids = [f"{config.split}/{row:08d}" for row in range(len(data))]
     return ids
 
 
-def _ids_of_column(data: "datasets.Dataset", config: SourceConfig) -> list[str]:
+def _ids_from_column(data: "datasets.Dataset", config: SourceConfig) -> list[str]:
     column = _column(data, str(config.id_column))
     if not (_is_text(column.type) or pa.types.is_integer(column.type)):
         raise SourceError(
-            f"{config.path}: the id column {config.id_column!r} is of {column.type}; ids are strings or integers"
+            f"{config.path}: the id column {config.id_column!r} has type {column.type}; ids are strings or integers"
         )
     ids = ["" if value is None else str(value) for value in column.to_pylist()]
     unsafe = next((row for row, name in enumerate(ids) if not is_safe(name)), None)
     if unsafe is not None:
         raise SourceError(
             f"{config.path}: row {unsafe} has the id {ids[unsafe]!a} in {config.id_column!r}; ids must be relative "
-            "names without '..' and control characters (set --source.id_column)"
+            "names without '..' or control characters (set --source.id_column)"
         )
     return ids
 
@@ -206,7 +206,7 @@ def _check_unique(image_ids: list[str], order: list[int], config: SourceConfig) 
         if image_ids[row] == image_ids[after]:
             raise SourceError(
                 f"{config.path}: rows {row} and {after} have the same image id {image_ids[row]!r}; "
-                "name a column of unique ids with --source.id_column"
+                "set --source.id_column to a column with unique ids"
             )
 
 
@@ -229,20 +229,20 @@ def _labels(data: "datasets.Dataset", image_ids: list[str], config: SourceConfig
     elif pa.types.is_integer(column.type):
         if given is None:
             raise SourceError(
-                f"{config.path}: the labels in {config.label_column!r} are numbers without names; name the file of "
-                "the classes with --source.class_names"
+                f"{config.path}: the labels in {config.label_column!r} are numbers without names; set "
+                "--source.class_names to a file with the class names"
             )
         values, names, known = column, given.names, _numbers(given)
     else:
         raise SourceError(
-            f"{config.path}: the label column {config.label_column!r} is of {column.type}; it must hold one class, "
-            "as ClassLabel, string or integer (set --source.label_column)"
+            f"{config.path}: the label column {config.label_column!r} has type {column.type}; it must contain one "
+            "class per row, as ClassLabel, string or integer (set --source.label_column)"
         )
     return _look_up(values, known, image_ids, config), names
 
 
 def _numbers(classes: ClassList) -> dict[int, int]:
-    """What integer labels stand for: the list's keys where these are numbers, else the place in the list."""
+    """Class index of each integer label: the labels are the list's keys if these are numbers, else list positions."""
     if classes.keys is not None and all(key.isdecimal() for key in classes.keys):
         return {int(key): index for index, key in enumerate(classes.keys)}
     return {index: index for index in range(len(classes.names))}
@@ -256,8 +256,8 @@ def _look_up(values: pa.ChunkedArray, known: dict[Any, int], image_ids: list[str
     if len(outside):
         row = int(outside[0])
         raise SourceError(
-            f"{config.path}: the image {image_ids[row]!r} has the label {values[row].as_py()!r}, which is none of the "
-            f"{len(known)} classes ({len(outside)} such images); mend the column {config.label_column!r} or set "
+            f"{config.path}: the image {image_ids[row]!r} has the label {values[row].as_py()!r}, which is not among "
+            f"the {len(known)} classes ({len(outside)} such images); fix the column {config.label_column!r} or set "
             "--source.class_names"
         )
     return labels
@@ -268,7 +268,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def image_roots(config: SourceConfig) -> tuple[str, ...]:
-    """The dataset's own folder, and the caches where downloads and unpacked archives lie."""
+    """The dataset's own folder, and the cache folders for downloads and extracted archives."""
     import datasets
     from huggingface_hub import constants
 

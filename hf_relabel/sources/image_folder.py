@@ -1,4 +1,4 @@
-"""An image folder as a source: one class a subfolder, as ImageNet's own `train/`."""
+"""An image folder as a source: one subfolder per class, like ImageNet's `train/`."""
 
 import logging
 import os
@@ -33,12 +33,15 @@ IMAGE_SUFFIXES = frozenset(
     ]
 )
 
+SYSTEM_FOLDERS = frozenset(["__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information", "@eaDir"])
+"""Folders that operating systems and archive tools create; they contain no images of a class."""
+
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FolderImages:
-    """Images by their path below a root.
+    """Images by their path below a root folder.
 
     Args:
         root: The folder.
@@ -63,7 +66,7 @@ class FolderImages:
 
 @dataclass
 class _Scan:
-    """What a walk over the folder has found so far."""
+    """What the walk through the folder has found so far."""
 
     image_ids: list[str] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
@@ -83,22 +86,22 @@ class _Scan:
 
 
 def scan_folder(config: SourceConfig) -> tuple[FolderImages, np.ndarray, list[str]]:
-    """Find the images of a folder; no file is opened.
+    """Find the images in a folder; no file is opened.
 
-    Hidden files and folders are ignored. Files that are not images by their suffix, files beside the class folders and
-    linked folders below them are left out, and their number is logged.
+    Hidden and system files and folders are ignored. Class folders without images, files without an image suffix,
+    files next to the class folders, and links to folders below them are skipped with a warning.
 
     Returns:
         The N images sorted by id, their labels int32 [N], and the C class names.
 
     Raises:
-        SourceError: The folder is missing or has no images, a subfolder is no known class, or a file has a name that
+        SourceError: The folder is missing or contains no images, a subfolder is not a known class, or a file name
             cannot be an image id.
     """
     root = Path(config.path)
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "no such folder"
-        raise SourceError(f"{root}: {what}; set --source.path to a folder with one subfolder a class")
+        raise SourceError(f"{root}: {what}; set --source.path to a folder with one subfolder per class")
     scan = _Scan()
     try:
         folders = []
@@ -118,10 +121,12 @@ def scan_folder(config: SourceConfig) -> tuple[FolderImages, np.ndarray, list[st
     if not scan.image_ids:
         raise SourceError(_no_images(root, folders, scan.left_out))
     _check_names(root, scan.image_ids)
-    _report(root, scan.left_out, [name for name, count in zip(folders, counts, strict=True) if count == 0])
-    classes = _classes(config, folders)
-    index_of = classes.indices(folders, str(root))
-    labels = np.repeat(np.array([index_of[name] for name in folders], np.int32), counts)
+    images_in = dict(zip(folders, counts, strict=True))
+    _report(root, scan.left_out, [name for name in folders if not images_in[name]])
+    images_in = {name: count for name, count in images_in.items() if count}
+    classes = _classes(config, list(images_in))
+    index_of = classes.indices(list(images_in), str(root))
+    labels = np.repeat(np.array([index_of[name] for name in images_in], np.int32), list(images_in.values()))
     order = sorted(range(len(scan.image_ids)), key=scan.image_ids.__getitem__)[: config.limit]
     images = FolderImages(
         config.path,
@@ -138,20 +143,20 @@ def _classes(config: SourceConfig, folders: list[str]) -> ClassList:
     imagenet = imagenet_classes()
     if set(folders) <= set(imagenet.keys or []):
         return imagenet
-    if {str(index) for index in range(len(folders))} == set(folders):
-        folders = sorted(folders, key=int)  # class indices, as ImageNet-V2's folders: 10 comes after 9
+    if all(name.isdecimal() and str(int(name)) == name for name in folders):
+        folders = sorted(folders, key=int)  # class indices, as in ImageNet-V2: 10 comes after 9
     return ClassList(config.path, folders, folders)
 
 
 def _visible(folder: Path | str) -> Iterator[os.DirEntry]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.name.startswith("."):
+            if not entry.name.startswith(".") and entry.name not in SYSTEM_FOLDERS:
                 yield entry
 
 
 def _walk(folder: Path | str, prefix: str, scan: _Scan) -> None:
-    """Add the images below a folder, whose ids start with `prefix`."""
+    """Add the images below a folder; their ids start with `prefix`."""
     below = []
     for entry in _visible(folder):
         name = prefix + entry.name
@@ -160,7 +165,7 @@ def _walk(folder: Path | str, prefix: str, scan: _Scan) -> None:
         elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not entry.is_dir():
             scan.add(name, entry)
         else:
-            scan.left_out.append(name)  # a linked folder too: it may lead back to itself
+            scan.left_out.append(name)  # includes links to folders, which could form a loop
     for entry in below:
         _walk(entry.path, f"{prefix}{entry.name}/", scan)
 
@@ -168,18 +173,18 @@ def _walk(folder: Path | str, prefix: str, scan: _Scan) -> None:
 def _check_names(root: Path, image_ids: list[str]) -> None:
     unsafe = next((name for name in image_ids if not is_safe(name)), None)
     if unsafe is not None:
-        raise SourceError(f"{root}: the file name {unsafe!a} has characters that an image id cannot have; rename it")
+        raise SourceError(f"{root}: the file name {unsafe!a} has characters that image ids cannot have; rename it")
 
 
 def _no_images(root: Path, folders: list[str], left_out: list[str]) -> str:
     if not folders and not left_out:
-        return f"{root}: the folder is empty; it needs one subfolder a class, with the class's images"
+        return f"{root}: the folder is empty; it needs one subfolder per class that contains the images of the class"
     found = f"{len(folders)} subfolders and {len(left_out)} other files"
-    return f"{root}: no images in class subfolders, found {found}; lay the images out as <class>/<name>.jpg"
+    return f"{root}: no images in class subfolders, found {found}; arrange the images as <class>/<name>.jpg"
 
 
 def _report(root: Path, left_out: list[str], empty: list[str]) -> None:
     if left_out:
-        logger.warning("%s: %d files are no images of a class, such as %s", root, len(left_out), ascii(min(left_out)))
+        logger.warning("%s: skipped %d other files, such as %s", root, len(left_out), ascii(min(left_out)))
     if empty:
-        logger.warning("%s: %d class folders have no images, such as %s", root, len(empty), ascii(empty[0]))
+        logger.warning("%s: skipped %d folders without images, such as %s", root, len(empty), ascii(empty[0]))

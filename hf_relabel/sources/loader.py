@@ -1,4 +1,4 @@
-"""Images on their way from the source to the backbone: decoded, resized and made tensors ahead of the computation."""
+"""Image loading for the backbone: decodes, resizes and batches images while the previous batch is computed."""
 
 import queue
 import threading
@@ -17,21 +17,22 @@ from hf_relabel.sources.source import Source
 T = TypeVar("T")
 
 BATCHES_AHEAD = 2
+"""Batches prepared in advance."""
 
 IMAGES_AHEAD = 4
-"""Images that each worker process reads ahead."""
+"""Images that each worker process prepares in advance."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One image of a range.
+    """A decoded image, or the reason why it could not be read.
 
     Args:
-        index: Its place in the source.
-        width: Its own width in pixels, after EXIF rotation; 0 where it could not be read.
-        height: Its own height.
-        pixels: What the backbone takes, float32 [3, S, S]; None where it could not be read.
-        error: Why it could not be read; None where it was.
+        index: Index in the source.
+        width: Width of the original in pixels, after EXIF rotation; 0 if it could not be read.
+        height: Height of the original in pixels, after EXIF rotation; 0 if it could not be read.
+        pixels: Input of the backbone, float32 [3, S, S]; None if the image could not be read.
+        error: Why the image could not be read; None if it was read.
     """
 
     index: int
@@ -46,8 +47,8 @@ class Batch:
     """Images that go through the backbone together.
 
     Args:
-        images: All of them, in order, without their pixels.
-        pixels: Of those that could be read, float32 [images without an error, 3, S, S]; None where there are none.
+        images: All images in order, without their pixels.
+        pixels: Pixels of the images without an error, float32 [M, 3, S, S]; None if no image could be read.
     """
 
     images: list[Decoded]
@@ -55,7 +56,7 @@ class Batch:
 
     @classmethod
     def of(cls, images: list[Decoded], pin: bool) -> "Batch":
-        """The batch of some images; with `pin` in page-locked memory, which a GPU copies while it computes."""
+        """Stack images; `pin` uses page-locked memory, which a GPU can copy from while it computes."""
         read = [image.pixels for image in images if image.pixels is not None]
         pixels = torch.stack(read) if read else None
         if pin and pixels is not None:
@@ -64,7 +65,7 @@ class Batch:
 
 
 class _Images(Dataset):
-    """The images of a source as `Decoded`; an unreadable one is an item too, with its error."""
+    """The images in a source as `Decoded`; an unreadable image is an item with an error."""
 
     def __init__(self, source: Source, preprocess: Callable[[Image.Image], torch.Tensor], side: int):
         self.source = source
@@ -76,7 +77,7 @@ class _Images(Dataset):
 
     def __getitem__(self, index: int) -> Decoded:
         try:
-            # Twice the side leaves the Lanczos filter all it needs, and a large JPEG is decoded at a fraction.
+            # Twice the side is enough for the Lanczos filter, and lets a large JPEG be decoded at a reduced size.
             loaded = self.source.load(index, min_side=2 * self.side)
         except ImageReadError as error:
             return Decoded(index, 0, 0, None, str(error))
@@ -84,7 +85,7 @@ class _Images(Dataset):
 
 
 class _Order(Sampler):
-    """Each time it is iterated, the images of the range that was set last."""
+    """Iterates over the range of images that was set last."""
 
     def __init__(self) -> None:
         self.indices = range(0)
@@ -97,18 +98,18 @@ class _Order(Sampler):
 
 
 class BatchLoader:
-    """Gives the images of a range in order, in batches, read ahead.
+    """Loads ranges of images in order, in batches, ahead of their use.
 
-    The images are decoded and resized by worker processes, which live from the first range to the last and hand over
-    one image at a time, so that little is under way; without workers by a thread of this process.
+    Worker processes decode and resize the images. They are started once for all ranges and return one image at a
+    time, which keeps memory use low. Without workers, a thread does the same.
 
     Args:
-        source: Where the images are.
-        preprocess: From a picture to what the backbone takes.
-        side: Pixels of the square that `preprocess` makes.
-        batch_size: Images in a batch; a range's last one may be smaller.
-        workers: Processes; 0 for none.
-        pin: Whether the batches are put in page-locked memory.
+        source: The images.
+        preprocess: Converts an RGB image to the input of the backbone.
+        side: Side in pixels of the square that `preprocess` makes.
+        batch_size: Images per batch; the last batch in a range may be smaller.
+        workers: Number of worker processes; 0 uses a thread.
+        pin: Whether batches are placed in page-locked memory.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class BatchLoader:
         )
 
     def read(self, indices: range) -> Iterator[Batch]:
-        """The batches of a range of images; one range must be read, or left, before the next."""
+        """Yield the batches of a range of images; finish or close one range before reading the next."""
         self._order.indices = indices
         return ahead(self._batches(), BATCHES_AHEAD)
 
@@ -144,7 +145,7 @@ class BatchLoader:
 
 
 def ahead(items: Iterable[T], count: int) -> Iterator[T]:
-    """The same items, computed up to `count` ahead in a thread; an exception there is raised here."""
+    """Yield the same items, computed up to `count` ahead in a thread; its exceptions are raised here."""
     done = object()
     waiting: queue.Queue = queue.Queue(maxsize=count)
     stopped = threading.Event()
@@ -164,7 +165,7 @@ def ahead(items: Iterable[T], count: int) -> Iterator[T]:
             for item in items:
                 if not put((item, None)):
                     return
-        except BaseException as error:  # handed over, whatever it is: the consumer raises it
+        except BaseException as error:  # passed to the consumer, which raises it
             put((None, error))
         put((done, None))
 

@@ -1,4 +1,4 @@
-"""Sources: a single-label image dataset as ids, labels and pixels, whether it lies in a folder or in `datasets`."""
+"""A single-label image dataset, from a folder or from `datasets`, as image ids, labels and pixels."""
 
 import hashlib
 import json
@@ -19,17 +19,17 @@ __all__ = ["LoadedImage", "Source", "open_source", "source_of_dataset"]
 
 @dataclass(frozen=True)
 class Source:
-    """A single-label dataset of N images and C classes, in the order of the image ids.
+    """A single-label dataset of N images and C classes, sorted by image id.
 
-    It can be pickled and used by several processes at once: every `load` opens the image anew.
+    It can be pickled and used in several processes at the same time, because each `load` opens the image anew.
 
     Args:
         kind: `folder` or `dataset`.
         split: Name of the split.
-        class_names: The C names, each once.
-        image_ids: N ids, sorted, each once; relative, never leading upwards, without control characters.
+        class_names: C unique names.
+        image_ids: N unique ids, sorted; relative paths without `..` and control characters.
         labels: Class index of each image, int32 [N].
-        images: Where the files are.
+        images: Opens the image files.
     """
 
     kind: str
@@ -60,11 +60,11 @@ class Source:
         """Decode an image.
 
         Args:
-            index: Its place in `image_ids`.
-            min_side: Allows a large JPEG to be decoded smaller, both sides keeping so many pixels.
+            index: Index in `image_ids`.
+            min_side: Allows decoding a large JPEG at a reduced size; both sides keep at least this many pixels.
 
         Raises:
-            ImageReadError: It cannot be read; the message is the reason in one line.
+            ImageReadError: The image cannot be read; the message is a one-line reason.
         """
         try:
             file = self.images.open(index)
@@ -75,17 +75,17 @@ class Source:
 
 
 def open_source(config: SourceConfig) -> Source:
-    """Open the dataset of a configuration; no image is decoded.
+    """Open the dataset that the configuration names; no image is decoded.
 
     Raises:
-        UsageError: The configuration names no path, or a split that is not a plain name.
-        SourceError: The dataset is missing, or is not what the configuration says.
+        UsageError: The configuration has no path, or its split is not a plain name.
+        SourceError: The dataset is missing or does not match the configuration.
     """
     if not config.path:
-        raise UsageError("source.path: must be given, the image folder, the dataset's folder or its Hub id")
+        raise UsageError("source.path: is missing; set it to an image folder, a dataset's folder or a Hub id")
     if not re.fullmatch(r"\w+([.-]\w+)*", config.split):
         raise UsageError(
-            f"source.split: must be a split's name, got {config.split!r}; for a part of it see source.limit"
+            f"source.split: must be the name of a split, got {config.split!r}; to use part of it, set source.limit"
         )
     if config.kind == "dataset":
         return source_of_dataset(load_dataset(config), config)
@@ -94,10 +94,11 @@ def open_source(config: SourceConfig) -> Source:
 
 
 def source_of_dataset(data: object, config: SourceConfig) -> Source:
-    """A source of an opened map-style `datasets.Dataset`, whose columns the configuration names.
+    """Make a source from an opened map-style `datasets.Dataset`, using the columns that the configuration names.
 
     Raises:
-        SourceError: It is streamed, a column is missing, a label is outside the class list, or ids are not unique.
+        SourceError: The dataset is streamed, a column is missing, a label is not in the class list, or ids are not
+            unique.
     """
     data = check_dataset(data, config)
     image_ids, labels, class_names, images = read_dataset(data, config)

@@ -1,4 +1,4 @@
-"""Every kind of pixel a file may store comes out as upright RGB with the right values, or as a reason."""
+"""Every pixel format decodes to upright RGB with the right values, or gives a reason."""
 
 import io
 import struct
@@ -13,7 +13,7 @@ from hf_relabel.sources.decoding import decode
 
 
 def stored(image: Image.Image, form: str, **options) -> io.BytesIO:
-    """The image as a file of a format."""
+    """The image as a file in the given format."""
     file = io.BytesIO()
     image.save(file, form, **options)
     file.seek(0)
@@ -34,15 +34,15 @@ def test_rgb_is_kept():
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
-def test_transparent_pixels_are_laid_over_white(form):
+def test_transparent_pixels_are_composited_over_white(form):
     values = np.array([[[200, 0, 100, 255], [200, 0, 100, 0], [200, 0, 100, 51]]], np.uint8)
     options = {"lossless": True, "exact": True} if form == "WEBP" else {}
-    # alpha 51 is a fifth of the color and four fifths of white
+    # alpha 51 is one fifth of the color and four fifths of white
     expected = [[200, 0, 100], [255, 255, 255], [244, 204, 224]]
     assert np.abs(pixels(stored(Image.fromarray(values), form, **options))[0] - np.array(expected)).max() <= 1
 
 
-def test_grey_with_alpha():
+def test_gray_with_alpha():
     image = Image.fromarray(np.array([[[10, 255], [10, 0]]], np.uint8), "LA")
     assert pixels(stored(image, "PNG")).tolist() == [[[10] * 3, [255] * 3]]
 
@@ -63,7 +63,7 @@ def test_palette_with_one_transparent_color():
     assert pixels(file).tolist() == [[[255, 0, 0], [255, 255, 255], [0, 0, 90]]]
 
 
-def test_palette_with_an_alpha_a_color():
+def test_palette_with_one_alpha_per_color():
     file = stored(palette_image(), "PNG", transparency=bytes([255, 0, 255]))
     assert pixels(file).tolist() == [[[255, 0, 0], [255, 255, 255], [0, 0, 90]]]
 
@@ -81,22 +81,22 @@ def test_cmyk():
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_grey_of_16_bits_is_scaled_not_clipped(form):
+def test_gray_of_16_bits_is_scaled_not_clipped(form):
     image = Image.fromarray(np.array([[0, 257, 300, 32768, 65535]], np.uint16))
     assert pixels(stored(image, form))[0, :, 0].tolist() == [0, 1, 1, 128, 255]
 
 
-def test_grey_of_16_bits_big_endian():
+def test_gray_of_16_bits_big_endian():
     image = Image.frombytes("I;16B", (2, 1), struct.pack(">2H", 25700, 65535))
     assert pixels(stored(image, "TIFF"))[0, :, 0].tolist() == [100, 255]
 
 
-def test_grey_of_16_bits_in_a_pgm():
+def test_gray_of_16_bits_in_a_pgm():
     file = io.BytesIO(b"P5\n2 1\n65535\n" + struct.pack(">2H", 25700, 65535))
     assert pixels(file)[0, :, 0].tolist() == [100, 255]
 
 
-def test_grey_of_16_bits_with_a_transparent_value():
+def test_gray_of_16_bits_with_a_transparent_value():
     image = Image.fromarray(np.array([[0, 25700]], np.uint16))
     data = stored(image, "PNG").getvalue()
     chunk = b"tRNS" + struct.pack(">H", 0)
@@ -105,16 +105,16 @@ def test_grey_of_16_bits_with_a_transparent_value():
     assert pixels(io.BytesIO(data[:place] + chunk + data[place:]))[0, :, 0].tolist() == [255, 100]
 
 
-def test_grey_of_8_bits_and_of_one():
-    grey = Image.fromarray(np.array([[0, 77, 255]], np.uint8))
-    assert pixels(stored(grey, "PNG")).tolist() == [[[0] * 3, [77] * 3, [255] * 3]]
-    assert pixels(stored(grey.convert("1", dither=Image.Dither.NONE), "PNG"))[0, :, 1].tolist() == [0, 0, 255]
+def test_gray_of_8_bits_and_of_1_bit():
+    gray = Image.fromarray(np.array([[0, 77, 255]], np.uint8))
+    assert pixels(stored(gray, "PNG")).tolist() == [[[0] * 3, [77] * 3, [255] * 3]]
+    assert pixels(stored(gray.convert("1", dither=Image.Dither.NONE), "PNG"))[0, :, 1].tolist() == [0, 0, 255]
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_pixels_of_unknown_range_are_refused(mode):
     image = Image.fromarray(np.array([[0, 70000]], np.int32 if mode == "I" else np.float32))
-    with pytest.raises(ImageReadError, match="range is not known"):
+    with pytest.raises(ImageReadError, match="unknown range"):
         decode(stored(image, "TIFF"))
 
 
@@ -138,13 +138,13 @@ def test_exif_orientation(form, orientation):
     assert got.shape == ((32, 16, 3) if orientation >= 5 else (16, 32, 3))
     expected = np.asarray(ImageOps.exif_transpose(Image.open(file)).convert("RGB"))
     assert (got == expected).all()
-    # orientation 6 is a camera held upright: the stored top left corner is seen at the top right
+    # orientation 6, a camera held upright: the stored top left corner appears at the top right
     if orientation == 6:
         assert got[4, 12, 0] > 200
         assert got[4, 4, 0] < 50
 
 
-def test_damaged_exif_does_not_cost_the_image():
+def test_damaged_exif_is_ignored():
     image = Image.new("RGB", (4, 3), (1, 2, 3))
     assert pixels(stored(image, "PNG", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff")).shape == (3, 4, 3)
 
@@ -160,7 +160,7 @@ def test_a_large_jpeg_is_decoded_smaller_but_keeps_its_size():
     assert decode(file, min_side=5000).image.size == (800, 1601)
 
 
-def test_min_side_leaves_other_formats_whole():
+def test_min_side_does_not_change_other_formats():
     assert decode(stored(Image.new("RGB", (1600, 800)), "PNG"), min_side=100).image.size == (1600, 800)
 
 
@@ -179,8 +179,8 @@ def test_truncated_files(form, share):
 
 
 @pytest.mark.parametrize("data", [b"", b"not an image", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
-def test_what_is_no_image(data):
-    with pytest.raises(ImageReadError, match="not an image, or of a format that is not read"):
+def test_files_that_are_not_images(data):
+    with pytest.raises(ImageReadError, match="not an image, or an unsupported format"):
         decode(io.BytesIO(data))
 
 
@@ -193,7 +193,7 @@ def test_a_decompression_bomb():
         decode(io.BytesIO(b"\x89PNG\r\n\x1a\n" + chunks))
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's remarks on damaged TIFF tags
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's warnings about damaged TIFF tags
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000"])
 def test_damage_anywhere_gives_an_image_or_a_reason(form):
     data = np.frombuffer(noise(form), np.uint8)

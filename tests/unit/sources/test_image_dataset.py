@@ -1,4 +1,4 @@
-"""Datasets as sources: ids and labels by column, images by row, and one line for whatever is wrong with them."""
+"""Datasets as sources: ids, labels, pixels, and one-line errors."""
 
 import io
 import pickle
@@ -18,14 +18,14 @@ from hf_relabel.sources.source import Source, open_source, source_of_dataset
 
 
 def png(color=(10, 20, 30)) -> bytes:
-    """A small image of one color as a file's bytes."""
+    """The bytes of a small PNG file of one color."""
     file = io.BytesIO()
     Image.new("RGB", (8, 6), color).save(file, "PNG")
     return file.getvalue()
 
 
 def table(labels, paths=None, names=None, **columns) -> datasets.Dataset:
-    """A dataset with one image a label; its color's red tells the row."""
+    """A dataset with one image per label; the red channel is the row number."""
     count = len(labels)
     paths = paths or [None] * count
     label = datasets.ClassLabel(names=names) if names else None
@@ -41,7 +41,7 @@ def source_of(data: datasets.Dataset, **settings) -> Source:
 
 
 def refusal(data: object, **settings) -> str:
-    """The one line with which a dataset is refused."""
+    """The one-line error raised for a dataset."""
     with pytest.raises(SourceError) as caught:
         source_of(data, **settings)
     assert len(str(caught.value).splitlines()) == 1
@@ -72,7 +72,7 @@ class TestDatasetColumns:
         assert source.image_ids == ["cat/1.png", "cow/1.png"]
 
     @pytest.mark.parametrize("path", ["../x.png", "a/../../x.png", "a\nb.png", "/etc/x.png", "C:\\x.png", "..", None])
-    def test_paths_that_are_no_ids_give_way_to_rows(self, path, caplog):
+    def test_ids_are_row_numbers_if_a_path_cannot_be_an_id(self, path, caplog):
         source = source_of(table(["a", "b"], ["a/x.png", path]))
         assert source.image_ids == ["train/00000000", "train/00000001"]
         assert "not every stored path makes an image id" in caplog.text
@@ -145,7 +145,7 @@ class TestDatasetColumns:
     @pytest.mark.parametrize("value", [-1, None])
     def test_class_labels_outside(self, value):
         message = refusal(table([0, value, 1], ["x.png", "y.png", "z.png"], names=["cat", "dog"]))
-        assert f"the image 'y.png' has the label {value}, which is none of the 2 classes" in message
+        assert f"the image 'y.png' has the label {value}, which is not among the 2 classes" in message
 
     @pytest.mark.parametrize("value", [2, -1, None])
     def test_integers_outside(self, tmp_path, value):
@@ -160,11 +160,11 @@ class TestDatasetColumns:
         assert f"the image 'train/00000001' has the label {value!r}" in message
 
     def test_a_missing_string(self):
-        assert "'train/00000001' has the label None, which is none of the 1 classes" in refusal(table(["cat", None]))
+        assert "'train/00000001' has the label None, which is not among the" in refusal(table(["cat", None]))
 
     def test_labels_of_another_type(self):
-        assert "must hold one class" in refusal(table([0.5, 1.0]))
-        assert "must hold one class" in refusal(table([[0], [1]]))
+        assert "must contain one class" in refusal(table([0.5, 1.0]))
+        assert "must contain one class" in refusal(table([[0], [1]]))
 
     def test_unknown_columns(self):
         message = refusal(table(["a"], ["x.png"]), image_column="imaeg")
@@ -200,14 +200,14 @@ class TestDatasetColumns:
                 source.load(place)
             reasons.append(str(caught.value))
         assert reasons == [
-            "cannot be opened (the row has no bytes, and its path leads out of the dataset)",
+            "cannot be opened (the row has no bytes, and its path is outside the dataset)",
             "cannot be opened (the row has no image)",
-            "not an image, or of a format that is not read",
+            "not an image, or an unsupported format",
         ]
 
 
 def error_of(**settings) -> str:
-    """The one line with which opening a stored dataset is refused."""
+    """The one-line error raised by opening a stored dataset."""
     with pytest.raises(SourceError) as caught:
         open_source(SourceConfig(kind="dataset", **settings))
     assert len(str(caught.value).splitlines()) == 1
@@ -217,7 +217,7 @@ def error_of(**settings) -> str:
 class TestStoredDatasets:
     @pytest.fixture(autouse=True)
     def _cache(self, tmp_path, monkeypatch):
-        """Prepared datasets go to the test's own folder."""
+        """Write prepared datasets to the test's own folder."""
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
     def open(self, path: Path, **settings) -> Source:
@@ -279,8 +279,9 @@ class TestStoredDatasets:
         assert source.load(1).image.getpixel((0, 0)) == (1, 0, 0)
         assert "no split 'train'; it has test" in error_of(path=str(tmp_path))
 
-    def test_an_image_folder_by_way_of_datasets_is_the_same_source(self, image_folder):
-        source, plain = self.open(image_folder), open_source(SourceConfig(path=str(image_folder)))
+    def test_an_image_folder_opened_with_datasets_has_the_same_ids_and_labels(self, image_folder):
+        source = self.open(image_folder)
+        plain = open_source(SourceConfig(path=str(image_folder)))
         assert source.image_ids == plain.image_ids
         assert source.class_names == plain.class_names
         assert source.labels.tolist() == plain.labels.tolist()
@@ -292,7 +293,7 @@ class TestStoredDatasets:
         loader = DataLoader(range(len(source)), num_workers=2, collate_fn=lambda items: source.load(items[0]).width)
         assert list(loader) == [96, 104, 112, 120] * 3
 
-    def test_what_is_no_dataset(self, tmp_path):
+    def test_paths_that_are_not_datasets(self, tmp_path):
         assert "no such folder, and not a Hub id" in error_of(path=str(tmp_path / "no"))
         (tmp_path / "file").write_text("")
         assert "is a file" in error_of(path=str(tmp_path / "file"))
@@ -310,7 +311,7 @@ class TestStoredDatasets:
 
         monkeypatch.setattr(datasets, "get_dataset_split_names", unreachable)
         message = error_of(path="some/photos")
-        assert message.startswith("some/photos (no such local folder, and not opened from the Hub)")
+        assert message.startswith("some/photos (not a local folder, and could not be opened from the Hub)")
 
     def test_a_hub_dataset_is_asked_for_as_configured(self, monkeypatch):
         asked = []

@@ -1,5 +1,6 @@
-"""Batches of a shard: order, errors, workers, and a thread that ends with its reader."""
+"""Batches from ranges of images: order, errors, workers, and a thread that ends with its reader."""
 
+import shutil
 import threading
 
 import pytest
@@ -16,18 +17,16 @@ def first_pixel(image) -> torch.Tensor:
 
 @pytest.fixture
 def source(image_folder, tmp_path):
-    """The generated images, the second of which is damaged."""
-    import shutil
-
+    """The generated images; the second one is damaged."""
     folder = shutil.copytree(image_folder, tmp_path / "images")
     (folder / "circle" / "circle_1.png").write_bytes(b"no image")
     return open_source(SourceConfig(path=str(folder)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_shards_come_in_order_and_whole(source, workers):
+def test_ranges_are_read_completely_and_in_order(source, workers):
     loader = BatchLoader(source, first_pixel, side=8, batch_size=2, workers=workers)
-    for indices in (range(5, 10), range(5)):  # the workers serve one range after another, in any order
+    for indices in (range(5, 10), range(5)):
         batches = list(loader.read(indices))
         assert [len(batch.images) for batch in batches] == [2, 2, 1]
         assert [image.index for batch in batches for image in batch.images] == list(indices)
@@ -38,7 +37,7 @@ def test_shards_come_in_order_and_whole(source, workers):
             assert all((image.width, image.height) == source.load(image.index).image.size for image in read)
 
 
-def test_an_unreadable_image_is_an_item_with_its_reason(source):
+def test_an_unreadable_image_is_an_item_with_a_reason(source):
     (batch,) = BatchLoader(source, first_pixel, side=8, batch_size=3).read(range(0, 3))
     assert [image.error is None for image in batch.images] == [True, False, True]
     assert "not an image" in batch.images[1].error
@@ -47,7 +46,7 @@ def test_an_unreadable_image_is_an_item_with_its_reason(source):
     assert alone.pixels is None
 
 
-def test_ahead_raises_what_the_thread_met():
+def test_ahead_raises_the_exceptions_from_its_thread():
     def items():
         yield 1
         raise ZeroDivisionError
@@ -58,7 +57,7 @@ def test_ahead_raises_what_the_thread_met():
     assert found == [1]
 
 
-def test_ahead_goes_no_further_than_asked_and_ends_with_its_reader():
+def test_ahead_computes_no_more_than_asked_and_ends_with_its_reader():
     made = []
 
     def items():

@@ -1,9 +1,8 @@
-"""An image folder as a source: ids, labels, pixels, and one line for whatever is wrong with it."""
+"""Image folders as sources: ids, labels, pixels, and one-line errors."""
 
 import logging
 import multiprocessing
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,14 +23,14 @@ def save(path: Path, color=(10, 20, 30), size=(8, 6)) -> None:
 
 
 def folder_of(root: Path, *names: str) -> Path:
-    """An image folder with files of these names."""
+    """An image folder that contains these files."""
     for name in names:
         save(root / name)
     return root
 
 
 def error_of(config: SourceConfig, kind: type[Exception] = SourceError) -> str:
-    """The one line with which opening is refused."""
+    """The one-line error raised by opening the source."""
     with pytest.raises(kind) as caught:
         open_source(config)
     message = str(caught.value)
@@ -71,15 +70,24 @@ class TestFolder:
             source = open_source(SourceConfig(path=str(root)))
         assert source.image_ids == ["a/UPPER.JPEG", "a/deep/er/x.png", "b/y.webp"]
         assert source.labels.tolist() == [0, 0, 1]
-        assert "2 files are no images of a class, such as 'b/notes.txt'" in caplog.text
+        assert "skipped 2 other files, such as 'b/notes.txt'" in caplog.text
 
-    def test_an_empty_class_stays_a_class_and_is_told(self, tmp_path, caplog):
-        root = folder_of(tmp_path, "b/x.png")
+    def test_folders_without_images_and_system_folders_are_not_classes(self, tmp_path, caplog):
+        root = folder_of(tmp_path, "b/x.png", "__MACOSX/b/x.png", ".ipynb_checkpoints/x.png", "b/@eaDir/x.png")
+        (root / "lost+found").mkdir()
         (root / "a").mkdir()
+        (root / "a" / "notes.txt").write_text("notes")
         with caplog.at_level(logging.WARNING):
             source = open_source(SourceConfig(path=str(root)))
-        assert (source.class_names, source.labels.tolist()) == (["a", "b"], [1])
-        assert "1 class folders have no images, such as 'a'" in caplog.text
+        assert (source.class_names, source.labels.tolist()) == (["b"], [0])
+        assert source.image_ids == ["b/x.png"]
+        assert "skipped 1 folders without images, such as 'a'" in caplog.text
+        assert "__MACOSX" not in caplog.text
+
+    def test_class_indices_as_folder_names_are_in_numeric_order(self, tmp_path):
+        root = folder_of(tmp_path, *(f"{index}/x.png" for index in (0, 2, 9, 10)))
+        (root / "1").mkdir()
+        assert open_source(SourceConfig(path=str(root))).class_names == ["0", "2", "9", "10"]
 
     def test_linked_class_folders_are_followed_and_loops_are_not(self, tmp_path, caplog):
         folder_of(tmp_path / "store", "x.png")
@@ -98,18 +106,18 @@ class TestFolder:
         assert len(source.class_names) == len(set(source.class_names)) == 1000
         assert source.class_names[1] == "goldfish"
 
-    def test_one_folder_that_is_no_wnid_makes_all_of_them_plain(self, tmp_path):
+    def test_with_one_folder_that_is_not_a_wnid_all_names_are_folder_names(self, tmp_path):
         root = folder_of(tmp_path, "n01443537/a.png", "other/b.png")
         assert open_source(SourceConfig(path=str(root))).class_names == ["n01443537", "other"]
 
-    def test_limit_is_the_first_ids(self, image_folder):
+    def test_limit_keeps_the_first_ids(self, image_folder):
         source = open_source(SourceConfig(path=str(image_folder), limit=5))
         assert source.image_ids[-1] == "square/square_0.png"
         assert len(source.class_names) == 3
         assert source.load(4).width == 96
 
     @pytest.mark.parametrize("name", ["a/new\nline.png", "a/\x7f.png", os.fsdecode(b"a/\xff.png")])
-    def test_file_names_that_are_no_ids(self, tmp_path, name):
+    def test_file_names_that_cannot_be_ids(self, tmp_path, name):
         message = error_of(SourceConfig(path=str(folder_of(tmp_path, name))))
         assert "rename it" in message
         assert message.isprintable()
@@ -143,8 +151,8 @@ class TestFolder:
             reasons[name] = str(caught.value)
         assert reasons == {
             "a/gone.png": "cannot be opened (No such file or directory)",
-            "a/text.jpg": "not an image, or of a format that is not read",
-            "a/zero.jpg": "not an image, or of a format that is not read",
+            "a/text.jpg": "not an image, or an unsupported format",
+            "a/zero.jpg": "not an image, or an unsupported format",
         }
 
 
@@ -159,7 +167,7 @@ class TestClassNames:
         assert source.class_names == ["Dreieck", "Stern", "Kreis", "Quadrat"]
         assert source.labels.tolist() == [2] * 4 + [3] * 4 + [0] * 4
 
-    def test_a_name_a_line_in_another_order(self, tmp_path, image_folder):
+    def test_one_name_per_line_in_another_order(self, tmp_path, image_folder):
         names = self.given(tmp_path, "triangle\nsquare\ncircle\n", "classes.txt")
         source = open_source(SourceConfig(path=str(image_folder), class_names=names))
         assert source.labels.tolist() == [2] * 4 + [1] * 4 + [0] * 4
@@ -178,8 +186,8 @@ class TestClassNames:
     @pytest.mark.parametrize(
         ("text", "said"),
         [
-            ("circle\tx\nsquare\tx\ntriangle\ty", "the class name 'x' is there twice"),
-            ("circle\tx\ncircle\tz\ntriangle\ty", "the class key 'circle' is there twice"),
+            ("circle\tx\nsquare\tx\ntriangle\ty", "the class name 'x' occurs more than once"),
+            ("circle\tx\ncircle\tz\ntriangle\ty", "the class key 'circle' occurs more than once"),
             ("circle\tx\nsquare\n", "line 2"),
             ("0\tcircle\tx\n", "line 1"),
             ("circle\n\nsquare", "line 2"),
@@ -257,8 +265,8 @@ class TestSource:
 
     def test_a_folder_needs_neither_datasets_nor_torch(self, image_folder):
         code = (
-            "import sys; from hf_relabel.config import SourceConfig; from hf_relabel.sources.source import open_source; "
-            "open_source(SourceConfig(path=sys.argv[1])).load(0); "
+            "import sys; from hf_relabel.config import SourceConfig; from hf_relabel.sources import source; "
+            "source.open_source(SourceConfig(path=sys.argv[1])).load(0); "
             "sys.exit(bool({'datasets', 'torch'} & set(sys.modules)))"
         )
         root = Path(__file__).resolve().parents[3]
