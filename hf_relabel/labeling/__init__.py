@@ -1,1 +1,1 @@
-"""Which regions show which class: label maps, teacher-free selection, the labeler and its examples."""
+"""Decide which regions show which class: label maps, teacher-free selection, the labeler and its examples."""

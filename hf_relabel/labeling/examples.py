@@ -1,4 +1,4 @@
-"""The labeler's training examples: the features of the kept regions, gathered once in one file mapped from disk."""
+"""The labeler's training examples: features of the kept regions, collected in one memory-mapped file."""
 
 import hashlib
 import mmap
@@ -18,18 +18,18 @@ from hf_relabel.run.store import ShardFolder
 FEATURES = "examples.npy"
 
 ROWS_AT_ONCE = 256
-"""Rows of the mapped file that are read before its pages are given back."""
+"""Number of rows that are read from the mapped file before its pages are released."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What the head is trained on.
+    """Training examples of the labeler.
 
     Args:
-        features: float16 [N, 1 + views, dim], mapped from disk.
-        targets: int64 [N], class indices.
-        held_out: bool [N], belongs to an image of the validation split.
-        mapping: The file that `features` shows.
+        features: float16 [N, 1 + views, dim], memory-mapped.
+        targets: Class indices, int64 [N].
+        held_out: Whether the region's image is in the validation split, bool [N].
+        mapping: Memory map behind `features`.
     """
 
     features: np.ndarray
@@ -38,10 +38,17 @@ class Examples:
     mapping: mmap.mmap
 
     def take(self, rows: np.ndarray, views: np.ndarray | int) -> np.ndarray:
-        """The features of some rows, int [n], each in one view: float16 [n, dim], copied.
+        """Copy the features of some rows.
 
-        Some rows at a time, and the pages read are given back at once: each row brings its neighbours along, and the
-        process would in time hold the whole file.
+        Pages are released after every few rows. Reading a row also loads the rows around it, so the process would
+        otherwise hold the whole file in memory eventually.
+
+        Args:
+            rows: Row numbers, int [n].
+            views: View of each row, int [n], or one view for all.
+
+        Returns:
+            float16 [n, dim].
         """
         views = np.broadcast_to(views, rows.shape)
         taken = np.empty((len(rows), self.features.shape[2]), np.float16)
@@ -54,7 +61,7 @@ class Examples:
 
 
 def is_held_out(image_id: str, config: Config) -> bool:
-    """Whether an image belongs to the validation split: decided by its id and the seed, nothing else."""
+    """Whether an image belongs to the validation split; depends only on its id and the seed."""
     digest = hashlib.sha256(f"{config.run.seed}:validation:{image_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < config.train.val_fraction * 2**64
 
@@ -62,10 +69,10 @@ def is_held_out(image_id: str, config: Config) -> bool:
 def gather_examples(
     shards: list[Shard], proposals: ShardFolder, scores: ShardFolder, folder: Path, config: Config
 ) -> Examples:
-    """Gather the kept regions of all shards.
+    """Collect the kept regions of all shards.
 
-    With `score.merge`, the kept proposals of an image that train with one class become one region: the mean of their
-    features weighted by their patches, which is the mean over the union where their patches are disjoint.
+    With `score.merge`, kept proposals of an image with the same class become one region. Its feature is the mean of
+    their features, weighted by their numbers of patches, which for disjoint proposals is the mean over their union.
 
     Raises:
         StageError: No region was kept.
@@ -89,14 +96,14 @@ def gather_examples(
                     held_out.append(held)
     if not targets:
         raise StageError(
-            f"{scores.folder}: no region was kept to train on; lower score.tau_label, or set "
-            "score.force_original true to train on whole images where nothing is kept"
+            f"{scores.folder}: no region was kept for training; lower score.tau_label, or set score.force_original "
+            "true to train on the whole image if none of its regions is kept"
         )
     return map_examples(path, np.frombuffer(targets, np.int64), np.frombuffer(held_out, bool), shape)
 
 
 def map_examples(path: Path, targets: np.ndarray, held_out: np.ndarray, shape: tuple[int, ...]) -> Examples:
-    """Examples whose features, `shape` each, lie one after the other in a file."""
+    """Map examples from a file of consecutive float16 features, each of the given shape."""
     with open(path, "rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     features = np.frombuffer(mapping, np.float16).reshape(len(targets), *shape)
@@ -104,7 +111,7 @@ def map_examples(path: Path, targets: np.ndarray, held_out: np.ndarray, shape: t
 
 
 def _regions(image: dict[str, Any], score: dict[str, Any], merge: bool) -> Iterator[tuple[int, list[int], list[int]]]:
-    """The regions an image trains with: class, rows in the shard's features, patches of each row."""
+    """Yield an image's training regions: class, rows of the shard's features, number of patches of each row."""
     first = image["feature_row"]
     kept = [(k, item["target"]) for k, item in enumerate(score["proposals"]) if item["kept"]]
     if score["whole_image"]:
@@ -117,7 +124,7 @@ def _regions(image: dict[str, Any], score: dict[str, Any], merge: bool) -> Itera
 
 
 def _weighted_mean(features: np.ndarray, weights: list[int]) -> np.ndarray:
-    """float16 [regions, 1 + views, dim] -> float16 [1 + views, dim]; one region is passed on as it is."""
+    """Average features, float16 [regions, 1 + views, dim], over the regions: float16 [1 + views, dim]."""
     if len(features) == 1:
         return features[0]
     return np.average(features.astype(np.float32), axis=0, weights=weights).astype(np.float16)

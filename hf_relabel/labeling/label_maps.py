@@ -1,9 +1,9 @@
-"""ReLabel's label maps, and how a proposal is scored under its mask.
+"""Read ReLabel's label maps and score a proposal under its mask.
 
-A label map (Yun et al., "Re-labeling ImageNet", CVPR 2021) holds a strong classifier's top-5 logits and their classes
-at each of 15 x 15 places of an image: a tensor [2, 5, 15, 15], logits first. Scoring follows arXiv 2603.05729,
-section 3: the mask is resized bilinearly to the map, the map's logits are averaged under it (a class that is not among
-the top 5 of a place counts 0 there), and a softmax over all classes gives the proposal's probabilities.
+A label map (Yun et al., "Re-labeling ImageNet", CVPR 2021) contains a strong classifier's top-5 logits and their
+classes at each cell of a 15 x 15 grid over an image: a tensor [2, 5, 15, 15], logits first. Scoring follows arXiv
+2603.05729, section 3. The mask is resized bilinearly to the grid, the logits under it are averaged (a class outside a
+cell's top 5 counts as 0 there), and a softmax over all classes gives the proposal's probabilities.
 """
 
 import pickle
@@ -17,18 +17,18 @@ from torch.nn import functional
 from hf_relabel.errors import StageError
 
 DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, struct.error)
-"""What torch's weights-only reader raises for a file that is not what it should be."""
+"""Errors that torch's weights-only reader raises for an invalid file."""
 
 
 class LabelMapError(Exception):
-    """One image has no usable label map; the text says why. It becomes an error row."""
+    """An image has no usable label map, for the reason in the message; the image becomes an error row."""
 
 
 def label_map_path(folder: Path, image_id: str) -> Path:
-    """Where the label map of an image lies: the image's own path below `folder`, with the suffix `.pt`.
+    """Return the path of an image's label map: the image id as a path below `folder`, with the suffix `.pt`.
 
     Raises:
-        LabelMapError: The id would leave the folder.
+        LabelMapError: The id is not a path below the folder.
     """
     relative = PurePosixPath(image_id)
     if relative.is_absolute() or ".." in relative.parts:
@@ -37,10 +37,10 @@ def label_map_path(folder: Path, image_id: str) -> Path:
 
 
 def read_label_map(path: Path, classes: int) -> torch.Tensor:
-    """A label map as float32 [2, k, h, w]: logits and class indices.
+    """Read a label map: float32 [2, k, h, w], logits and class indices.
 
     Raises:
-        LabelMapError: The file is missing, not such a tensor, or names a class outside 0 .. classes - 1.
+        LabelMapError: The file is missing, is not such a tensor, or has a class index outside [0, classes).
     """
     try:
         label_map = torch.load(path, map_location="cpu", weights_only=True)
@@ -50,28 +50,30 @@ def read_label_map(path: Path, classes: int) -> torch.Tensor:
         raise LabelMapError(f"unreadable label map ({type(error).__name__})") from error
     if not isinstance(label_map, torch.Tensor) or label_map.ndim != 4 or label_map.shape[0] != 2:
         found = tuple(label_map.shape) if isinstance(label_map, torch.Tensor) else type(label_map).__name__
-        raise LabelMapError(f"label map is {found}, not a tensor [2, 5, 15, 15]")
+        raise LabelMapError(f"label map is {found}, expected a tensor [2, 5, 15, 15]")
     label_map = label_map.float()
     if not torch.isfinite(label_map).all():
-        raise LabelMapError("label map has values that are not finite")
+        raise LabelMapError("label map has NaN or infinite values")
     if label_map[1].min() < 0 or label_map[1].max() >= classes:
-        raise LabelMapError(f"label map names class {int(label_map[1].max())} of {classes}")
+        raise LabelMapError(
+            f"label map has class index {int(label_map[1].max())}, but there are only {classes} classes"
+        )
     return label_map
 
 
 def score_under_mask(label_map: torch.Tensor, mask: np.ndarray, classes: int) -> torch.Tensor:
-    """Probabilities of all classes under a mask.
+    """Compute the probabilities of all classes under a mask.
 
     Args:
-        label_map: float32 [2, k, h, w], logits and class indices.
-        mask: bool [H, W] at the image's own size, not empty.
+        label_map: Logits and class indices, float32 [2, k, h, w].
+        mask: Mask of the image's size, bool [H, W], not empty.
         classes: Number of classes.
 
     Returns:
-        float32 [classes], summing to 1.
+        float32 [classes], which sum to 1.
     """
     weights = _resize(mask, label_map.shape[2:], antialias=False)
-    if not weights.any():  # a mask too small to be met by the map's places: weigh them by how much it covers of each
+    if not weights.any():  # the mask reaches no cell center: weight each cell by the share of it that is covered
         weights = _resize(mask, label_map.shape[2:], antialias=True)
     logits = torch.zeros(classes)
     logits.index_add_(0, label_map[1].long().flatten(), (label_map[0] * weights).flatten())
@@ -79,14 +81,20 @@ def score_under_mask(label_map: torch.Tensor, mask: np.ndarray, classes: int) ->
 
 
 def _resize(mask: np.ndarray, size: torch.Size, antialias: bool) -> torch.Tensor:
-    """A mask, bool [H, W], as float32 [h, w] by bilinear interpolation at the centres of the places."""
-    picture = torch.from_numpy(mask)[None, None].float()
-    return functional.interpolate(picture, tuple(size), mode="bilinear", antialias=antialias)[0, 0]
+    """Resize a mask, bool [H, W], to float32 [h, w] by bilinear interpolation at the cell centers."""
+    image = torch.from_numpy(mask)[None, None].float()
+    return functional.interpolate(image, tuple(size), mode="bilinear", antialias=antialias)[0, 0]
 
 
 def check_label_maps(folder: str) -> Path:
-    """The folder of label maps, or StageError where there is none."""
+    """Return the folder of label maps.
+
+    Raises:
+        StageError: The folder does not exist.
+    """
     path = Path(folder)
     if not path.is_dir():
-        raise StageError(f"score.label_maps: no folder {path}; name the one that holds <class folder>/<image name>.pt")
+        raise StageError(
+            f"score.label_maps: no folder {path}; give the one that contains <class folder>/<image name>.pt"
+        )
     return path

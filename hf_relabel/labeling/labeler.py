@@ -1,7 +1,7 @@
-"""The labeler: a small head that names a region from its pooled backbone features.
+"""The labeler: a small head that classifies a region from its pooled backbone features.
 
-Its folder holds `model.safetensors` and `config.json`: the head's shape, the class names, and the identity of the
-backbone whose features it was trained on. It refuses to work on any other backbone's features.
+Its folder contains `model.safetensors` and `config.json`: the head's shape, the class names, and the identity of the
+backbone that it was trained on. It refuses features from any other backbone.
 """
 
 import json
@@ -26,7 +26,16 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class HeadShape:
-    """What is needed to build a head: arXiv 2603.05729, section 3, uses two hidden layers of 1024 and no norm."""
+    """Architecture of a head; arXiv 2603.05729, section 3, uses two hidden layers of 1024 without normalization.
+
+    Args:
+        head: `mlp` or `linear`.
+        features: Number of input features.
+        classes: Number of classes.
+        hidden: Width of the hidden layers.
+        layers: Number of hidden layers.
+        dropout: Dropout after each hidden layer, in [0, 1).
+    """
 
     head: str
     features: int
@@ -37,40 +46,51 @@ class HeadShape:
 
     @classmethod
     def of(cls, config: TrainConfig, features: int, classes: int) -> "HeadShape":
-        """The shape that a training configuration asks for."""
+        """Return the shape that a training configuration describes."""
         return cls(config.head, features, classes, config.hidden, config.layers, config.dropout)
 
 
 class Head(nn.Module):
-    """Classifies pooled region features: float [N, features] -> logits float [N, classes].
+    """Classifier of pooled region features: float [N, features] -> logits, float [N, classes].
 
-    Features are first centred and scaled by two buffers. They start as the identity, the paper's setting; with
-    `train.standardise` they hold the mean and deviation of the training regions.
+    Two buffers first center and scale the features. They start as the identity, the paper's setting; with
+    `train.standardise` they are the mean and standard deviation over the training regions.
     """
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, shape: HeadShape):
         super().__init__()
         self.shape = shape
         self.register_buffer("mean", torch.zeros(shape.features))
-        self.register_buffer("deviation", torch.ones(shape.features))
+        self.register_buffer("std", torch.ones(shape.features))
         widths = [shape.features] + [shape.hidden] * (shape.layers if shape.head == "mlp" else 0)
         blocks: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
             blocks += [nn.Linear(inputs, outputs), nn.GELU(), nn.Dropout(shape.dropout)]
         self.layers = nn.Sequential(*blocks, nn.Linear(widths[-1], shape.classes))
 
-    def standardise(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
-        """Set the centre and scale of the features, each float [features]."""
+    def standardize(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """Set the mean and standard deviation of the features, each float [features]."""
         self.mean.copy_(mean)
-        self.deviation.copy_(deviation.clamp(min=1e-6))
+        self.std.copy_(std.clamp(min=1e-6))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.layers((features - self.mean) / self.deviation)
+        """Compute the logits, float [N, classes], of features, float [N, features]."""
+        return self.layers((features - self.mean) / self.std)
 
 
 @dataclass(frozen=True)
 class Labeler:
-    """A trained head, the names of its classes, and the backbone it belongs to."""
+    """A trained head with the names of its classes and the backbone of its features.
+
+    Args:
+        head: The trained head.
+        class_names: Names of the classes, in the order of the logits.
+        backbone: Identity of the backbone.
+        training: Fingerprint and metrics of the training run.
+    """
 
     head: Head
     class_names: list[str]
@@ -78,7 +98,7 @@ class Labeler:
     training: dict[str, Any]
 
     def save(self, folder: Path) -> None:
-        """Write weights and then `config.json`, each atomically: a folder with `config.json` is complete."""
+        """Write the weights and then `config.json`, each atomically; a folder with `config.json` is complete."""
         state = {key: value.detach().cpu().contiguous() for key, value in self.head.state_dict().items()}
         with atomic_open(folder / WEIGHTS) as file:
             file.write(to_bytes(state))
@@ -94,18 +114,18 @@ class Labeler:
 
     @classmethod
     def load(cls, folder: Path, backbone: dict[str, Any]) -> "Labeler":
-        """Read a labeler for the features of `backbone`.
+        """Load a labeler for the features of `backbone`.
 
         Raises:
-            LabelerError: The folder is incomplete or damaged, or the labeler belongs to another backbone.
+            LabelerError: The folder is incomplete or damaged, or the labeler was trained on another backbone.
         """
         config = read_json(folder / CONFIG)
         if config is None:
-            raise LabelerError(f"{folder}: no labeler here ({CONFIG} is missing); run `hf-relabel train` first")
+            raise LabelerError(f"{folder}: no labeler ({CONFIG} is missing); run `hf-relabel train` first")
         if config["backbone"] != backbone:
             raise LabelerError(
                 f"{folder}: this labeler was trained on {describe_backbone(config['backbone'])}, "
-                f"the proposals come from {describe_backbone(backbone)}; train one for them"
+                f"but the proposals come from {describe_backbone(backbone)}; train a labeler for these"
             )
         head = Head(HeadShape(**config["head"]))
         try:
@@ -117,7 +137,7 @@ class Labeler:
 
 
 def describe_backbone(identity: dict[str, Any]) -> str:
-    """A backbone's identity in a few words, for messages."""
+    """Summarize a backbone's identity for error messages."""
     feature = json.dumps(identity.get("region_feature"), sort_keys=True)
     revision = identity.get("revision") or (identity.get("weights_sha256") or "")[:12] or "no revision"
     return f"{identity.get('model')} ({revision}, {identity.get('image_size')} px, {feature})"

@@ -1,15 +1,15 @@
-"""Choosing the proposals that show the original label without a teacher: multiple-instance learning.
+"""Select the proposals that show the original label without a teacher: multiple-instance learning.
 
-An image's label belongs to at least one of its regions, and not to most of them. A linear classifier fitted to every
-region with its image's label still finds the right direction, because the wrong regions are wrong in all directions.
-Then, by turns: keep of each image the region most probable to show its label, and any that is confident; fit again on
-those. A region is only ever scored by a classifier that did not see its image (cross-fitting), or it would confirm
-itself.
+An image's label applies to at least one of its regions, but not to most of them. A linear classifier fitted to all
+regions with their image's label still finds the right direction, because the wrong regions are spread over all
+directions. Each round then selects from every image the region with the highest probability of the label and all
+confident regions, and fits the classifier again on this selection. A region is always scored by a classifier that was
+not fitted on its image (cross-fitting); otherwise it would confirm its own label.
 
 The classifier is a linear discriminant (Fisher 1936; Rao 1948) with a shared covariance that is shrunk towards its
-diagonal (Friedman 1989). Its fit needs only counts, sums and products of the features, so a round is one pass over the
-stored features in bounded memory, a fold's classifier is the total less that fold's own sums, and sums are added in the
-order of the shards: the result does not depend on who computes them.
+diagonal (Friedman 1989). A fit needs only counts, sums and products of the features, so a round is one pass over the
+stored features in bounded memory, and the classifier of a fold follows from the totals minus the sums of that fold.
+Sums are added in the order of the shards, so the result does not depend on which process computes them.
 """
 
 import hashlib
@@ -35,17 +35,17 @@ WEIGHTS = "bootstrap.safetensors"
 RECORD = "bootstrap.json"
 
 PSEUDO_COUNT = 1.0
-"""Regions at the mean of all regions that every class is given: a class that a fold has not seen stays defined."""
+"""Number of regions at the overall mean that are added to every class, so that a class without regions is defined."""
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """The classifiers of the last round, one a fold.
+    """The classifiers of the last round, one per fold.
 
     Args:
         weights: float32 [folds, dim, classes].
         bias: float32 [folds, classes].
-        seed: The run's seed, which decides an image's fold.
+        seed: Seed of the run, which determines each image's fold.
     """
 
     weights: torch.Tensor
@@ -53,14 +53,14 @@ class Bootstrap:
     seed: int
 
     def probabilities(self, regions: np.ndarray, image_id: str) -> np.ndarray:
-        """Probabilities of all classes for an image's regions, by the classifier that has not seen the image.
+        """Classify an image's regions with the classifier that was not fitted on this image.
 
         Args:
-            regions: float16 [n, dim], pooled features.
-            image_id: Whose regions they are.
+            regions: Pooled features, float16 [n, dim].
+            image_id: Image that the regions belong to.
 
         Returns:
-            float32 [n, classes].
+            Probabilities of all classes, float32 [n, classes].
         """
         fold = fold_of(image_id, len(self.bias), self.seed)
         logits = torch.from_numpy(np.array(regions)).float() @ self.weights[fold] + self.bias[fold]
@@ -68,19 +68,19 @@ class Bootstrap:
 
 
 def fold_of(image_id: str, folds: int, seed: int) -> int:
-    """The fold of an image, decided by its id and the seed, nothing else."""
+    """Return the fold of an image, which depends only on its id and the seed."""
     digest = hashlib.sha256(f"{seed}:fold:{image_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % folds
 
 
 @dataclass
 class Moments:
-    """What a linear discriminant is fitted from, for each fold apart; float64.
+    """Sums from which a linear discriminant is fitted, separately for each fold; float64.
 
     Args:
-        counts: [folds, classes], regions.
-        sums: [folds, classes, dim], of the features.
-        products: [folds, dim, dim], of the features with themselves.
+        counts: Number of regions, [folds, classes].
+        sums: Sums of the features, [folds, classes, dim].
+        products: Sums of the outer products of the features, [folds, dim, dim].
     """
 
     counts: torch.Tensor
@@ -89,12 +89,18 @@ class Moments:
 
     @classmethod
     def zeros(cls, folds: int, classes: int, dim: int, device: torch.device) -> "Moments":
-        """Moments of nothing."""
+        """Create the moments of an empty set of regions."""
         shapes = ((folds, classes), (folds, classes, dim), (folds, dim, dim))
         return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
 
     def add(self, features: torch.Tensor, labels: torch.Tensor, folds: torch.Tensor) -> None:
-        """Add regions: float64 [n, dim], int64 [n], int64 [n]."""
+        """Add regions.
+
+        Args:
+            features: float64 [n, dim].
+            labels: Class indices, int64 [n].
+            folds: Fold of each region, int64 [n].
+        """
         for fold in range(len(self.counts)):
             x, y = features[folds == fold], labels[folds == fold]
             self.counts[fold].index_add_(0, y, torch.ones_like(y, dtype=torch.float64))
@@ -102,25 +108,33 @@ class Moments:
             self.products[fold] += x.T @ x
 
     def merge(self, other: "Moments") -> None:
-        """Add the regions that another has added."""
+        """Add the regions of another set of moments."""
         self.counts += other.counts
         self.sums += other.sums
         self.products += other.products
 
     def fit(self, fold: int, shrinkage: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """The discriminant of all folds but one: weights [dim, classes] and bias [classes], float64.
+        """Fit the discriminant on all folds except one.
 
-        Its softmax is the posterior of Gaussian classes with one covariance and the observed frequencies.
+        The softmax of its scores is the posterior of Gaussian classes with a shared covariance and the observed class
+        frequencies.
+
+        Args:
+            fold: Fold to leave out.
+            shrinkage: Weight of the diagonal in the covariance, in (0, 1].
+
+        Returns:
+            Weights [dim, classes] and bias [classes], float64.
         """
         counts = self.counts.sum(0) - self.counts[fold]
         sums = self.sums.sum(0) - self.sums[fold]
         total = counts.sum().clamp(min=1)
-        centre = sums.sum(0) / total
+        center = sums.sum(0) / total
         observed = sums / counts.clamp(min=1)[:, None]
         within = (self.products.sum(0) - self.products[fold] - (observed.T * counts) @ observed) / total
         spread = within.diagonal().clamp(min=1e-8)
         covariance = (1 - shrinkage) * within + torch.diag(shrinkage * spread + 1e-8 * spread.mean())
-        means = (sums + PSEUDO_COUNT * centre) / (counts + PSEUDO_COUNT)[:, None]
+        means = (sums + PSEUDO_COUNT * center) / (counts + PSEUDO_COUNT)[:, None]
         weights = torch.linalg.solve(covariance, means.T)
         prior = torch.log((counts + PSEUDO_COUNT) / (total + PSEUDO_COUNT * len(counts)))
         return weights, prior - (means.T * weights).sum(0) / 2
@@ -128,19 +142,26 @@ class Moments:
 
 @dataclass(frozen=True)
 class _ShardRegions:
-    """The regions of one shard, its images numbered from 0: all arrays [n] but the features."""
+    """The n regions of one shard.
 
-    features: np.ndarray  # float16 [n, dim]
+    Args:
+        features: Pooled features, float16 [n, dim].
+        image: Number of the region's image in the shard, int [n].
+        label: Label of the image, int64 [n].
+        fold: Fold of the image, int [n].
+    """
+
+    features: np.ndarray
     image: np.ndarray
     label: np.ndarray
     fold: np.ndarray
 
 
 def fit_bootstrap(job: Job, proposals: ShardFolder, scores: ShardFolder, threads: ThreadPoolExecutor) -> Bootstrap:
-    """Fit the bootstrap on all stored region features; the main process works, the others wait for its file.
+    """Fit the classifiers on all stored region features; the main process computes, the others wait for its file.
 
     Raises:
-        StageError: There is no proposal at all.
+        StageError: No image has a proposal.
     """
     folder, digest = scores.folder, scores.fingerprint.digest
 
@@ -166,25 +187,25 @@ def fit_bootstrap(job: Job, proposals: ShardFolder, scores: ShardFolder, threads
 def _fit_rounds(
     job: Job, proposals: ShardFolder, threads: ThreadPoolExecutor
 ) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-    """Weights and bias of the last round, and how many regions each round was fitted on."""
+    """Return the weights and bias of the last round, and the number of regions that each round was fitted on."""
     config = job.config.score.bootstrap
     classes, device = len(job.source.class_names), job.rank.device
     dim = proposals.features(0).shape[-1]
-    weights, bias = None, None
+    weights = bias = torch.empty(0)
     selected: list[int] = []
 
     def moments_of(shard: int) -> Moments:
         regions = _read_regions(proposals, shard, config.folds, job.config.run.seed)
         x = torch.from_numpy(regions.features).to(device).double()
         fold, label = torch.from_numpy(regions.fold).to(device), torch.from_numpy(regions.label).to(device)
-        if weights is not None:
+        if selected:
             chosen = _choose(x, regions, weights, bias, config)
             x, fold, label = x[chosen], fold[chosen], label[chosen]
         moments = Moments.zeros(config.folds, classes, dim, device)
         moments.add(x, label, fold)
         return moments
 
-    # The first fit is on every region; each round chooses anew and fits again.
+    # The first fit uses every region; each later round selects regions again and refits.
     bar = progress_bar(config.rounds + 1, "bootstrap", "fits", job.rank)
     for _ in range(config.rounds + 1):
         total = Moments.zeros(config.folds, classes, dim, device)
@@ -193,8 +214,8 @@ def _fit_rounds(
         selected.append(int(total.counts.sum()))
         if not selected[0]:
             raise StageError(
-                f"{proposals.folder}: no image has a proposal; propose.tau {job.config.propose.tau} does not suit "
-                "this backbone and feature: try other values on a few images"
+                f"{proposals.folder}: no image has a proposal; propose.tau {job.config.propose.tau} does not work "
+                "for this backbone and feature: try other values on a few images"
             )
         fits = [total.fit(fold, config.shrinkage) for fold in range(config.folds)]
         weights, bias = torch.stack([w for w, _ in fits]), torch.stack([b for _, b in fits])
@@ -204,7 +225,7 @@ def _fit_rounds(
 
 
 def _in_order(threads: ThreadPoolExecutor, work: Any, count: int, ahead: int) -> Iterator[Any]:
-    """`work(0)`, `work(1)`, ... computed `ahead` at a time and given in order, so that few results wait in memory."""
+    """Yield `work(0)`, `work(1)`, ... in order, `ahead` computed at a time so that few results are in memory."""
     numbers = iter(range(count))
     while chunk := list(islice(numbers, ahead)):
         yield from threads.map(work, chunk)
@@ -225,7 +246,7 @@ def _read_regions(proposals: ShardFolder, shard: int, folds: int, seed: int) -> 
 def _choose(
     x: torch.Tensor, regions: _ShardRegions, weights: torch.Tensor, bias: torch.Tensor, config: BootstrapConfig
 ) -> torch.Tensor:
-    """Which regions the next fit is on, bool [n]: of each image the best for its label, and any confident one."""
+    """Select the regions of the next fit, bool [n]: the best of each image for its label, and all confident ones."""
     probability = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     fold, label = torch.from_numpy(regions.fold).to(x.device), torch.from_numpy(regions.label).to(x.device)
     for index in range(config.folds):
@@ -238,14 +259,17 @@ def _choose(
 
 
 def best_of_images(probability: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Which regions are their image's most probable, bool [n]; the earlier one where two are equal.
+    """Mark each image's most probable region; the first one in case of a tie.
 
     Args:
-        probability: float [n], of the original label.
-        image: int [n], the regions' images, ascending.
+        probability: Probability of the original label, float [n].
+        image: Image of each region, int [n], ascending.
+
+    Returns:
+        bool [n].
     """
     best = np.zeros(len(image), bool)
-    order = np.lexsort((-probability, image))  # stable: by image, then from the most probable
+    order = np.lexsort((-probability, image))  # stable: by image, then by descending probability
     first = np.r_[True, np.diff(image[order]) > 0][: len(order)]
     best[order[first]] = True
     return best

@@ -104,7 +104,7 @@ class Trainer:
         torch.manual_seed(self.seed)
         self.head = Head(HeadShape.of(self.config, examples.features.shape[-1], classes))
         if self.config.standardise:
-            self.head.standardise(*_moments(examples, self.train_rows))
+            self.head.standardize(*_moments(examples, self.train_rows))
         optimizer = torch.optim.AdamW(self.head.parameters(), self.config.lr, weight_decay=self.config.weight_decay)
         self.model, self.optimizer = self.accelerator.prepare(self.head, optimizer)
 

@@ -1,1 +1,1 @@
-"""From pixels to proposals: the frozen backbone, pooled features, MaskCut and its solvers, masks."""
+"""From pixels to proposals: the frozen backbone, feature pooling, MaskCut and its solvers, and masks."""

@@ -1,27 +1,27 @@
-"""The C library's allocator: what becomes of large blocks that are freed."""
+"""Configure the C library's memory allocator for CPU inference."""
 
 import ctypes
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Parameters of glibc's `mallopt`, as its malloc.h numbers them."""
+"""Parameter numbers of glibc's `mallopt`, from its malloc.h."""
 
-LARGEST_KEPT = 2**25
-"""Bytes of the largest block that is kept, the most that glibc takes."""
+MAX_KEPT_BLOCK = 2**25
+"""Size in bytes of the largest block that is kept; the maximum that glibc accepts."""
 
-KEPT_IN_ALL = 2**28
-"""Bytes that may lie free before any are given back."""
+MAX_KEPT_TOTAL = 2**28
+"""Bytes of free memory that are kept before any are returned to the system."""
 
 
 def keep_large_blocks() -> None:
-    """Let glibc keep large freed blocks for the next allocation; of no effect with another C library.
+    """Make glibc keep large freed blocks for the next allocation; does nothing with another C library.
 
-    On a CPU the activations of a forward pass are blocks of some MB, allocated and freed in every layer. By default
-    glibc gives such memory back to the system, and every page of it that is written to again is a fault.
+    On a CPU, a forward pass allocates and frees activations of several MB in every layer. By default glibc returns such
+    blocks to the system, and each page of the next block then causes a page fault when it is first written.
     """
     if not sys.platform.startswith("linux"):
         return
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
-        library.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
-        library.mallopt(M_TRIM_THRESHOLD, KEPT_IN_ALL)
+        library.mallopt(M_MMAP_THRESHOLD, MAX_KEPT_BLOCK)
+        library.mallopt(M_TRIM_THRESHOLD, MAX_KEPT_TOTAL)

@@ -1,8 +1,8 @@
 """The frozen self-supervised ViT: transformers' DINO, DINOv2 (with or without registers) and DINOv3.
 
-One forward pass gives both what MaskCut cuts and what is pooled for the labeler, caught by hooks on the blocks.
-Keys, queries and values are the outputs of the attention's linear projections, all heads side by side, before any
-rotary embedding, as in the code of the paper (arXiv 2603.05729) and of CutLER.
+One forward pass produces both the features that MaskCut segments and the features that are pooled for the labeler;
+forward hooks on the blocks capture them. Keys, queries and values are the outputs of the attention's linear projections
+with all heads concatenated, before any rotary embedding, as in the code of the paper (arXiv 2603.05729) and of CutLER.
 """
 
 import threading
@@ -20,12 +20,15 @@ from hf_relabel.errors import BackboneError
 from hf_relabel.vision import onednn, pretrained
 
 PROJECTIONS = {"query": ("q_proj", "query"), "key": ("k_proj", "key"), "value": ("v_proj", "value")}
-"""What transformers has called the projections of an attention layer, in its newer and older modules."""
+"""Names of an attention layer's projections in newer and older transformers modules."""
+
+TESTED_TRANSFORMERS = "4.56 to 5.23"
+"""Versions of transformers whose modules have been tested."""
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Makes of a picture what the backbone takes. Pillow and torch alone, so it is the same on every machine.
+    """Convert an image to the backbone's input, with Pillow and torch only so that every machine computes the same.
 
     Args:
         side: Side of the square in pixels.
@@ -38,7 +41,7 @@ class Preprocess:
     std: tuple[float, float, float]
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """An RGB picture of any shape, stretched to the square with Lanczos and normalised: float32 [3, S, S]."""
+        """Resize an RGB image of any shape to the square (Lanczos, no crop) and normalize it: float32 [3, S, S]."""
         square = image.resize((self.side, self.side), Image.Resampling.LANCZOS)
         pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
         return (pixels - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
@@ -46,11 +49,11 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class PatchFeatures:
-    """Features of the patches of a batch, in reading order, without class and register tokens; float32.
+    """Patch features of a batch in row-major order, without class and register tokens; float32.
 
     Args:
-        proposal: What MaskCut cuts, [B, n, C].
-        region: What is pooled under a mask, [B, n, D].
+        proposal: Input of MaskCut, [B, n, C].
+        region: Features that are pooled under each mask, [B, n, D].
     """
 
     proposal: torch.Tensor
@@ -60,15 +63,15 @@ class PatchFeatures:
 class Backbone:
     """A frozen ViT on a device; call it with float32 [B, 3, S, S] to get `PatchFeatures`.
 
-    On a CPU each image is computed alone, by one thread of the given pool, so that an image's features do not depend
-    on its company, on the batch size or on the number of processes. On a GPU a batch is one forward pass.
+    On a CPU, one thread of the given pool computes each image separately, so that an image's features do not depend on
+    the other images in the batch, the batch size or the number of processes. On a GPU, a batch is one forward pass.
 
     Attributes:
-        identity: What the features depend on: model, revision, weights, architecture, sizes, precision, features.
-        preprocess: From a picture to a tensor; it can be pickled and leaves the model behind.
+        identity: Everything the features depend on: model, revision, weights, architecture, sizes, precision, features.
+        preprocess: Converts an image to a tensor; it can be pickled without the model.
         patch_size: Side of a patch in pixels.
-        grid: Patches (down, across).
-        region_dim: Length of a region feature.
+        grid: Number of patches (rows, columns).
+        region_dim: Number of channels of a region feature.
     """
 
     def __init__(
@@ -80,11 +83,12 @@ class Backbone:
         device: torch.device,
         pool: Executor | None,
     ):
-        """See `load`; `weights` is the part of the identity that says which weights the model has."""
-        self.patch_size = patch_size_of(config, model.config)
+        """See `load`; `weights` is the part of the identity that identifies the model's weights."""
+        settings: Any = model.config
+        self.patch_size = patch_size_of(config, settings)
         self.grid = (config.image_size // self.patch_size,) * 2
         self.preprocess = preprocess
-        self.region_dim = int(model.config.hidden_size)
+        self.region_dim = int(settings.hidden_size)
         self.identity = {
             **weights,
             "architecture": type(model).__name__,
@@ -99,19 +103,19 @@ class Backbone:
         self._device = device
         self._dtype = getattr(torch, config.dtype)
         self._pool = pool
-        self._prefix = 1 + int(getattr(model.config, "num_register_tokens", 0))
-        # Only DINO v1's class has to be asked for it; the others always fit their positions to the picture.
+        self._prefix = 1 + int(getattr(settings, "num_register_tokens", 0))
+        # Only DINO v1's class needs this option; the others always interpolate their position embeddings.
         self._options = {"interpolate_pos_encoding": True} if type(model).__name__ == "ViTModel" else {}
-        self._caught = threading.local()  # of each thread, since several may run the model at once
+        self._captured = threading.local()  # per thread, because several threads may run the model at the same time
         self._features = {"proposal": config.proposal_feature, "region": config.region_feature}
         blocks = _blocks(model)
-        places = {name: block_of(name, feature, len(blocks)) for name, feature in self._features.items()}
-        del blocks[max(places.values()) + 1 :]  # no feature depends on what comes after
+        indices = {name: block_of(name, feature, len(blocks)) for name, feature in self._features.items()}
+        del blocks[max(indices.values()) + 1 :]  # no feature depends on the later blocks
         if self._dtype == torch.float32 and onednn.is_faster(device):
             onednn.convert(model)
-        for name, place in places.items():
-            self._hook(name, blocks[place])
-        self._normalise = model.norm if hasattr(model, "norm") else model.layernorm
+        for name, index in indices.items():
+            self._hook(name, blocks[index])
+        self._norm: nn.Module = model.norm if hasattr(model, "norm") else model.layernorm  # type: ignore[assignment]
         self._model = model.to(device)
 
     @classmethod
@@ -119,15 +123,16 @@ class Backbone:
         """Load a model from the Hub or a local folder.
 
         Args:
-            config: Which model, at which size and precision, and which of its features.
-            device: Where it computes.
-            pool: Threads that share a batch's images on a CPU; without them one image comes after the other.
+            config: The model, its image size and precision, and the features to return.
+            device: Device of the forward pass.
+            pool: Threads that share a batch's images on a CPU; without it they are computed one after another.
 
         Raises:
-            BackboneError: The model is gated, missing, of another architecture, or does not fit the configuration.
+            BackboneError: The model is gated or missing, its architecture is not supported, or the configuration does
+                not match it.
         """
         settings = pretrained.read_settings(config)
-        # Refused here, not after gigabytes of weights have come.
+        # Check the settings before gigabytes of weights are downloaded.
         patch_size_of(config, settings)
         for name in ("proposal", "region"):
             block_of(name, getattr(config, f"{name}_feature"), settings.num_hidden_layers)
@@ -136,17 +141,17 @@ class Backbone:
         return cls(model, config, preprocess, pretrained.identify(config, settings), device, pool)
 
     def __call__(self, pixels: torch.Tensor) -> PatchFeatures:
-        """Features of a batch of preprocessed pictures, float32 [B, 3, S, S]."""
-        # First the copy, which does not wait where the pixels are page-locked; a cast on the way would be made here.
+        """Compute the features of a batch of preprocessed images, float32 [B, 3, S, S]."""
+        # Copy before casting: the copy of page-locked pixels is asynchronous, and a combined cast would run on the CPU.
         pixels = pixels.to(self._device, non_blocking=True).to(self._dtype)
         if self._device.type != "cpu":
             return PatchFeatures(*self._forward(pixels))
         images = pixels.split(1)
-        results = list(self._pool.map(self._alone, images) if self._pool else map(self._alone, images))
+        results = list(self._pool.map(self._forward_one, images) if self._pool else map(self._forward_one, images))
         return PatchFeatures(*(torch.cat(parts) for parts in zip(*results, strict=True)))
 
-    def _alone(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One image on a CPU, in one thread: a sum's last bits depend on how many share it."""
+    def _forward_one(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute one image on a CPU with one thread: the last bits of a sum depend on the number of threads."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -156,39 +161,41 @@ class Backbone:
 
     @torch.inference_mode()
     def _forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        self._caught.outputs = {}
+        self._captured.outputs = {}
         self._model(pixel_values=pixels, **self._options)
-        caught, self._caught.outputs = self._caught.outputs, {}
-        return self._patches(caught, "proposal"), self._patches(caught, "region")
+        captured, self._captured.outputs = self._captured.outputs, {}
+        return self._patches(captured, "proposal"), self._patches(captured, "region")
 
-    def _patches(self, caught: dict[str, torch.Tensor], name: str) -> torch.Tensor:
-        """A caught activation [B, prefix + n, C] as patch features float32 [B, n, C]."""
-        feature, activation = self._features[name], caught[name]
+    def _patches(self, captured: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+        """Convert a captured activation [B, prefix + n, C] to patch features, float32 [B, n, C]."""
+        feature, activation = self._features[name], captured[name]
         if feature.kind == "token" and feature.norm:
-            activation = self._normalise(activation)
+            activation = self._norm(activation)
         return activation[:, self._prefix :].float()
 
     def _hook(self, name: str, block: nn.Module) -> None:
-        """Catch a feature where it leaves its block, in the thread that runs the model."""
+        """Register a forward hook that captures a feature for the thread that runs the model."""
         kind = self._features[name].kind
         module = block if kind == "token" else _projection(block, kind)
 
-        def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            self._caught.outputs[name] = output[0] if isinstance(output, tuple) else output
+        def capture(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            self._captured.outputs[name] = output[0] if isinstance(output, tuple) else output
 
-        module.register_forward_hook(catch)
+        module.register_forward_hook(capture)
 
 
 def patch_size_of(config: BackboneConfig, settings: Any) -> int:
-    """The side of the model's patches in pixels, of which the image size is a multiple.
+    """Return the side of the model's patches in pixels.
 
     Raises:
-        BackboneError: It is not, or the patches are not square.
+        BackboneError: The patches are not square, or the image size is not a multiple of their side.
     """
     stored = settings.patch_size
     sides = set(stored) if isinstance(stored, list | tuple) else {stored}
     if len(sides) != 1:
-        raise BackboneError(f"backbone.model: the patches of {config.model} are not square but {list(stored)} pixels")
+        raise BackboneError(
+            f"backbone.model: {config.model} has patches of {list(stored)} pixels; only square patches work"
+        )
     side = int(sides.pop())
     if config.image_size % side:
         below = config.image_size // side * side
@@ -201,10 +208,10 @@ def patch_size_of(config: BackboneConfig, settings: Any) -> int:
 
 
 def block_of(name: str, feature: FeatureConfig, count: int) -> int:
-    """The block of the `proposal` or `region` feature, counted from 0, in a model of `count` blocks.
+    """Return the index, from 0, of the `proposal` or `region` feature's block in a model of `count` blocks.
 
     Raises:
-        BackboneError: There is no such block.
+        BackboneError: The model has no such block.
     """
     if not -count <= feature.block < count:
         raise BackboneError(
@@ -215,15 +222,22 @@ def block_of(name: str, feature: FeatureConfig, count: int) -> int:
 
 
 def _blocks(model: nn.Module) -> nn.ModuleList:
-    """The model's transformer blocks: the one list as long as its configuration says."""
+    """Find the model's transformer blocks: the module list whose length is the configured number of layers."""
+    settings: Any = model.config
     for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == model.config.num_hidden_layers:
+        if isinstance(module, nn.ModuleList) and len(module) == settings.num_hidden_layers:
             return module
-    raise BackboneError(f"backbone.model: this transformers version lays out {type(model).__name__} in an unknown way")
+    raise BackboneError(
+        f"backbone.model: cannot find the transformer blocks of {type(model).__name__} in this transformers version; "
+        f"install one from {TESTED_TRANSFORMERS}"
+    )
 
 
 def _projection(block: nn.Module, kind: str) -> nn.Module:
     for name, module in block.named_modules():
         if name.rpartition(".")[2] in PROJECTIONS[kind] and isinstance(module, nn.Linear):
             return module
-    raise BackboneError(f"backbone.model: this transformers version has no {kind} projection in {type(block).__name__}")
+    raise BackboneError(
+        f"backbone.model: cannot find the {kind} projection of {type(block).__name__} in this transformers version; "
+        f"install one from {TESTED_TRANSFORMERS}"
+    )

@@ -1,38 +1,43 @@
-"""The wanted eigenvector of one graph by Lanczos iteration (Golub and Van Loan, "Matrix Computations", chapter 10).
+"""The second eigenvector of one graph by Lanczos iteration (Golub and Van Loan, "Matrix Computations", chapter 10).
 
-One vector at a time, each kept orthogonal to all before: some ten to twenty products with the graph. A round starts
-from the same fixed vector as every other, so its result depends on its graph alone.
+The iteration adds one vector at a time, orthogonalized against all previous ones, and needs about ten to twenty
+products with the graph. Every round starts from the same fixed vector, so its result depends only on its graph.
 """
 
 import torch
 
-from hf_relabel.vision.ncut import NormalisedAffinity, generic_vectors, residual_allowed
+from hf_relabel.vision.ncut import NormalizedAffinity, generic_vectors, residual_allowed
 
 MAX_STEPS = 256
 FIRST_CHECK, CHECK_EVERY = 6, 2
 
 NOISE = 1e-12
-"""Length below which the rest of a vector is rounding, and the Krylov space complete."""
+"""Length below which the remainder of a vector is rounding error and the Krylov space is complete."""
 
 
 class Lanczos:
-    """Solves one graph, [1, n, n] of 0 and 1, again and again as patches leave it."""
+    """Solver for one graph, [1, n, n] of 0 and 1, from which each round excludes more patches."""
 
-    def __init__(self, joined: torch.Tensor):
-        self._joined = joined
-        self._start = generic_vectors(1, joined.shape[1], joined.device)
+    def __init__(self, adjacency: torch.Tensor):
+        self._adjacency = adjacency
+        self._start = generic_vectors(1, adjacency.shape[1], adjacency.device)
 
-    def solve(self, void: torch.Tensor, changed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Eigenvector v, float64 [1, n], and eigenvalue of M, [1], without the edges of void patches, bool [1, n].
+    def solve(self, excluded: torch.Tensor, changed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the second eigenvector and its eigenvalue.
 
-        Both are 0 where the trivial eigenvector is all there is. `changed` is for solvers of many graphs.
+        Args:
+            excluded: Patches whose edges do not count, bool [1, n].
+            changed: Unused; solvers of many graphs read it.
+
+        Returns:
+            Eigenvector v, float64 [1, n], and eigenvalue of M, float64 [1]; both 0 if there is no second eigenvector.
         """
-        matrix = NormalisedAffinity(self._joined, void)
-        n = void.shape[1]
+        matrix = NormalizedAffinity(self._adjacency, excluded)
+        n = excluded.shape[1]
         basis = matrix.trivial.new_empty(1 + MAX_STEPS, n)
         basis[0] = matrix.trivial[0]
-        projected = basis.new_zeros(1 + MAX_STEPS, MAX_STEPS)  # M on the basis: tridiagonal, its lower half
-        vector, length = _orthogonal_rest(matrix.even(self._start)[0, 0], basis[:1])
+        projected = basis.new_zeros(1 + MAX_STEPS, MAX_STEPS)  # M in the basis: tridiagonal, lower half
+        vector, length = _orthogonal_rest(matrix.clear_isolated(self._start)[0, 0], basis[:1])
         if length < NOISE:
             return torch.zeros_like(matrix.scale), basis.new_zeros(1)
         for size in range(1, MAX_STEPS + 1):
@@ -47,13 +52,13 @@ class Lanczos:
                 residual = length * weights[-1, -1].abs()
                 if complete or residual < residual_allowed(values[-1], values[-2], n):
                     break
-        # M times the Ritz vector rather than the Ritz vector itself: it is at hand, and has a fifth of the error.
+        # M times the Ritz vector needs no extra product and has a fifth of the Ritz vector's error.
         top = values[-1] * (weights[:, -1] @ basis[1 : size + 1]) + weights[-1, -1] * vector
         return matrix.scale * top, values[-1:]
 
 
 def _orthogonal_rest(vector: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What of a vector [n] is orthogonal to an orthonormal basis [k, n], and its length."""
-    for _ in range(2):  # the second time removes the rounding of the first
+    """Return the part of a vector [n] that is orthogonal to an orthonormal basis [k, n], and its length."""
+    for _ in range(2):  # the second pass removes the rounding error of the first
         vector = vector - (basis @ vector) @ basis
     return vector, torch.linalg.vector_norm(vector)

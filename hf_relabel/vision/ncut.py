@@ -1,136 +1,159 @@
-"""The graph of a normalised cut and its operator, for a batch of images on any device.
+"""The graph of a normalized cut and its matrix operator, for a batch of images on any device.
 
-A graph B joins patches with similar features. With `A = EPS + (1 - EPS) B` and `D = diag(A 1)`, the operator is
-`M = D^-1/2 A D^-1/2` (Shi and Malik 2000): an eigenvector x of M with eigenvalue mu is the eigenvector `D^-1/2 x` of
-`(D - A) v = lambda D v` with lambda = 1 - mu. The first one is known, `D^1/2 1` with mu = 1; a solver keeps it out of
-its basis, and the second one, which the cut wants, comes out on top.
+A graph B connects patches with similar features. With `A = EPS + (1 - EPS) B` and `D = diag(A 1)`, the operator is
+`M = D^-1/2 A D^-1/2` (Shi and Malik, "Normalized Cuts and Image Segmentation", 2000): an eigenvector x of M with
+eigenvalue mu corresponds to the eigenvector `D^-1/2 x` of `(D - A) v = lambda D v` with lambda = 1 - mu. The top
+eigenvector is known, `D^1/2 1` with mu = 1. Solvers keep it out of their basis, so that the second eigenvector, which
+defines the cut, becomes the top one.
 
-B is built once an image. A patch that a mask has taken is void: its edges no longer count, in products and degrees.
+B is computed once per image. Patches that a mask already covers are excluded: their edges no longer count in products
+and degrees.
 """
 
 import threading
+from typing import Any
 
 import torch
 
 from hf_relabel.vision import onednn
 
 EPS = 1e-5
-"""Weight of the edge between two patches that are not joined."""
+"""Weight of the edge between two patches that B does not connect."""
 
 TOLERANCE = 1e-5
-"""Error of an eigenvector, relative to its length, with which a solver may stop."""
+"""Error of an eigenvector, relative to its length, at which a solver stops."""
 
 PRODUCT_ERROR = 1e-9
-"""What a residual cannot be expected to fall below, with products to 34 bits."""
+"""Lower bound on the residuals that can be reached with products of 34 bits."""
 
 AFFINITY_ROWS = 192
-"""Rows of the graph computed at once: enough for a fast product, few enough to skip nearly half of it."""
+"""Rows of the graph computed together: enough for a fast product, few enough to skip almost half of the graph."""
 
 DIGIT = 2.0**7
 DIGITS = tuple(DIGIT**place / 2 for place in range(1, 6))
-"""Scales of the five digits that `NormalisedAffinity` cuts a number into; the first leaves room for a sign."""
+"""Scales of the five digits into which `NormalizedAffinity` splits a number; the first leaves room for the sign."""
 
 
 def affinity(unit: torch.Tensor, tau: float) -> torch.Tensor:
-    """The graphs, [B, n, n] of 0 and 1: which patches, unit features [B, n, C], have a similarity above tau.
+    """Compute the graphs: 1 where the cosine similarity of two patches is above `tau`, else 0.
 
-    In full float32: with TF32 or half precision, one image in ten gets another mask. A graph is symmetric, so each
-    block of rows is computed from the diagonal on and copied below it.
+    Similarities are full float32: with TF32 or half precision, one image in ten gets a different mask. A graph is
+    symmetric, so each block of rows is computed from the diagonal on and mirrored below it.
+
+    Args:
+        unit: Patch features of length 1, float32 [B, n, C].
+        tau: Threshold of the similarity.
+
+    Returns:
+        int8 or float32 [B, n, n].
     """
     batch, n, _ = unit.shape
-    joined = unit.new_empty(batch, n, n, dtype=_graph_dtype(unit))
-    # On a CPU one by one, as the product of several images at once would round otherwise.
+    adjacency = unit.new_empty(batch, n, n, dtype=_graph_dtype(unit))
+    # On a CPU, one image at a time: a product of several images would round differently.
     at_once = 1 if unit.device.type == "cpu" else batch
     with _full_precision:
-        for graphs, images in zip(joined.split(at_once), unit.split(at_once), strict=True):
+        for graphs, images in zip(adjacency.split(at_once), unit.split(at_once), strict=True):
             for start in range(0, n, AFFINITY_ROWS):
                 stop = min(start + AFFINITY_ROWS, n)
                 similarity = _products(images[:, start:stop], images[:, start:])
                 torch.gt(similarity, tau, out=graphs[:, start:stop, start:])
                 graphs[:, stop:, start:stop] = graphs[:, start:stop, stop:].mT
-    return joined
+    return adjacency
 
 
 def _products(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Every scalar product of rows [B, r, C] with columns [B, m, C] of the same image: [B, r, m]."""
+    """Compute all scalar products of rows [B, r, C] and columns [B, m, C] of the same image: [B, r, m]."""
     if len(rows) == 1 and onednn.is_faster(rows.device):
         return onednn.linear(rows, columns[0])
     return rows @ columns.mT
 
 
 def _graph_dtype(unit: torch.Tensor) -> torch.dtype:
-    """How the graphs of unit features [B, n, C] are stored: in the type whose products are fastest, all being exact.
+    """Choose the type in which products with the graphs of unit features [B, n, C] are fastest; all types are exact.
 
-    One graph on a CPU with 512-bit vectors: int8, three times faster than float32 as it stays in the cache. Without
-    such vectors int8 is the slower one, and for batches PyTorch has no int8 product.
+    For one graph on a CPU with 512-bit vectors this is int8, which is three times faster than float32 because the graph
+    stays in the cache. Without such vectors int8 is slower, and PyTorch has no int8 product of batches.
     """
     one_on_cpu = len(unit) == 1 and unit.device.type == "cpu"
     return torch.int8 if one_on_cpu and torch.backends.cpu.get_cpu_capability() == "AVX512" else torch.float32
 
 
-class NormalisedAffinity:
-    """M of a batch of graphs, [B, n, n] of 0 and 1, without the edges of `void` patches, bool [B, n].
+class NormalizedAffinity:
+    """The operator M of a batch of graphs.
+
+    Args:
+        adjacency: The graphs B, int8 or float32 [B, n, n] of 0 and 1.
+        excluded: Patches whose edges do not count, bool [B, n].
 
     Attributes:
-        scale: The diagonal of D^-1/2, float64 [B, n].
-        trivial: The first eigenvector, of unit length, float64 [B, 1, n].
+        scale: Diagonal of D^-1/2, float64 [B, n].
+        trivial: The known top eigenvector, of length 1, float64 [B, 1, n].
     """
 
-    def __init__(self, joined: torch.Tensor, void: torch.Tensor):
-        self._joined = joined
-        self._digits = torch.tensor(DIGITS, dtype=torch.float64, device=joined.device)[:, None, None]
-        keep = (~void).double()[:, None]
+    def __init__(self, adjacency: torch.Tensor, excluded: torch.Tensor):
+        self._adjacency = adjacency
+        self._digits = torch.tensor(DIGITS, dtype=torch.float64, device=adjacency.device)[:, None, None]
+        keep = (~excluded).double()[:, None]
         degree = keep * self._product(keep)
-        root = (EPS * void.shape[1] + (1 - EPS) * degree).sqrt()
+        root = (EPS * excluded.shape[1] + (1 - EPS) * degree).sqrt()
         scale = 1 / root
         self.scale = scale[:, 0]
         self.trivial = root / torch.linalg.vector_norm(root, dim=2, keepdim=True)
-        self._alone = degree <= 1
+        self._isolated = degree <= 1
         self._into = keep * scale
         self._out = (1 - EPS) * self._into
         self._everywhere = EPS * scale
 
     def __matmul__(self, vectors: torch.Tensor) -> torch.Tensor:
-        """M times each of the vectors, float64 [B, p, n] of at most unit length."""
-        joined = self._out * self._product(self._into * vectors)
-        return joined.addcmul_(vectors @ self.scale[:, :, None], self._everywhere)
+        """Multiply M with each of the vectors, float64 [B, p, n] of length at most 1."""
+        adjacency = self._out * self._product(self._into * vectors)
+        return adjacency.addcmul_(vectors @ self.scale[:, :, None], self._everywhere)
 
-    def even(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Starting vectors [B, p, n], made 0 on the patches that are joined to none.
+    def clear_isolated(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Set starting vectors [B, p, n] to 0 on the patches without an edge.
 
-        There the wanted eigenvector has one value, and products keep such entries equal. So the many eigenvectors that
-        differ on these patches only, and lie close by, are never met.
+        The wanted eigenvector has one value on all of these patches, and products keep their entries equal. An
+        iteration that starts here therefore never finds the many eigenvectors that differ only on these patches and
+        have nearly the same eigenvalue.
         """
-        return vectors.masked_fill(self._alone, 0.0)
+        return vectors.masked_fill(self._isolated, 0.0)
 
     def _product(self, vectors: torch.Tensor) -> torch.Tensor:
-        """B times each of the vectors, float64 [B, p, n] within -1 and 1, to 34 bits, by one product of small numbers.
+        """Multiply B with each of the vectors, float64 [B, p, n] in [-1, 1], to 34 bits in one low-precision product.
 
-        A vector is rounded to whole numbers of 2^-34, which are cut into five digits of 7 bits, sign included. Sums
-        of digits are exact in int32, and up to 2^18 patches in float32, in any order: neither the number of threads
-        nor the device nor the rest of the batch decides a bit. And as reading B takes most of the time, five rows
-        cost little more than one. The precision is needed where a graph has fallen apart: eigenvalues then differ by
-        EPS only.
+        A vector is rounded to multiples of 2^-34, which are split into five digits of 7 bits, sign included. Sums of
+        digits are exact in int32, and in float32 for up to 2^18 patches, in any order. The result therefore does not
+        depend on the number of threads, the device or the rest of the batch. Reading B takes most of the time, so five
+        rows cost little more than one. The precision is needed for graphs with several components, whose eigenvalues
+        differ by only about EPS.
         """
         batch, _, n = vectors.shape
         digits = (vectors[:, None] * self._digits).round_()  # [B, 5, p, n]
         digits[:, 1:] -= DIGIT * digits[:, :-1]
-        rows = digits.to(self._joined.dtype).view(batch, -1, n)
-        sums = torch._int_mm(rows[0], self._joined[0]) if rows.dtype == torch.int8 else rows @ self._joined
+        rows = digits.to(self._adjacency.dtype).view(batch, -1, n)
+        sums = torch._int_mm(rows[0], self._adjacency[0]) if rows.dtype == torch.int8 else rows @ self._adjacency
         return (sums.view_as(digits) / self._digits).sum(dim=1)
 
 
 def generic_vectors(count: int, n: int, device: torch.device) -> torch.Tensor:
-    """Fixed vectors to start from, float64 [count, n] within -0.5 and 0.5: fractions of k^2 times the golden ratio."""
+    """Fixed starting vectors, float64 [count, n] in [-0.5, 0.5): fractional parts of k^2 times the golden ratio."""
     index = torch.arange(1, count * n + 1, dtype=torch.float64, device=device)
     return (index.square() * 0.6180339887498949).frac().view(count, n) - 0.5
 
 
 def residual_allowed(value: torch.Tensor, below: torch.Tensor, n: int) -> torch.Tensor:
-    """Residual, [B], at which the eigenvector of the top eigenvalue [B] of M, with the next one below it, is done.
+    """Compute the residual at which the top eigenvector of M has converged.
 
-    Its error is about residual / gap. Close to 1 lie the eigenvalues of a graph's separate parts, only some EPS from
-    each other, and one of them may be met before the other: there the gap is not what it seems.
+    Its error is about residual / gap. Eigenvalues close to 1 belong to separate components of the graph and differ by
+    only a few EPS. One of them may not be found yet, so near 1 the gap is assumed to be at most EPS.
+
+    Args:
+        value: Top eigenvalue, [B].
+        below: Next eigenvalue, [B].
+        n: Number of patches.
+
+    Returns:
+        [B].
     """
     gap = value - below
     gap = torch.where(1 - value < EPS * n, gap.clamp(max=EPS), gap)
@@ -138,10 +161,10 @@ def residual_allowed(value: torch.Tensor, below: torch.Tensor, n: int) -> torch.
 
 
 class _FullPrecision:
-    """Inside, float32 products are full float32, whatever the process allows; afterwards its settings are back.
+    """Context manager in which float32 products use full float32 precision.
 
-    The settings belong to the process, so threads share one change of them: the first in makes it, the last out
-    takes it back.
+    The precision is a setting of the process, so threads share it: the first thread to enter changes it, and the last
+    to leave restores it.
     """
 
     def __init__(self) -> None:
@@ -163,23 +186,25 @@ class _FullPrecision:
                 _set_precisions(self._saved)
 
 
+_mkldnn: Any = torch.backends.mkldnn  # its `matmul` is missing from PyTorch's type annotations
+
 _BY_LIBRARY = hasattr(torch.backends.cuda.matmul, "fp32_precision")
-"""Whether each library has its own setting: from torch 2.9 on. Before, one was for all."""
+"""Whether each library has its own setting (torch 2.9 and later) instead of one for all."""
 
 _FULL = ["ieee", "ieee"] if _BY_LIBRARY else ["highest"]
 
 
 def _precisions() -> list[str]:
-    """How the process computes float32 products."""
+    """Read the process's precision settings of float32 products."""
     if _BY_LIBRARY:
-        return [torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision]
+        return [torch.backends.cuda.matmul.fp32_precision, _mkldnn.matmul.fp32_precision]
     return [torch.get_float32_matmul_precision()]
 
 
 def _set_precisions(values: list[str]) -> None:
-    """Set what `_precisions` gives."""
+    """Apply settings that `_precisions` returned."""
     if _BY_LIBRARY:
-        torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision = values
+        torch.backends.cuda.matmul.fp32_precision, _mkldnn.matmul.fp32_precision = values
     else:
         torch.set_float32_matmul_precision(values[0])
 

@@ -1,8 +1,8 @@
-"""Float32 products by oneDNN, where it is faster than what PyTorch takes by itself.
+"""Float32 matrix products with oneDNN, where it is faster than PyTorch's default.
 
-PyTorch hands float32 products on x86 to Intel's MKL, which leaves the 512-bit vectors of other makers' processors
-unused: oneDNN, which comes with PyTorch, took half the time on one of AMD's (scripts/bench/README.md). It computes in
-full float32 too.
+On x86, PyTorch computes float32 products with Intel's MKL, which does not use 512-bit vectors on other vendors' CPUs.
+oneDNN, which is included in PyTorch, took half the time on an AMD CPU (scripts/bench/README.md). It also computes in
+full float32.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 
 
 def is_faster(device: torch.device) -> bool:
-    """Whether this module may pay on a device: on a CPU with 512-bit vectors. On Intel's own, MKL uses them too."""
+    """Whether to use oneDNN on a device: on CPUs with 512-bit vectors. On Intel CPUs, MKL uses these vectors too."""
     return (
         device.type == "cpu"
         and torch.backends.mkldnn.is_available()
@@ -19,16 +19,16 @@ def is_faster(device: torch.device) -> bool:
 
 
 def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """`torch.nn.functional.linear` of inputs [..., C], weight [m, C] and bias [m]: [..., m], all float32.
+    """Compute `torch.nn.functional.linear` of inputs [..., C], weight [m, C] and bias [m]: [..., m], all float32.
 
-    Weight and bias may be oneDNN's tensors already, which saves a copy of them.
+    Weight and bias may already be oneDNN tensors, which saves copying them.
     """
     weight = weight if weight.is_mkldnn else weight.to_mkldnn()
     return nn.functional.linear(inputs.to_mkldnn(), weight, bias).to_dense()
 
 
 def convert(model: nn.Module) -> None:
-    """Let oneDNN compute all linear layers of a float32 model on a CPU, for inference."""
+    """Replace all linear layers of a float32 model on a CPU with oneDNN layers, for inference only."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Linear:
@@ -36,7 +36,7 @@ def convert(model: nn.Module) -> None:
 
 
 class _Linear(nn.Linear):
-    """A layer with the values of another, kept as oneDNN's tensors."""
+    """A copy of a linear layer whose weights are stored as oneDNN tensors."""
 
     def __init__(self, layer: nn.Linear):
         super().__init__(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")

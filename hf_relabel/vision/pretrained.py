@@ -1,7 +1,7 @@
-"""Pretrained ViTs on the Hub or in a folder: found, checked, opened, or refused in one line that says what to do.
+"""Load and check pretrained ViTs from the Hub or a local folder; every failure is one line that says how to fix it.
 
-No code of a checkpoint is ever run: `trust_remote_code` is off, weights are safetensors, or else pickles read with
-transformers' own default `weights_only=True`.
+No code from a checkpoint is ever run: `trust_remote_code` is off, and weights are safetensors or pickles that
+transformers reads with its default `weights_only=True`.
 """
 
 import hashlib
@@ -27,34 +27,37 @@ ARCHITECTURES = {
     "dinov2_with_registers": "Dinov2WithRegistersModel",
     "vit": "ViTModel",
 }
-"""transformers' `model_type` of what is supported, and the class it stands for."""
+"""Supported values of transformers' `model_type` and the model class of each."""
 
 UNGATED = "facebook/dinov2-with-registers-large"
+
+Channels = tuple[float, float, float]
+"""One value per color channel."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
-"""Kinds of weight files in the order of transformers' preference."""
+"""Patterns of weight files, in the order in which transformers prefers them."""
 
 UNUSED = "embeddings.mask_token"
-"""The only weight that a checkpoint may lack: a training target that no feature depends on."""
+"""The only weight that may be missing from a checkpoint: no feature depends on it."""
 
 
 def read_settings(config: BackboneConfig) -> Any:
-    """The model's `config.json`, of a supported architecture, as transformers' configuration.
+    """Read the model's `config.json` as a transformers configuration.
 
     Raises:
-        BackboneError: It is missing, gated, damaged, or of another architecture.
+        BackboneError: The file is missing, gated or damaged, or its architecture is not supported.
     """
     import transformers
 
     folder = Path(config.model)
     if folder.is_file():
-        raise BackboneError(f"backbone.model: {config.model} is a file; name the folder it lies in")
+        raise BackboneError(f"backbone.model: {config.model} is a file; give the folder that contains it")
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise BackboneError(f"backbone.model: {folder} has no config.json; name a folder made by save_pretrained")
-    with _told_in_one_line(config):
+        raise BackboneError(f"backbone.model: {folder} has no config.json; give a folder written by save_pretrained")
+    with _as_backbone_error(config):
         settings = transformers.AutoConfig.from_pretrained(
             config.model, revision=config.revision, trust_remote_code=False
         )
@@ -63,23 +66,24 @@ def read_settings(config: BackboneConfig) -> Any:
             f"backbone.model: {config.model} is a {settings.model_type!r} model; "
             f"supported are {', '.join(ARCHITECTURES.values())}"
         )
-    # Asked for, transformers 4 collects them by swapping methods of the model, which threads must not share.
+    # transformers 4 collects these outputs by replacing methods of the model, which is not thread-safe.
     settings.output_hidden_states = False
     settings.output_attentions = False
     return settings
 
 
-def read_statistics(config: BackboneConfig, settings: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the channels, from the model's preprocessor_config.json; ImageNet's without one.
+def read_statistics(config: BackboneConfig, settings: Any) -> tuple[Channels, Channels]:
+    """Read the channel means and standard deviations from the model's preprocessor_config.json.
 
-    The file is read here because the image processor of DINOv3 cannot be built without torchvision.
+    Without that file, or without these entries, ImageNet's values apply. The file is read directly because the image
+    processor of DINOv3 needs torchvision.
 
     Raises:
-        BackboneError: The file cannot be had, or is not what it should be.
+        BackboneError: The file cannot be loaded, or its values are not usable.
     """
     from transformers.utils import cached_file
 
-    with _told_in_one_line(config):
+    with _as_backbone_error(config):
         path = cached_file(
             config.model,
             "preprocessor_config.json",
@@ -91,28 +95,28 @@ def read_statistics(config: BackboneConfig, settings: Any) -> tuple[tuple[float,
     mean, std = values.get("image_mean") or IMAGENET_MEAN, values.get("image_std") or IMAGENET_STD
     if not (_is_three_numbers(mean) and _is_three_numbers(std) and min(std) > 0):
         raise BackboneError(
-            f"backbone.model: preprocessor_config.json of {config.model} must hold three numbers as image_mean and "
-            f"three above 0 as image_std, got {mean!r} and {std!r}"
+            f"backbone.model: preprocessor_config.json of {config.model} must have three numbers as image_mean and "
+            f"three positive numbers as image_std, got {mean!r} and {std!r}"
         )
-    return tuple(mean), tuple(std)
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
 
 def read_model(config: BackboneConfig, settings: Any, dtype: torch.dtype) -> torch.nn.Module:
-    """The model with its weights in a precision, in evaluation mode, on the CPU.
+    """Load the model with weights of type `dtype`, in evaluation mode, on the CPU.
 
     Raises:
-        BackboneError: The weights are missing, damaged, or do not fit `config.json`.
+        BackboneError: The weights are missing or damaged, or do not match `config.json`.
     """
     import transformers
 
-    # The pooler of ViTModel is no part of any feature, and DINO v1's checkpoints do not hold one.
+    # No feature depends on ViTModel's pooler, and DINO v1's checkpoints do not contain one.
     options = {"add_pooling_layer": False} if settings.model_type == "vit" else {}
-    with _told_in_one_line(config), _without_report():
+    with _as_backbone_error(config), _quiet_transformers():
         model, report = transformers.AutoModel.from_pretrained(
             config.model,
             config=settings,
             revision=resolved_revision(config, settings),
-            # Not model.to(dtype), which would round DINOv3's rotary frequencies too.
+            # model.to(dtype) would also round DINOv3's rotary frequencies.
             dtype=dtype,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
@@ -123,24 +127,24 @@ def read_model(config: BackboneConfig, settings: Any, dtype: torch.dtype) -> tor
     wrong = sorted(missing | set(mismatched_names(report)))
     if wrong:
         raise BackboneError(
-            f"backbone.model: the weights of {config.model} do not fit its config.json, {len(wrong)} are missing or of "
-            f"another shape (such as {wrong[0]}); it is incomplete, or a checkpoint of another architecture"
+            f"backbone.model: the weights of {config.model} do not match its config.json: {len(wrong)} are missing or "
+            f"have another shape (such as {wrong[0]}); use a complete checkpoint of this architecture"
         )
     return model.eval().requires_grad_(False)
 
 
 def mismatched_names(report: dict[str, Any]) -> list[str]:
-    """Names of the weights of another shape, from transformers' loading report: version 5 tells the shapes too."""
+    """Names of weights with a wrong shape, from transformers' loading report (version 5 lists their shapes too)."""
     return [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
 
 
 def resolved_revision(config: BackboneConfig, settings: Any) -> str | None:
-    """The commit that `config.json` came from, so that all files of a model belong together; None of a folder."""
+    """Commit that `config.json` was read from, so that all files come from the same one; None for a local folder."""
     return getattr(settings, "_commit_hash", None) or config.revision
 
 
 def identify(config: BackboneConfig, settings: Any) -> dict[str, Any]:
-    """Which weights these are: Hub id and commit, or a folder's name and the hash of its weights."""
+    """Identify the weights: Hub id and commit, or a local folder's name and the hash of its weights."""
     folder = Path(config.model)
     if folder.is_dir():
         return {"model": folder.resolve().name, "revision": None, "weights_sha256": weights_sha256(folder)}
@@ -148,7 +152,7 @@ def identify(config: BackboneConfig, settings: Any) -> dict[str, Any]:
 
 
 def weights_sha256(folder: Path) -> str:
-    """SHA-256 over the names and bytes of a folder's weight files, wherever the folder lies."""
+    """SHA-256 of the names and contents of a folder's weight files; independent of the folder's path."""
     kinds = [sorted(folder.glob(pattern)) for pattern in WEIGHT_FILES]
     digest = hashlib.sha256()
     for path in next(filter(None, kinds), []):
@@ -168,8 +172,8 @@ def _is_three_numbers(value: Any) -> bool:
 
 
 @contextmanager
-def _without_report() -> Iterator[None]:
-    """Keeps back transformers' own table of missing weights; what matters of it is told in one line."""
+def _quiet_transformers() -> Iterator[None]:
+    """Hide transformers' table of missing weights; `read_model` reports the weights that matter."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -181,8 +185,8 @@ def _without_report() -> Iterator[None]:
 
 
 @contextmanager
-def _told_in_one_line(config: BackboneConfig) -> Iterator[None]:
-    """Makes a BackboneError of whatever transformers raises where a model cannot be found or read."""
+def _as_backbone_error(config: BackboneConfig) -> Iterator[None]:
+    """Raise a BackboneError for the errors that transformers raises when a model cannot be found or read."""
     try:
         yield
     except (OSError, ValueError, SafetensorError, UnpicklingError) as error:
@@ -190,30 +194,30 @@ def _told_in_one_line(config: BackboneConfig) -> Iterator[None]:
 
 
 def _reason(config: BackboneConfig, error: Exception) -> str:
-    """Why a model could not be had and what to do. Of the error's own text at most a line is told, without URLs."""
+    """Say why a model could not be loaded and what to do; at most one line of the original error, without URLs."""
     name = config.model
     if Path(name).is_dir():
-        return f"{name} does not hold a readable model ({_first_line(error)})"
+        return f"{name} does not contain a readable model ({_first_line(error)})"
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
-        return f"no folder {name}; name a folder made by save_pretrained, or a Hub id"
+        return f"no folder {name}; give a folder written by save_pretrained, or a Hub id"
     page = f"https://huggingface.co/{name}"
-    otherwise = f"or use the ungated {UNGATED}" if name != UNGATED else "or name a local folder"
+    otherwise = f"or use the ungated {UNGATED}" if name != UNGATED else "or give a local folder"
     causes = _names_of_causes(error)
     if "GatedRepoError" in causes:
-        return f"{name} is gated: ask for access at {page}, then `hf auth login`; {otherwise}"
+        return f"{name} is gated: request access at {page} and run `hf auth login`; {otherwise}"
     if "RevisionNotFoundError" in causes:
         return f"{name} has no revision {config.revision!r}; see {page}"
     if "RepositoryNotFoundError" in causes:
         return (
-            f"no model {name} on the Hub, or it is private: check the name at {page}, `hf auth login` if it is yours; "
+            f"no model {name} on the Hub, or it is private: check the name at {page}, or run `hf auth login`; "
             f"{otherwise}"
         )
     status = next((status for status in map(_status, _chain(error)) if status is not None), None)
     if status is not None and "LocalEntryNotFoundError" not in causes:
-        return f"{name} cannot be loaded, the Hub answered {status}; try again, see {page}, {otherwise}"
+        return f"{name} cannot be loaded: the Hub answered {status}; try again, see {page}, {otherwise}"
     if causes & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectionError"}:
         where = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hub cannot be reached"
-        return f"{name} is not in the local cache and {where}; connect, or name a local folder"
+        return f"{name} is not in the local cache and {where}; connect, or give a local folder"
     return f"{name} cannot be loaded ({_first_line(error)}); see {page}, {otherwise}"
 
 
@@ -224,7 +228,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _names_of_causes(error: BaseException) -> set[str]:
-    """Class names of an error, its bases and its causes; huggingface_hub's classes have moved between versions."""
+    """Class names of an error, its base classes and its causes.
+
+    Names, because huggingface_hub has moved its error classes between versions.
+    """
     return {kind.__name__ for cause in _chain(error) for kind in type(cause).__mro__}
 
 

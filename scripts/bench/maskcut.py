@@ -28,8 +28,7 @@ from PIL import Image  # noqa: E402
 
 from hf_relabel.config import BackboneConfig, FeatureConfig  # noqa: E402
 from hf_relabel.vision.backbone import Backbone  # noqa: E402
-from hf_relabel.vision.maskcut import maskcut  # noqa: E402
-from hf_relabel.vision.masks import iou  # noqa: E402
+from hf_relabel.vision.maskcut import maskcut_batch  # noqa: E402
 
 UNSEEN = 1000
 """Scenes with this seed and later ones were never looked at while the solvers were written."""
@@ -105,7 +104,7 @@ def measure_agreement(
         expected = _cut("dense", features, grid, options)
         for solver in identical:
             masks = _cut(solver, features, grid, options)
-            same_place = [iou(a, b) for a, b in zip(expected, masks, strict=False)]
+            same_place = [(a & b).sum() / (a | b).sum() for a, b in zip(expected, masks, strict=False)]
             places = max(len(expected), len(masks))
             identical[solver].append(np.array_equal(expected, masks))
             overlap[solver].append(sum(same_place) / places if places else 1.0)
@@ -132,7 +131,8 @@ def _cut(solver: str, features: torch.Tensor, grid: tuple[int, int], options: ar
     settings = {"tau": options.tau, "max_masks": options.masks}
     if solver in ("dense", "raw signs"):
         return dense_maskcut(features.numpy(), grid, raw=solver == "raw signs", **settings)
-    return maskcut(features, grid, solver=solver, **settings)
+    (masks,) = maskcut_batch(features[None], grid, solver=solver, **settings)
+    return masks
 
 
 def _backbone(options: argparse.Namespace) -> Backbone:

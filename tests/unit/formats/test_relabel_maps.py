@@ -84,8 +84,8 @@ def test_an_unreadable_map_leaves_its_image_out_with_the_reason(tmp_path):
     (unreadable,) = (reason for reason in imported.left_out if "unreadable" in reason)
     assert imported.left_out == {
         unreadable: 1,
-        "images: label map is (3,), not a tensor [2, 5, 15, 15]": 1,
-        "images: label map names class 1000 of 1000": 1,
+        "images: label map is (3,), expected a tensor [2, 5, 15, 15]": 1,
+        "images: label map has class index 1000, but there are only 1000 classes": 1,
         "files that are not <class folder>/<name>.pt": 2,
     }
     excluded = [json.loads(line) for line in (tmp_path / "release" / "excluded.jsonl").read_text().splitlines()]

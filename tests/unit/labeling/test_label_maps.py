@@ -73,8 +73,8 @@ class Harmful:
     [
         (torch.zeros(3, 4), r"label map is \(3, 4\)"),
         ({"map": 1}, "label map is dict"),
-        (label_map(3, 99), "names class 99 of 20"),
-        (label_map(3, 4, float("nan")), "not finite"),
+        (label_map(3, 99), "class index 99, but there are only 20 classes"),
+        (label_map(3, 4, float("nan")), "NaN or infinite values"),
     ],
 )
 def test_other_contents_are_errors_of_the_image(tmp_path, content, reason):

@@ -31,9 +31,9 @@ def test_a_linear_head_is_one_layer():
     assert [type(layer).__name__ for layer in head.layers] == ["Linear"]
 
 
-def test_standardise_centres_and_scales():
+def test_standardize_centers_and_scales():
     head = Head(HeadShape.of(TrainConfig(head="linear"), 2, 3))
-    head.standardise(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 0.0]))
+    head.standardize(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 0.0]))
     expected = head.layers(torch.tensor([[1.0, 0.0]]))
     assert torch.allclose(head(torch.tensor([[3.0, 2.0]])), expected)
 

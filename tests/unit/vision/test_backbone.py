@@ -266,7 +266,7 @@ def test_a_block_the_model_does_not_have(tiny_dinov3, name, block):
 
 def test_patches_that_are_not_square(tiny_dinov2, tmp_path):
     folder = changed(tiny_dinov2, tmp_path / "model", patch_size=[8, 16])
-    assert "not square" in refusal(folder)
+    assert "only square patches" in refusal(folder)
 
 
 def test_a_folder_that_is_not_there(tmp_path):
@@ -292,22 +292,22 @@ def changed(folder: Path, target: Path, **settings: object) -> Path:
 def test_missing_weights(tiny_dinov2, tmp_path):
     folder = changed(tiny_dinov2, tmp_path / "model")
     (folder / "model.safetensors").unlink()
-    assert "does not hold a readable model" in refusal(folder)
+    assert "does not contain a readable model" in refusal(folder)
 
 
 def test_damaged_weights(tiny_dinov2, tmp_path):
     folder = changed(tiny_dinov2, tmp_path / "model")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    assert "does not hold a readable model" in refusal(folder)
+    assert "does not contain a readable model" in refusal(folder)
 
 
 def test_damaged_json(tiny_dinov2, tmp_path):
     folder = changed(tiny_dinov2, tmp_path / "model")
     (folder / "config.json").write_text("{")
-    assert "does not hold a readable model" in refusal(folder)
+    assert "does not contain a readable model" in refusal(folder)
     folder = copy_with(tiny_dinov2, tmp_path / "other", "{")
-    assert "does not hold a readable model" in refusal(folder)
+    assert "does not contain a readable model" in refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -320,10 +320,10 @@ def test_unusable_mean_or_deviation(tiny_dinov2, tmp_path, stored):
 
 def test_weights_that_do_not_fit_the_configuration(tiny_dinov2, tmp_path):
     deeper = refusal(changed(tiny_dinov2, tmp_path / "deeper", num_hidden_layers=4))
-    assert "do not fit its config.json" in deeper
+    assert "do not match its config.json" in deeper
     assert "encoder.layer.3." in deeper
     wider = refusal(changed(tiny_dinov2, tmp_path / "wider", mlp_ratio=3))
-    assert "do not fit its config.json, 9 are missing or of another shape" in wider
+    assert "do not match its config.json: 9 are missing or have another shape" in wider
 
 
 def test_another_architecture(tiny_dinov2, tmp_path):

@@ -48,12 +48,6 @@ def test_fill_holes_closes_rings_but_not_bays():
     assert masks.area(masks.fill_holes(diagonal_gap)) == 8
 
 
-def test_iou():
-    assert masks.iou(RING, RING) == 1
-    assert masks.iou(grid("##.."), grid(".##.")) == pytest.approx(1 / 3)
-    assert masks.iou(grid("...."), grid("....")) == 0
-
-
 @pytest.mark.parametrize("size", [(64, 48), (48, 64), (4, 4), (5, 3), (333, 500)])
 def test_to_image_stretches_the_grid(size):
     half = np.zeros((4, 4), bool)
