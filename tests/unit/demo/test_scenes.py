@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from hf_relabel.demo import extra
 from hf_relabel.demo.backgrounds import draw_background
-from hf_relabel.demo.scenes import CLASSES, GAP, Emoji, draw_scene, make_scenes
+from hf_relabel.demo.scenes import CLASSES, DISTRACTORS, GAP, PLAIN, Emoji, SceneStyle, draw_scene, make_scenes
 from hf_relabel.demo.truth import read_truth
 from hf_relabel.errors import RelabelError, UsageError
 from hf_relabel.vision import masks
@@ -29,7 +29,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_class_has_several_emoji_and_no_emoji_has_two_classes():
-    characters = "".join(CLASSES.values())
+    characters = "".join(CLASSES.values()) + DISTRACTORS
     assert len(CLASSES) >= 20
     assert min(map(len, CLASSES.values())) >= 3
     assert len(set(characters)) == len(characters)
@@ -66,14 +66,41 @@ def test_objects_lie_apart_and_wholly_inside(emoji):
 
 def test_a_mask_covers_what_was_drawn(emoji):
     """Outside its objects a scene is its background; inside it is something else."""
-    scene = draw_scene(1, 0, 280, emoji)
+    scene = draw_scene(1, 0, 280, emoji, style=PLAIN)
     rng = np.random.default_rng((0, 0, 1))
     rng.choice(list(CLASSES), size=rng.integers(3))
-    background = np.asarray(draw_background(rng, 280), dtype=int)
+    background = np.asarray(draw_background(rng, 280, textured=False), dtype=int)
     changed = np.abs(np.asarray(scene.image, dtype=int) - background).sum(axis=2) > 9  # resampling leaves faint rings
     truth = np.any([item.mask for item in scene.objects], axis=0)
     assert not (changed & ~ndimage.binary_dilation(truth, iterations=3)).any()
     assert changed[truth].mean() > 0.95
+
+
+def test_a_quarter_of_the_objects_belong_to_no_class_and_some_scenes_have_small_objects(emoji):
+    scenes = [draw_scene(index, 0, 140, emoji, style=SceneStyle()) for index in range(150)]
+    objects = [item for scene in scenes for item in scene.objects]
+    assert 0.18 < np.mean([item.class_name is None for item in objects]) < 0.32
+    assert all(scene.objects[0].class_name == scene.label for scene in scenes)
+    areas = np.array([scene.objects[0].mask.mean() for scene in scenes if len(scene.objects) == 3])
+    assert areas.max() > 5 * areas.min()
+
+
+def test_the_styles_differ_only_in_what_they_say(emoji):
+    hard = SceneStyle(distractors=1.0, small=0.0, textured=False)
+    for index in range(6):
+        plain, other = (draw_scene(index, 0, 140, emoji, style=style) for style in (PLAIN, hard))
+        assert all(item.class_name is not None for item in plain.objects)
+        assert [item.class_name for item in other.objects] == [plain.label] + [None] * (len(plain.objects) - 1)
+        assert np.array_equal(plain.objects[0].mask, other.objects[0].mask)
+
+
+def test_textured_backgrounds_have_more_contrast_than_plain_ones():
+    def contrast(textured: bool) -> float:
+        pictures = [draw_background(np.random.default_rng(seed), 100, textured) for seed in range(8)]
+        fine = [np.diff(np.asarray(picture, float), axis=0).std() for picture in pictures]
+        return float(np.mean(fine))
+
+    assert contrast(True) > 1.5 * contrast(False)
 
 
 def test_the_given_classes_are_balanced(dataset):
@@ -137,7 +164,7 @@ def test_a_missing_package_is_told_with_the_command_that_installs_it(tmp_path, m
 
 
 def test_backgrounds_differ_and_are_not_plain():
-    pictures = [np.asarray(draw_background(np.random.default_rng(seed), 100), dtype=float) for seed in range(8)]
+    pictures = [np.asarray(draw_background(np.random.default_rng(seed), 100, False), dtype=float) for seed in range(8)]
     assert all(picture.std(axis=(0, 1)).max() > 4 for picture in pictures)
     means = np.array([picture.mean(axis=(0, 1)) for picture in pictures])
     assert np.ptp(means, axis=0).min() > 25
@@ -145,4 +172,4 @@ def test_backgrounds_differ_and_are_not_plain():
 
 def test_truth_lines_are_plain_json(dataset):
     line = (dataset / "truth.jsonl").read_text().splitlines()[0]
-    assert list(json.loads(line)) == ["image_id", "width", "height", "label", "objects"]
+    assert list(json.loads(line)) == ["image_id", "width", "height", "label", "objects", "distractors"]
