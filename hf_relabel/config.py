@@ -91,12 +91,16 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class ProposeConfig:
-    """MaskCut, and what is stored of each proposal.
+    """Object proposals, and what is stored of each.
 
     Args:
+        generators: `maskcut` cuts out a few large objects and needs a `tau` that suits the backbone;
+            `merge` grows regions of all sizes out of similar patches and needs no threshold.
         tau: Cosine similarity above which two patches are joined. It belongs to the backbone, the feature and the
             block: look at some overlays before a long run.
         max_masks: Rounds of MaskCut, hence at most so many proposals an image.
+        merge_masks: Maximum number of proposals per image by merging.
+        windows: Windows per side of a fixed grid, which the labeler looks at beside the proposals; 0 for none.
         solver: `lanczos`, one image at a time on the CPU; `krylov`, batched on the device; `auto` picks by device.
         masks: COCO JSON file with masks to take in the place of MaskCut's (`hf-relabel import proposals`); `tau`,
             `max_masks` and `solver` then have no effect.
@@ -104,8 +108,11 @@ class ProposeConfig:
         view_drop: Share of a region's patches that such a view drops.
     """
 
+    generators: list[Literal["maskcut", "merge"]] = field(default_factory=lambda: ["maskcut", "merge"])
     tau: float = 0.4
     max_masks: int = 3
+    merge_masks: int = 16
+    windows: int = 4
     solver: Literal["auto", "lanczos", "krylov"] = "auto"
     masks: str | None = None
     views: int = 2
@@ -114,6 +121,10 @@ class ProposeConfig:
     def __post_init__(self) -> None:
         _require(0 <= self.tau < 1, "propose.tau", self.tau, "at least 0 and below 1")
         _require(1 <= self.max_masks <= 64, "propose.max_masks", self.max_masks, "from 1 to 64")
+        ok = len(set(self.generators)) == len(self.generators) > 0
+        _require(ok, "propose.generators", self.generators, "one or more of maskcut and merge, each once")
+        _require(1 <= self.merge_masks <= 256, "propose.merge_masks", self.merge_masks, "from 1 to 256")
+        _require(0 <= self.windows <= 16, "propose.windows", self.windows, "from 0 to 16")
         _require(self.views >= 0, "propose.views", self.views, "0 or more")
         _require(0 <= self.view_drop < 1, "propose.view_drop", self.view_drop, "at least 0 and below 1")
 

@@ -20,10 +20,12 @@ RLE = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
 PROPOSAL = pa.struct(
     [
         ("proposal_id", pa.string()),  # f"{image_id}#{k}", k counts from 0
-        ("bbox", pa.list_(pa.float32())),  # x, y, width, height in pixels
-        ("area", pa.int64()),  # pixels
-        ("patches", pa.int32()),  # patches its features are the mean of
-        ("segmentation", RLE),
+        ("generator", pa.string()),  # one of GENERATORS
+        ("feature_row", pa.int64()),  # its row in FEATURES
+        ("views", pa.int32()),  # how many of the rows that follow are its views
+        ("patches", pa.int32()),  # patches that its features are the mean of
+        ("grid_mask", pa.binary()),  # its patches, see vision.masks.pack
+        ("segmentation", RLE),  # at the image's size; null where it is the enlarged grid mask
     ]
 )
 
@@ -35,14 +37,21 @@ PROPOSALS = pa.schema(
         ("width", pa.int32()),  # after EXIF rotation; 0 in an error row
         ("height", pa.int32()),
         ("error", pa.string()),  # why the image has no proposals; null where it was read
-        ("feature_row", pa.int64()),  # first row in FEATURES: the whole image, then its proposals; -1 in an error row
+        ("grid", pa.list_(pa.int32())),  # patches down and across; empty in an error row
+        ("feature_row", pa.int64()),  # the whole image's row in FEATURES, followed by its views; -1 in an error row
+        ("window_row", pa.int64()),  # the first window's row in FEATURES; -1 in an error row
+        ("windows", pa.int32()),  # number of windows, one row of FEATURES each
         ("proposals", pa.list_(PROPOSAL)),
     ]
 )
 
-FEATURES = "float16 [regions, 1 + views, dim]"
-"""`<shard>.npy`: for each image a row of the whole image and one of each proposal; [:, 0] is the mean over all of the
-region's patches, [:, 1:] are means with patches dropped at random."""
+GENERATORS = ("maskcut", "merge", "file")
+"""Where a proposal's mask comes from: MaskCut, merging of patches, or a user's file."""
+
+FEATURES = "float16 [rows, dim]"
+"""`<shard>.npy`: the pooled features of each image's regions, one after another. The whole image and some proposals
+have `1 + views` rows, the mean over all patches of the region and then means with patches dropped at random; the other
+proposals and the windows have one row each."""
 
 SCORE = pa.struct(
     [

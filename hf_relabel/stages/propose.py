@@ -24,7 +24,9 @@ from hf_relabel.sources.loader import Batch, BatchLoader, Decoded
 from hf_relabel.vision import allocator, masks
 from hf_relabel.vision.backbone import Backbone
 from hf_relabel.vision.maskcut import maskcut_batch
+from hf_relabel.vision.merging import merge_masks
 from hf_relabel.vision.pooling import pool, pool_views
+from hf_relabel.vision.windows import window_masks
 
 STAGE = "proposals"
 
@@ -62,7 +64,27 @@ def _settings(job: Job) -> dict[str, Any]:
     """The settings that decide the proposals: MaskCut's, or the identity of the file that its masks come from."""
     settings = job.settings("propose")["propose"]
     file = settings.pop("masks")
-    return settings if file is None else {"masks": identity_of(file)} | {k: settings[k] for k in ("views", "view_drop")}
+    if file is None:
+        return settings
+    kept = ("windows", "views", "view_drop")
+    return {"masks": identity_of(file)} | {key: settings[key] for key in kept}
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A class-agnostic mask of an image.
+
+    Args:
+        generator: Where it comes from, one of `schema.GENERATORS`.
+        mask: Its patches, bool [h, w], not empty.
+        has_views: Whether features with patches dropped are stored for it, to train the labeler on.
+        segmentation: COCO RLE of its exact outline; None where that is the enlarged mask.
+    """
+
+    generator: str
+    mask: np.ndarray
+    has_views: bool
+    segmentation: masks.RLE | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +92,8 @@ class Proposed:
     """An image's part of a shard.
 
     Args:
-        row: Its row of `schema.PROPOSALS`, but for `feature_row`.
-        features: float16 [1 + proposals, 1 + views, dim]; None in an error row.
+        row: Its row of `schema.PROPOSALS`, with rows of features counted from the image's first.
+        features: The features of its regions (`schema.FEATURES`), float16 [rows, dim]; None in an error row.
         dropped: Number of the image's masks that became no proposal, by reason.
     """
 
@@ -97,6 +119,9 @@ class Proposer:
         self.backbone = backbone
         self.threads = threads
         self.given = given
+        self._uses_maskcut = given is None and "maskcut" in job.config.propose.generators
+        self._generators = ["file"] if given is not None else job.config.propose.generators
+        self._windows = window_masks(job.config.propose.windows, backbone.grid)
         self._start = self._start_on_cpu if on_cpu else self._start_on_device
         self._in_work = 2 * job.rank.threads if on_cpu else BATCHES_IN_WORK
         spare = 0 if on_cpu else min(WORKERS, job.rank.threads)
@@ -139,12 +164,12 @@ class Proposer:
     def _parts(self, batch: Batch) -> list[tuple[Decoded, np.ndarray | None, torch.Tensor | None]]:
         """Of each image of a batch MaskCut's masks on the grid, bool [k, h, w], and its patches, float32 [n, dim].
 
-        There are no such masks where features are not finite, or where masks are given.
+        There are no such masks where features are not finite, masks are given, or MaskCut is not a generator.
         """
         if batch.pixels is None:
             return [(image, None, None) for image in batch.images]
         features = self.backbone(batch.pixels)
-        cuts = self._cut(features.proposal) if self.given is None else [None] * len(features.region)
+        cuts = self._cut(features.proposal) if self._uses_maskcut else [None] * len(features.region)
         found = iter(zip(cuts, features.region, strict=True))
         return [(image, *(next(found) if image.error is None else (None, None))) for image in batch.images]
 
@@ -156,52 +181,79 @@ class Proposer:
         )
 
     def _describe(self, item: Decoded, cut: np.ndarray | None, patches: torch.Tensor | None) -> Proposed:
-        """Masks at the image's size and pooled features, of what `_parts` gives."""
+        """The proposals and pooled features of an image, from what `_parts` gives."""
         if item.error is not None:
             return self._error_row(item.index, item.error)
-        if (cut is None and self.given is None) or not torch.isfinite(patches).all():
+        if (cut is None and self._uses_maskcut) or patches is None or not torch.isfinite(patches).all():
             return self._error_row(item.index, "the backbone's features are not finite")
-        image_id = self.job.source.image_ids[item.index]
-        proposals, kept = [], [np.ones(self.backbone.grid, bool)]
         dropped: Counter[str] = Counter()
         try:
-            found = list(self._cut_masks(item, cut) if self.given is None else self._given_masks(item, dropped))
+            found = list(self._generate(item, cut, patches, dropped))
         except MaskError as error:
             return self._error_row(item.index, str(error))
-        for picture, on_grid in found:
-            if not picture.any():
-                dropped[EMPTY] += 1
-                continue
-            proposals.append(
-                {
-                    "proposal_id": f"{image_id}#{len(proposals)}",
-                    "bbox": masks.bbox(picture),
-                    "area": masks.area(picture),
-                    "patches": masks.area(on_grid),
-                    "segmentation": masks.encode(picture),
-                }
-            )
-            kept.append(on_grid)
         settings = self.job.config.propose
-        under = torch.from_numpy(np.stack(kept)).flatten(1)  # [1 + proposals, n]
-        views = pool_views(patches, under, settings.views, settings.view_drop, self._generator(image_id))
-        features = torch.cat([pool(patches, under)[:, None], views], dim=1).to(torch.float16).cpu()
+        image_id = self.job.source.image_ids[item.index]
+        viewed = 1 + sum(proposal.has_views for proposal in found)  # the whole image, and the first proposals
+        regions = np.concatenate(
+            [np.ones((1, *self.backbone.grid), bool), *(p.mask[None] for p in found), self._windows]
+        )
+        under = torch.from_numpy(regions).flatten(1)  # [1 + proposals + windows, n]
+        views = pool_views(patches, under[:viewed], settings.views, settings.view_drop, self._generator(image_id))
+        pooled = pool(patches, under)
+        features = torch.cat([torch.cat([pooled[:viewed, None], views], dim=1).flatten(0, 1), pooled[viewed:]])
+        features = features.to(torch.float16).cpu()
         if not torch.isfinite(features).all():
             return self._error_row(item.index, "the pooled features do not fit float16")
+        proposals, next_row = [], 1 + settings.views
+        for number, proposal in enumerate(found):
+            count = settings.views if proposal.has_views else 0
+            proposals.append(
+                {
+                    "proposal_id": f"{image_id}#{number}",
+                    "generator": proposal.generator,
+                    "feature_row": next_row,
+                    "views": count,
+                    "patches": masks.area(proposal.mask),
+                    "grid_mask": masks.pack(proposal.mask),
+                    "segmentation": proposal.segmentation,
+                }
+            )
+            next_row += 1 + count
         row = self._row(item.index, item.width, item.height, None, proposals)
+        row |= {"grid": list(self.backbone.grid), "window_row": next_row, "windows": len(self._windows)}
         return Proposed(row, features.numpy(), dropped)
 
-    def _cut_masks(self, item: Decoded, cut: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """MaskCut's masks, each at the image's own size, bool [H, W], and on the patch grid, bool [h, w]."""
-        for mask in cut:
-            filled = masks.fill_holes(mask)
-            yield masks.to_image(filled, (item.width, item.height)), filled
+    def _generate(
+        self, item: Decoded, cut: np.ndarray | None, patches: torch.Tensor, dropped: Counter[str]
+    ) -> Iterator[Proposal]:
+        """The proposals of an image; those that would be empty at its size are counted in `dropped`."""
+        if self.given is not None:
+            yield from self._given_masks(item, dropped)
+            return
+        settings, size = self.job.config.propose, (item.width, item.height)
+        found = []
+        if cut is not None:
+            found += [Proposal("maskcut", masks.fill_holes(mask), has_views=True) for mask in cut]
+        if "merge" in settings.generators:
+            others = np.stack([proposal.mask for proposal in found]) if found else None
+            merged = merge_masks(patches.cpu().numpy(), self.backbone.grid, settings.merge_masks, others)
+            found += [Proposal("merge", mask, has_views=cut is None) for mask in merged]
+        for proposal in found:
+            if masks.vanishes(proposal.mask, size):
+                dropped[EMPTY] += 1
+            else:
+                yield proposal
 
-    def _given_masks(self, item: Decoded, dropped: Counter[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The file's masks of an image, likewise."""
+    def _given_masks(self, item: Decoded, dropped: Counter[str]) -> Iterator[Proposal]:
+        """The file's masks of an image, with their exact outlines."""
+        assert self.given is not None
         image_id = self.job.source.image_ids[item.index]
         for picture in self.given.of(image_id, item.height, item.width, dropped):
-            yield picture, masks.to_grid(picture, self.backbone.grid)
+            if picture.any():
+                on_grid = masks.to_grid(picture, self.backbone.grid)
+                yield Proposal("file", on_grid, has_views=True, segmentation=masks.encode(picture))
+            else:
+                dropped[EMPTY] += 1
 
     def _generator(self, image_id: str) -> torch.Generator:
         """Random numbers that belong to the image, not to its place in a batch or to a rank."""
@@ -219,30 +271,44 @@ class Proposer:
             "width": width,
             "height": height,
             "error": error,
+            "grid": [],
+            "feature_row": -1,
+            "window_row": -1,
+            "windows": 0,
             "proposals": proposals,
         }
 
     def _collect(self, results: list[Proposed]) -> ShardResult:
         rows, features, next_row = [], [], 0
         for result in results:
-            has_features = result.features is not None
-            rows.append(result.row | {"feature_row": next_row if has_features else -1})
-            if has_features:
+            if result.features is not None:
+                _shift_rows(result.row, next_row)
                 features.append(result.features)
                 next_row += len(result.features)
+            rows.append(result.row)
         dropped = Counter({EMPTY: 0})
         for result in results:
             dropped.update(result.dropped)
-        empty = np.zeros((0, 1 + self.job.config.propose.views, self.backbone.region_dim), np.float16)
+        empty = np.zeros((0, self.backbone.region_dim), np.float16)
+        generators = Counter(proposal["generator"] for row in rows for proposal in row["proposals"])
         return ShardResult(
             pa.Table.from_pylist(rows, schema=PROPOSALS),
             errors=sum(result.row["error"] is not None for result in results),
             features=np.concatenate(features) if features else empty,
             counters={
-                "proposals": sum(len(result.row["proposals"]) for result in results),
+                "proposals": generators.total(),
+                **{f"proposals by {generator}": generators[generator] for generator in self._generators},
                 "images without proposals": sum(
                     not result.row["proposals"] and result.row["error"] is None for result in results
                 ),
                 **{f"dropped: {reason}": count for reason, count in dropped.items()},
             },
         )
+
+
+def _shift_rows(row: dict[str, Any], by: int) -> None:
+    """Count an image's rows of features from the shard's first instead of the image's own."""
+    row["feature_row"] = by
+    row["window_row"] += by
+    for proposal in row["proposals"]:
+        proposal["feature_row"] += by

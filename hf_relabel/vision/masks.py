@@ -1,5 +1,7 @@
 """Binary masks, bool [height, width], and their COCO run-length encodings (RLE)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
@@ -17,6 +19,18 @@ def encode(mask: np.ndarray) -> RLE:
 def decode(rle: RLE) -> np.ndarray:
     """Decode a compressed COCO RLE to a mask, bool [H, W]."""
     return coco.decode(rle).astype(bool)
+
+
+def pack(mask: np.ndarray) -> bytes:
+    """A mask on the patch grid, bool [h, w], as one bit per patch in reading order."""
+    return np.packbits(mask).tobytes()
+
+
+def unpack(packed: Sequence[bytes], grid: tuple[int, int]) -> np.ndarray:
+    """Grid masks that `pack` made, bool [m, h, w], from m strings of bytes."""
+    patches = grid[0] * grid[1]
+    bits = np.frombuffer(b"".join(packed), np.uint8).reshape(len(packed), (patches + 7) // 8)
+    return np.unpackbits(bits, axis=1, count=patches).astype(bool).reshape(len(packed), *grid)
 
 
 def bbox(mask: np.ndarray) -> list[float]:
@@ -46,6 +60,18 @@ def to_image(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     picture = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BICUBIC)
     return np.asarray(picture) > 127
+
+
+def vanishes(mask: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether a mask on the patch grid, bool [h, w], is empty at an image's own `size` (width, height).
+
+    Only where the image has less than twice as many pixels per side as the grid has patches can a patch fall between
+    the pixels, so only then the mask is enlarged to find out.
+    """
+    height, width = mask.shape
+    if size[0] >= 2 * width and size[1] >= 2 * height:
+        return not mask.any()
+    return not to_image(mask, size).any()
 
 
 def to_grid(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

@@ -1,0 +1,113 @@
+"""The regions of a shard as arrays: its proposals and windows, with their patches and features."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hf_relabel.run.store import ShardFolder
+from hf_relabel.schema import GENERATORS
+from hf_relabel.vision.masks import unpack
+from hf_relabel.vision.windows import window_masks
+
+KINDS = (*GENERATORS, "window")
+"""Kinds of region: what generated a proposal, or a window."""
+
+WINDOW = KINDS.index("window")
+
+
+@dataclass(frozen=True)
+class ShardRegions:
+    """The n regions of the images of a shard: image by image, the proposals in their order and then the windows.
+
+    Args:
+        image_ids: Id of each image.
+        label: Given label of each image, int64 [images].
+        image: Index in `image_ids` of each region's image, ascending, int64 [n].
+        number: Number of each region among its image's proposals, or among its windows, int64 [n].
+        kind: Index in `KINDS`, int64 [n].
+        masks: Patches of each region, bool [n, patches].
+        features: Pooled feature of each region, float16 [n, dim].
+    """
+
+    image_ids: list[str]
+    label: np.ndarray
+    image: np.ndarray
+    number: np.ndarray
+    kind: np.ndarray
+    masks: np.ndarray
+    features: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @property
+    def given(self) -> np.ndarray:
+        """Given label of each region's image, int64 [n]."""
+        return self.label[self.image]
+
+    @property
+    def is_window(self) -> np.ndarray:
+        """Whether each region is a window, bool [n]."""
+        return self.kind == WINDOW
+
+
+COLUMNS = [
+    "image_id",
+    "label",
+    "grid",
+    "window_row",
+    "windows",
+    "proposals.list.element.generator",
+    "proposals.list.element.feature_row",
+    "proposals.list.element.grid_mask",
+]
+
+
+def read_regions(proposals: ShardFolder, shard: int) -> ShardRegions:
+    """Read the regions of a shard; images that could not be read have none."""
+    table = proposals.read(shard, COLUMNS).combine_chunks()
+    stored = _column(table, "proposals")
+    counts = pc.list_value_length(stored).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    windows = _column(table, "windows").to_numpy().astype(np.int64)
+    grids = [tuple(grid) for grid in table["grid"].to_pylist() if grid]
+    grid = grids[0] if grids else (1, 1)
+    items = stored.flatten()
+    generator = pc.index_in(pc.struct_field(items, "generator"), pa.array(KINDS)).to_numpy(zero_copy_only=False)
+    first_window = _column(table, "window_row").to_numpy().astype(np.int64)
+    images = np.arange(len(table))
+    window_number = _ranges(windows)
+    per_side = round(float(windows.max(initial=0)) ** 0.5)
+    image = np.concatenate([np.repeat(images, counts), np.repeat(images, windows)])
+    order = np.argsort(image, kind="stable")  # proposals before windows within each image
+    rows = np.concatenate([_numbers(items, "feature_row"), np.repeat(first_window, windows) + window_number])
+    masks = np.concatenate(
+        [
+            unpack(pc.struct_field(items, "grid_mask").to_pylist(), grid).reshape(len(items), -1),
+            window_masks(per_side, grid).reshape(per_side**2, -1)[window_number],
+        ]
+    )
+    return ShardRegions(
+        image_ids=table["image_id"].to_pylist(),
+        label=_column(table, "label").to_numpy().astype(np.int64),
+        image=image[order],
+        number=np.concatenate([_ranges(counts), window_number])[order],
+        kind=np.concatenate([generator.astype(np.int64), np.full(len(window_number), WINDOW)])[order],
+        masks=masks[order],
+        features=np.array(proposals.features(shard)[rows[order]]),
+    )
+
+
+def _column(table: pa.Table, name: str) -> pa.Array:
+    column = table[name]
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+def _numbers(items: pa.StructArray, name: str) -> np.ndarray:
+    return pc.struct_field(items, name).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _ranges(counts: np.ndarray) -> np.ndarray:
+    """0, 1, ... for each count, one range after another."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
