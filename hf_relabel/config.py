@@ -137,18 +137,28 @@ class BootstrapConfig:
         rounds: Times the classifier is fitted and the regions chosen anew.
         folds: A region is scored only by classifiers that did not see its image, fitted on the other folds.
         confident: Probability of the original label above which a region is kept beside its image's best one.
-        shrinkage: How far the discriminant's covariance is drawn towards its diagonal.
+        other_class: Probability of another class above which a region that is not kept trains as that class.
+        max_background: Maximum number of merged regions and windows that train as background, relative to the number of
+            an image's other proposals.
+        shrinkage: Weight of the covariance's diagonal against the full covariance of the discriminant.
+        temperature: Divisor of the discriminant's logits, whose plain posterior is overconfident.
     """
 
     rounds: int = 4
-    folds: int = 5
+    folds: int = 10
     confident: float = 0.8
-    shrinkage: float = 0.3
+    other_class: float = 0.9
+    max_background: float = 2.0
+    shrinkage: float = 0.03
+    temperature: float = 3.0
 
     def __post_init__(self) -> None:
         _require(self.rounds >= 1, "score.bootstrap.rounds", self.rounds, "1 or more")
         _require(self.folds >= 2, "score.bootstrap.folds", self.folds, "2 or more")
         _require(0 < self.confident <= 1, "score.bootstrap.confident", self.confident, "above 0 and at most 1")
+        _require(0 < self.other_class <= 1, "score.bootstrap.other_class", self.other_class, "above 0 and at most 1")
+        _require(self.max_background >= 0, "score.bootstrap.max_background", self.max_background, "0 or more")
+        _require(self.temperature > 0, "score.bootstrap.temperature", self.temperature, "above 0")
         _require(0 < self.shrinkage <= 1, "score.bootstrap.shrinkage", self.shrinkage, "above 0 and at most 1")
 
 

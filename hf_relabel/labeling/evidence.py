@@ -1,0 +1,69 @@
+"""Evidence that an image shows a class, from the labeler's logits for the image's regions."""
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from hf_relabel.labeling.calibration import LIMIT
+from hf_relabel.labeling.regions import KINDS, ShardRegions
+
+AGREEING = 3
+"""Regions whose mean margin is the evidence `agreement`."""
+
+
+def margins(logits: torch.Tensor, classes: int) -> torch.Tensor:
+    """The log-odds of each class against all the rest, background included.
+
+    Args:
+        logits: float [n, classes] or, with background as the last column, [n, classes + 1].
+        classes: Number of classes.
+
+    Returns:
+        float [n, classes], cut to [-LIMIT, LIMIT].
+    """
+    log_posterior = torch.log_softmax(logits.double(), dim=1)[:, :classes]
+    rest = torch.log(-torch.expm1(log_posterior.clamp(max=-1e-9)))
+    return (log_posterior - rest).clamp(-LIMIT, LIMIT)
+
+
+def object_evidence(margin: np.ndarray, regions: ShardRegions) -> np.ndarray:
+    """The highest margin among an image's MaskCut or file proposals, which stand for whole objects.
+
+    It is right where objects stand out from their surroundings, however small they are.
+
+    Args:
+        margin: float [n, classes].
+        regions: The n regions of a shard.
+
+    Returns:
+        float [images, classes]; -LIMIT for an image without such a proposal.
+    """
+    return _mean_of_best(margin, regions, np.isin(regions.kind, [KINDS.index("maskcut"), KINDS.index("file")]), 1)
+
+
+def agreement_evidence(margin: np.ndarray, regions: ShardRegions) -> np.ndarray:
+    """The mean of the `AGREEING` highest margins among all of an image's proposals; arguments as above.
+
+    Several proposals of all sizes must see the class, so a single odd region is not enough. It is right on cluttered
+    photos, where a proposal seldom fits one object.
+    """
+    return _mean_of_best(margin, regions, ~regions.is_window, AGREEING)
+
+
+EVIDENCE = {"object": object_evidence, "agreement": agreement_evidence}
+"""The kinds of evidence that the labeler chooses from."""
+
+
+def _mean_of_best(margin: np.ndarray, regions: ShardRegions, chosen: np.ndarray, count: int) -> np.ndarray:
+    """The mean of each image's `count` highest margins (or of all, if it has fewer) by class, over chosen regions."""
+    result = np.full((len(regions.label), margin.shape[1]), -LIMIT)
+    indices = np.flatnonzero(chosen)
+    bounds = np.searchsorted(regions.image[indices], np.arange(len(regions.label) + 1))
+    for image, (start, end) in enumerate(pairwise(bounds)):
+        rows = margin[indices[start:end]]
+        if len(rows) > count:
+            rows = np.partition(rows, len(rows) - count, axis=0)[-count:]
+        if len(rows):
+            result[image] = rows.mean(axis=0)
+    return result

@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+
+from hf_relabel.labeling.calibration import (
+    LIMIT,
+    MIN_IMAGES,
+    Calibration,
+    EvidenceCounts,
+    estimate,
+    reliability,
+)
+
+
+def simulate(images: int, present: float, strength: float, seed: int = 0, classes: int = 20):
+    """Images of one given class and each other class with a chance of `present`; the evidence is noisy.
+
+    Every class that is present is equally likely to be the given one.
+
+    Returns:
+        Evidence, float [images, classes], truth, bool [images, classes], and the given labels.
+    """
+    rng = np.random.default_rng(seed)
+    truth = rng.random((images, classes)) < present
+    truth[np.arange(images), rng.integers(classes, size=images)] = True
+    order = rng.random((images, classes)) * truth
+    label = order.argmax(axis=1)
+    evidence = np.where(truth, strength, -strength) + 1.5 * rng.normal(size=truth.shape)
+    return evidence, truth, label
+
+
+def counted(evidence, label) -> EvidenceCounts:
+    counts = EvidenceCounts()
+    for start in range(0, len(label), 700):  # in pieces, as from shards
+        part = EvidenceCounts()
+        part.add(evidence[start : start + 700], label[start : start + 700])
+        counts.merge(part)
+    return counts
+
+
+@pytest.mark.parametrize(("present", "strength"), [(0.05, 4.0), (0.1, 2.5), (0.02, 3.0)])
+def test_scores_match_the_truth_where_the_propensity_is_constant(present, strength):
+    evidence, truth, label = simulate(4000, present, strength)
+    calibration = Calibration.fit(counted(evidence, label))
+    expected = np.mean([1 / row.sum() for row in truth for _ in range(row.sum())])
+    assert calibration.propensity == pytest.approx(expected, abs=0.06)
+    other = np.ones_like(truth)
+    other[np.arange(len(label)), label] = False
+    scores = calibration.of_other(evidence)
+    for low, high in ((0.1, 0.5), (0.5, 0.9), (0.9, 1.01)):
+        inside = other & (scores >= low) & (scores < high)
+        assert scores[inside].mean() == pytest.approx(truth[inside].mean(), abs=0.15)
+    guess = estimate(calibration, counted(evidence, label), 0.5)
+    added = other & (scores >= 0.5)
+    assert guess.added == pytest.approx(added.sum(), rel=0.05)
+    assert guess.precision == pytest.approx(truth[added].mean(), abs=0.1)
+
+
+def test_images_of_one_label_each_get_no_other():
+    evidence, _, label = simulate(2000, 0.0, 1.5)
+    calibration = Calibration.fit(counted(evidence, label))
+    assert calibration.propensity > 0.95
+    assert estimate(calibration, counted(evidence, label), 0.5).added < 0.005 * len(label)
+
+
+def test_evidence_without_any_information_adds_nothing():
+    rng = np.random.default_rng(3)
+    evidence, label = rng.normal(size=(1000, 10)), rng.integers(10, size=1000)
+    counts = counted(evidence, label)
+    assert estimate(Calibration.fit(counts), counts, 0.5).gain <= 0
+
+
+def test_scores_rise_with_the_evidence_and_stay_within_bounds():
+    evidence, _, label = simulate(500, 0.1, 2.0)
+    calibration = Calibration.fit(counted(evidence, label))
+    line = np.linspace(-LIMIT - 5, LIMIT + 5, 500)
+    for scores in (calibration.of_given(line), calibration.of_other(line)):
+        assert (np.diff(scores) >= 0).all()
+        assert scores.min() >= 0
+        assert scores.max() <= 1
+
+
+def test_too_few_images_are_not_calibrated():
+    evidence, _, label = simulate(MIN_IMAGES - 1, 0.1, 3.0)
+    assert Calibration.fit(counted(evidence, label)) is None
+    assert Calibration.fit(EvidenceCounts()) is None
+
+
+def test_one_class_is_always_the_given_one():
+    counts = EvidenceCounts()
+    counts.add(np.random.default_rng(0).normal(size=(50, 1)), np.zeros(50, np.int64))
+    assert estimate(Calibration.fit(counts), counts, 0.5).added == 0
+
+
+def test_it_is_stored_as_plain_values():
+    import json
+
+    evidence, _, label = simulate(300, 0.1, 2.0)
+    calibration = Calibration.fit(counted(evidence, label))
+    again = Calibration.from_json(json.loads(json.dumps(calibration.to_json())))
+    assert np.array_equal(again.of_other(evidence), calibration.of_other(evidence))
+
+
+def test_the_reliability_table_counts_every_label_once():
+    evidence, _, label = simulate(1000, 0.1, 2.0)
+    counts = counted(evidence, label)
+    rows = reliability(Calibration.fit(counts), counts)
+    assert sum(row["labels"] for row in rows) == evidence.size - len(label)
+    assert all(row["low"] <= row["score"] <= row["high"] for row in rows if row["score"] is not None)

@@ -1,0 +1,38 @@
+import numpy as np
+import torch
+from shard_regions import make_regions
+
+from hf_relabel.labeling.calibration import LIMIT
+from hf_relabel.labeling.evidence import agreement_evidence, margins, object_evidence
+
+
+def test_margins_are_log_odds_against_all_the_rest():
+    logits = torch.tensor([[2.0, 0.0, -1.0, 1.0]])
+    probability = torch.softmax(logits, dim=1)[0, :3].double()
+    expected = torch.log(probability / (1 - probability))
+    assert torch.allclose(margins(logits, 3)[0], expected, atol=1e-5)
+
+
+def test_margins_of_certain_predictions_are_finite():
+    found = margins(torch.tensor([[1000.0, 0.0, 0.0], [-1000.0, 0.0, 0.0]]), 2)
+    assert found[0, 0] == LIMIT
+    assert found[1, 0] == -LIMIT
+    assert torch.isfinite(found).all()
+
+
+IMAGES = [
+    [("maskcut", [0]), ("merge", [1]), ("merge", [2]), ("merge", [3]), ("window", [4])],
+    [("merge", [0]), ("window", [1])],
+    [],
+]
+MARGIN = np.array([[1.0, -9], [4, -2], [3, -3], [2, -8], [9, 9], [5, -5], [9, 9]])
+
+
+def test_evidence_of_objects_is_their_best_region():
+    found = object_evidence(MARGIN, make_regions(IMAGES, [0, 0, 0]))
+    assert found.tolist() == [[1, -9], [-LIMIT, -LIMIT], [-LIMIT, -LIMIT]]
+
+
+def test_agreement_is_the_mean_of_the_three_best_proposals_or_of_all():
+    found = agreement_evidence(MARGIN, make_regions(IMAGES, [0, 0, 0]))
+    assert np.allclose(found, [[3, (-2 - 3 - 8) / 3], [5, -5], [-LIMIT, -LIMIT]])
