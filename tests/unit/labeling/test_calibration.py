@@ -56,7 +56,7 @@ def test_scores_match_the_truth_where_the_propensity_is_constant(present, streng
 
 
 def test_images_of_one_label_each_get_no_other():
-    evidence, _, label = simulate(2000, 0.0, 1.5)
+    evidence, _, label = simulate(2000, 0.0, 2.5)
     calibration = Calibration.fit(counted(evidence, label))
     assert calibration.propensity > 0.95
     assert estimate(calibration, counted(evidence, label), 0.5).added < 0.005 * len(label)
