@@ -23,16 +23,17 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, logit
 
-LIMIT = 20.0
-"""Evidence is a log-odds, cut to [-LIMIT, LIMIT]; an image without any region has the lowest."""
+LIMIT = 15.0
+"""Evidence is a log-odds, cut to [-LIMIT, LIMIT]: beyond it, every class is equally sure. An image without any region
+has the lowest evidence."""
 
 BIN = 0.02
 """Width of the bins in which evidence is counted, far below what a calibration can resolve."""
 
 BINS = round(2 * LIMIT / BIN)
 
-SUREST = 0.25
-"""The propensity is measured on the surest pairs of image and class, as a share of the number of images."""
+SUREST = 0.1
+"""The propensity is measured on the surest pairs of image and class: all at the limit, and at least so many per image."""
 
 MIN_LIFT = 5.0
 """How much more likely the surest pairs must be given ones than all pairs are, as a ratio of odds.
@@ -162,16 +163,20 @@ def _centered_isotonic(hits: np.ndarray, total: np.ndarray) -> tuple[np.ndarray,
 
 
 def _propensity(counts: EvidenceCounts) -> tuple[float, int]:
-    """The share of given labels among the surest pairs, kept away from 0 and 1, and the number of these pairs."""
-    wanted = max(1, round(SUREST * counts.images))
+    """The share of given labels among the surest pairs, plus its standard error, and the number of these pairs.
+
+    The error is added because too high a propensity adds fewer labels, too low a one adds wrong labels.
+    """
     given, total = counts.given[::-1].cumsum(), (counts.given + counts.other)[::-1].cumsum()
+    wanted = max(1, round(SUREST * counts.images), int(total[0]))
     end = int(np.searchsorted(total, wanted))
     # Of the last bin, only as many pairs as are wanted, in its own mixture.
     before = np.array([given[end - 1], total[end - 1]]) if end else np.zeros(2)
     within = np.array([given[end], total[end]]) - before
     hits = before[0] + within[0] * (wanted - before[1]) / within[1]
-    margin = 0.5 / wanted
-    return float(np.clip(hits / wanted, margin, 1 - margin)), wanted
+    share = (hits + 0.5) / (wanted + 1)  # never exactly 0 or 1
+    error = np.sqrt(share * (1 - share) / wanted)
+    return float(min(share + error, 1 - 0.5 / (wanted + 1))), wanted
 
 
 @dataclass(frozen=True)

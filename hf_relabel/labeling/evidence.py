@@ -8,8 +8,8 @@ import torch
 from hf_relabel.labeling.calibration import LIMIT
 from hf_relabel.labeling.regions import KINDS, ShardRegions
 
-AGREEING = 3
-"""Regions whose mean margin is the evidence `agreement`."""
+AGREEING_PROPOSALS, AGREEING_WINDOWS = 3, 2
+"""Regions of each kind whose mean margin is part of the evidence `agreement`."""
 
 
 def margins(logits: torch.Tensor, classes: int) -> torch.Tensor:
@@ -43,12 +43,15 @@ def object_evidence(margin: np.ndarray, regions: ShardRegions) -> np.ndarray:
 
 
 def agreement_evidence(margin: np.ndarray, regions: ShardRegions) -> np.ndarray:
-    """The mean of the `AGREEING` highest margins among all of an image's proposals; arguments as above.
+    """The agreement of an image's regions: the mean of its highest margins among proposals and among windows.
 
-    Several proposals of all sizes must see the class, so a single odd region is not enough. It is right on cluttered
-    photos, where a proposal seldom fits one object.
+    Several regions of all sizes must see the class, so a single odd region is not enough. It is right on cluttered
+    photos, where a proposal seldom fits one object. Arguments as in `object_evidence`.
     """
-    return _mean_of_best(margin, regions, ~regions.is_window, AGREEING)
+    proposals = _mean_of_best(margin, regions, ~regions.is_window, AGREEING_PROPOSALS)
+    if not regions.is_window.any():
+        return proposals
+    return (2 * proposals + _mean_of_best(margin, regions, regions.is_window, AGREEING_WINDOWS)) / 3
 
 
 EVIDENCE = {"object": object_evidence, "agreement": agreement_evidence}

@@ -52,7 +52,7 @@ def test_scores_match_the_truth_where_the_propensity_is_constant(present, streng
     guess = estimate(calibration, counted(evidence, label), 0.5)
     added = other & (scores >= 0.5)
     assert guess.added == pytest.approx(added.sum(), rel=0.05)
-    assert guess.precision == pytest.approx(truth[added].mean(), abs=0.1)
+    assert truth[added].mean() - 0.2 < guess.precision < truth[added].mean() + 0.02  # it errs to the careful side
 
 
 def test_images_of_one_label_each_get_no_other():

@@ -33,6 +33,14 @@ def test_evidence_of_objects_is_their_best_region():
     assert found.tolist() == [[1, -9], [-LIMIT, -LIMIT], [-LIMIT, -LIMIT]]
 
 
-def test_agreement_is_the_mean_of_the_three_best_proposals_or_of_all():
+def test_agreement_weighs_the_best_proposals_twice_and_the_best_windows_once():
     found = agreement_evidence(MARGIN, make_regions(IMAGES, [0, 0, 0]))
+    proposals = np.array([[3, (-2 - 3 - 8) / 3], [5, -5], [-LIMIT, -LIMIT]])
+    windows = np.array([[9, 9], [9, 9], [-LIMIT, -LIMIT]])
+    assert np.allclose(found, (2 * proposals + windows) / 3)
+
+
+def test_agreement_without_windows_is_that_of_the_proposals():
+    images = [[region for region in regions if region[0] != "window"] for regions in IMAGES]
+    found = agreement_evidence(MARGIN[[0, 1, 2, 3, 5]], make_regions(images, [0, 0, 0]))
     assert np.allclose(found, [[3, (-2 - 3 - 8) / 3], [5, -5], [-LIMIT, -LIMIT]])
