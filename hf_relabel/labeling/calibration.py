@@ -33,7 +33,7 @@ BIN = 0.02
 BINS = round(2 * LIMIT / BIN)
 
 SUREST = 0.1
-"""The propensity is measured on the surest pairs of image and class: all at the limit, and at least so many per image."""
+"""The propensity is measured on the surest pairs of image and class: all at the limit, at least this many per image."""
 
 MIN_LIFT = 5.0
 """How much more likely the surest pairs must be given ones than all pairs are, as a ratio of odds.
