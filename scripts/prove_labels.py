@@ -39,7 +39,7 @@ from hf_relabel.config import BackboneConfig, SourceConfig
 from hf_relabel.demo.checkpoint import ensure_checkpoint
 from hf_relabel.demo.scenes import CLASSES, PLAIN, make_scenes
 from hf_relabel.evaluation import metrics
-from hf_relabel.evaluation.datasets import LabelledImages, from_source
+from hf_relabel.evaluation.datasets import LabeledImages, from_source
 from hf_relabel.evaluation.ground_truth import read_truth
 from hf_relabel.evaluation.report import render
 from hf_relabel.release.table import load_labels
@@ -194,7 +194,7 @@ def scenes(folder: Path, count: int, seed: int, backbone: BackboneConfig, classe
     return Scenes(np.load(stored), truth, images.image_ids, images.class_names)
 
 
-def mean_tokens(images: LabelledImages, config: BackboneConfig) -> np.ndarray:
+def mean_tokens(images: LabeledImages, config: BackboneConfig) -> np.ndarray:
     """Mean of the trunk's region features over each image's patches: float32 [N, D]."""
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     found = []

@@ -4,7 +4,7 @@ import argparse
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import UsageError
-from hf_relabel.evaluation.datasets import LabelledImages, from_dataset, from_source
+from hf_relabel.evaluation.datasets import LabeledImages, from_dataset, from_source
 from hf_relabel.evaluation.ground_truth import Truth, read_truth
 
 
@@ -62,7 +62,7 @@ def source_config(args: argparse.Namespace, split: str) -> SourceConfig:
     )
 
 
-def labelled_images_of(args: argparse.Namespace, split: str) -> LabelledImages:
+def labeled_images_of(args: argparse.Namespace, split: str) -> LabeledImages:
     """The images that the arguments name, with the labels of their own."""
     if not args.labels_column:
         return from_source(source_config(args, split))

@@ -15,13 +15,13 @@ import numpy as np
 from hf_relabel.commands.arguments import (
     add_source_arguments,
     add_truth_arguments,
-    labelled_images_of,
+    labeled_images_of,
     truth_of,
 )
 from hf_relabel.errors import SourceError, UsageError
 from hf_relabel.evaluation.predictions import Predictions, load_predictions, match_classes, save_predictions
 from hf_relabel.evaluation.report import plain, refuse_unwritable, render, write_results
-from hf_relabel.evaluation.summary import Summary, summarise
+from hf_relabel.evaluation.summary import Summary, summarize
 
 METRICS = {
     "top1": "top-1 (in the list)",
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if not is_main:
         return 0
     try:
-        summary = summarise(scores, truth, scores >= args.threshold, resamples=args.resamples, seed=args.seed)
+        summary = summarize(scores, truth, scores >= args.threshold, resamples=args.resamples, seed=args.seed)
     except ValueError as error:
         raise SourceError(f"{args.truth or args.images}: nothing to evaluate on ({error})") from error
     print(describe(args.model or args.predictions, summary))
@@ -94,7 +94,7 @@ def _from_model(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, bool]
     """Scores and truth, [N, C] each, and whether this process is the one that reports."""
     if args.images is None:
         raise UsageError("evaluate: --model needs --images")
-    images = labelled_images_of(args, "val")
+    images = labeled_images_of(args, "val")
     if args.truth:
         images = images.with_truth(truth_of(args))
 
@@ -119,7 +119,7 @@ def _from_predictions(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray,
     path = Path(args.predictions)
     stored = load_predictions(path)
     if args.images is not None:
-        images = labelled_images_of(args, "val")
+        images = labeled_images_of(args, "val")
         class_names, image_ids, sets = images.class_names, images.image_ids, None if args.truth else images.multi_hot
     elif args.truth is None:
         raise UsageError("evaluate: --predictions needs --truth or --images")

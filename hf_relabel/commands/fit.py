@@ -11,7 +11,7 @@ import numpy as np
 from hf_relabel.commands.arguments import add_source_arguments, source_config
 from hf_relabel.commands.options import ConfigFile, add_settings, settings_from
 from hf_relabel.errors import SourceError, UsageError
-from hf_relabel.evaluation.datasets import LabelledImages, from_source
+from hf_relabel.evaluation.datasets import LabeledImages, from_source
 from hf_relabel.evaluation.ground_truth import refuse_unknown
 from hf_relabel.release.table import LabelTable, load_labels
 from hf_relabel.training.config import FitConfig
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def join(table: LabelTable, images: LabelledImages) -> np.ndarray:
+def join(table: LabelTable, images: LabeledImages) -> np.ndarray:
     """The image of each row of a release, int64 [N], by image id.
 
     Raises:

@@ -12,7 +12,7 @@ import numpy as np
 from hf_relabel.commands.evaluate import describe
 from hf_relabel.commands.options import ConfigFile, add_settings, settings_from
 from hf_relabel.errors import SourceError, UsageError
-from hf_relabel.evaluation.datasets import LabelledImages, open_labelled
+from hf_relabel.evaluation.datasets import LabeledImages, open_labeled
 from hf_relabel.evaluation.report import plain, refuse_unwritable, write_results
 from hf_relabel.training.config import TrainingConfig
 
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     refuse_unwritable(args.json)
     train_images, test_images = _open(args)
 
-    from hf_relabel.evaluation.summary import summarise
+    from hf_relabel.evaluation.summary import summarize
     from hf_relabel.run.quiet import quiet_libraries
     from hf_relabel.training.fit import fit_classifier, make_accelerator
     from hf_relabel.training.inference import predict
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     scores = predict(model, processor, test_images, accelerator, config.batch_size, config.workers)
     if accelerator.is_main_process:
         truth = test_images.multi_hot
-        summary = summarise(scores, truth, scores >= args.threshold, resamples=args.resamples, seed=config.seed)
+        summary = summarize(scores, truth, scores >= args.threshold, resamples=args.resamples, seed=config.seed)
         print(describe(f"{config.out} on {test_images.origin}", summary))
         if args.json:
             write_results(args.json, {"model": config.model, "test": test_images.origin} | plain(summary))
@@ -69,12 +69,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _open(args: argparse.Namespace) -> tuple[LabelledImages, LabelledImages]:
+def _open(args: argparse.Namespace) -> tuple[LabeledImages, LabeledImages]:
     """Training and test images, with the classes of the training images."""
     columns = (args.labels_column, args.image_column)
-    train_images = open_labelled(args.train, args.train_images, args.train_split, *columns)
+    train_images = open_labeled(args.train, args.train_images, args.train_split, *columns)
     test_folder = args.test_images or (args.train_images if not args.test else None)
-    test_images = open_labelled(args.test or args.train, test_folder, args.test_split, *columns)
+    test_images = open_labeled(args.test or args.train, test_folder, args.test_split, *columns)
     if (args.test or args.train) == args.train and train_images.image_ids == test_images.image_ids:
         raise UsageError("--test: names the training images again; name other images or another --test-split")
     test_images = test_images.with_classes(train_images.class_names)

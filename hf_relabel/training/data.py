@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hf_relabel.errors import ImageReadError
-from hf_relabel.evaluation.datasets import LabelledImages
+from hf_relabel.evaluation.datasets import LabeledImages
 from hf_relabel.training.augment import Augmentation
 from hf_relabel.training.targets import Targets
 
@@ -46,7 +46,7 @@ class Examples(Dataset):
     """
 
     def __init__(
-        self, images: LabelledImages, rows: np.ndarray, targets: Targets, augmentation: Augmentation, seed: int
+        self, images: LabeledImages, rows: np.ndarray, targets: Targets, augmentation: Augmentation, seed: int
     ):
         self._images = images
         self._rows = rows

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from hf_relabel.errors import StageError, UsageError
-from hf_relabel.evaluation.datasets import LabelledImages
+from hf_relabel.evaluation.datasets import LabeledImages
 from hf_relabel.run.store import differences, read_json, write_json
 from hf_relabel.training.augment import Augmentation
 from hf_relabel.training.config import TrainingConfig
@@ -59,7 +59,7 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
 
 
 def fit_classifier(
-    images: LabelledImages,
+    images: LabeledImages,
     rows: np.ndarray,
     targets: Targets,
     class_names: Sequence[str],

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hf_relabel.errors import UsageError
-from hf_relabel.evaluation.datasets import LabelledImages
+from hf_relabel.evaluation.datasets import LabeledImages
 from hf_relabel.training.data import batches, make_loader
 from hf_relabel.training.models import MULTI_LABEL
 
@@ -29,7 +29,7 @@ def open_accelerator(mixed_precision: str, **settings: Any) -> Accelerator:
 class _Pixels(Dataset):
     """Images as the classifier's processor prepares them, with their place."""
 
-    def __init__(self, images: LabelledImages, processor: Any):
+    def __init__(self, images: LabeledImages, processor: Any):
         self.images = images
         self.processor = processor
 
@@ -44,7 +44,7 @@ class _Pixels(Dataset):
 def predict(
     model: PreTrainedModel,
     processor: Any,
-    images: LabelledImages,
+    images: LabeledImages,
     accelerator: Accelerator,
     batch_size: int = 32,
     workers: int = 0,
