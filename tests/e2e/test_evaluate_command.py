@@ -179,13 +179,13 @@ def test_bad_input(images, classifier, tmp_path, capsys):
     other = tmp_path / "other"
     model = _save_classifier(other, ["ape", "red", "cow", "elk"])
     message = _error(capsys, "--model", other, "--images", folder)
-    assert "does not know 3 of the 4 classes of the images: 'blue', 'green', 'yellow'" in message
+    assert "lacks 3 of the 4 classes of the images: 'blue', 'green', 'yellow'" in message
     # predictions for other classes or other images
     ids = [json.loads(line)["image_id"] for line in truth.read_text().splitlines()]
     zeros = np.zeros((24, 4), np.float32)
     save_predictions(tmp_path / "other.parquet", Predictions(zeros, ids, ["ape", "red", "cow", "elk"]))
     message = _error(capsys, "--predictions", tmp_path / "other.parquet", "--images", folder, "--truth", truth)
-    assert "does not know 3 of the 4 classes of the images: 'blue', 'green', 'yellow'" in message
+    assert "lacks 3 of the 4 classes of the images: 'blue', 'green', 'yellow'" in message
     message = _error(capsys, "--predictions", tmp_path / "other.parquet", "--truth", truth)
     assert "labels are not among the 4 classes: 'blue'" in message
     strangers = [f"x/{number}.png" for number in range(20)]
