@@ -77,7 +77,7 @@ def test_one_of_another_source_is_made_again(folder, monkeypatch, tmp_path):
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(BackboneError, match="holds something else"):
+    with pytest.raises(BackboneError, match="contains something other than"):
         ensure_checkpoint(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "precious"
 

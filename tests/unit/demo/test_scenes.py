@@ -35,11 +35,11 @@ def test_every_class_has_several_emoji_and_no_emoji_has_two_classes():
     assert len(set(characters)) == len(characters)
 
 
-def test_every_emoji_is_a_colour_picture_of_its_own(emoji):
+def test_every_emoji_is_a_color_picture_of_its_own(emoji):
     sprites = [emoji.sprite(character) for character in "".join(CLASSES.values())]
     assert all(min(sprite.size) >= 40 for sprite in sprites)
-    coloured = [np.ptp(np.asarray(sprite)[..., :3].astype(int), axis=2).max() for sprite in sprites]
-    assert np.mean(np.array(coloured) > 60) > 0.85, "most emoji have some saturated colour; a monochrome font has none"
+    colored = [np.ptp(np.asarray(sprite)[..., :3].astype(int), axis=2).max() for sprite in sprites]
+    assert np.mean(np.array(colored) > 60) > 0.85, "most emoji have some saturated color; a monochrome font has none"
     assert len({sprite.tobytes() for sprite in sprites}) == len(sprites), "a missing glyph is one box for many"
 
 
@@ -145,7 +145,7 @@ def test_an_interrupted_call_is_made_good(tmp_path):
 def test_foreign_images_are_not_replaced(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "mine.jpg").write_bytes(b"precious")
-    with pytest.raises(RelabelError, match="holds other images"):
+    with pytest.raises(RelabelError, match="contains images that are not the demo"):
         make_scenes(tmp_path, 2, size=70)
     assert (tmp_path / "images" / "mine.jpg").read_bytes() == b"precious"
 

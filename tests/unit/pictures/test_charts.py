@@ -7,7 +7,7 @@ from hf_relabel.pictures.charts import BLUE, FAINT, INK, ORANGE, PAPER, Chart
 
 @pytest.fixture
 def drawn(tmp_path):
-    """Save a chart and give its pixels' colours as text, by pixel (x, y)."""
+    """Save a chart and give its pixels' colors as text, by pixel (x, y)."""
 
     def drawn(chart):
         chart.save(tmp_path / "chart.png")
