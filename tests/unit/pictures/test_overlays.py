@@ -71,9 +71,7 @@ def test_a_mask_may_be_empty_or_everything():
 
 def test_a_contact_sheet_shows_every_picture_with_its_caption():
     colors = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
-    pictures = [
-        Image.new("RGB", size, color) for size, color in zip([(9, 9), (90, 30), (30, 90)], colors, strict=True)
-    ]
+    pictures = [Image.new("RGB", size, color) for size, color in zip([(9, 9), (90, 30), (30, 90)], colors, strict=True)]
     plain = contact_sheet(pictures, columns=2, cell=100)
     captioned = contact_sheet(pictures, [["one", "more"], ["two"], ["three"]], columns=2, cell=100)
     sheet = np.asarray(plain)
