@@ -45,7 +45,7 @@ def test_stages(image_folder, tiny_dinov2, tmp_path):
     report = bench("stages", tmp_path, *settings, "--tau", 0.3)
     assert list(report["stages"]) == ["propose", "score", "train", "label", "build"]
     assert sum(stage["share"] for stage in report["stages"].values()) == pytest.approx(1)
-    assert all(size > 0 for size in report["bytes_an_image"].values())
+    assert all(size > 0 for size in report["bytes_per_image"].values())
 
 
 @pytest.mark.slow
