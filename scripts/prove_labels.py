@@ -115,7 +115,7 @@ class FeatureClassifier(nn.Module):
 
 
 class FeatureExamples(Dataset):
-    """A dataset of features and targets, like `training.data.Examples`."""
+    """A dataset of features and targets, like `training.data.AugmentedImages`."""
 
     def __init__(self, features: np.ndarray, targets: Targets):
         self.features = torch.from_numpy(features)

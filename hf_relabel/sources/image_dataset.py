@@ -72,8 +72,10 @@ def load_dataset(config: SourceConfig) -> "datasets.Dataset":
     if not folder.is_dir() and (folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.path)):
         what = "is a file" if folder.exists() else "no such folder, and not a Hub id"
         raise SourceError(f"{config.path}: {what}; set --source.path to the dataset's folder or its Hub id")
-    refused = (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, pa.ArrowInvalid)
-    refused += (HfHubHTTPError, HFValidationError)
+    refused = (
+        OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, pa.ArrowInvalid, HfHubHTTPError,
+        HFValidationError,
+    )  # fmt: skip
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             return _split_of(datasets.load_from_disk(config.path), config)
@@ -217,6 +219,7 @@ def _labels(data: "datasets.Dataset", image_ids: list[str], config: SourceConfig
     column = _column(data, config.label_column)
     feature = data.features[config.label_column]
     given = read_class_list(config.class_names) if config.class_names is not None else None
+    known: dict[Any, int]
     if isinstance(feature, datasets.ClassLabel):
         stored = list(feature.names)
         index_of = given.indices(stored, config.path) if given else {name: i for i, name in enumerate(stored)}
