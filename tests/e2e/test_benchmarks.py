@@ -1,4 +1,4 @@
-"""The benchmarks run and report their numbers; on so little, the numbers themselves say nothing."""
+"""The benchmarks run and report numbers; the inputs are too small for the numbers to mean anything."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ BENCH = Path(__file__).resolve().parents[2] / "scripts" / "bench"
 
 
 def bench(name: str, tmp_path: Path, *arguments: object) -> dict:
-    """The report of a benchmark."""
+    """Run a benchmark and read its report."""
     command = [sys.executable, str(BENCH / f"{name}.py"), *map(str, arguments), "--json", str(tmp_path / "report.json")]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=240)
     assert done.returncode == 0, done.stderr

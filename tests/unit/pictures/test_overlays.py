@@ -20,11 +20,11 @@ def pixel(image: Image.Image, x: int, y: int) -> np.ndarray:
     return np.asarray(image, dtype=int)[y, x]
 
 
-def test_a_region_is_tinted_and_outlined_and_the_rest_is_dimmed():
+def test_regions_are_filled_and_outlined_and_the_rest_is_dimmed():
     picture = draw_overlay(GREY, [region(0, 200, 100, 400, 300)], NAMES)
     assert picture.size == GREY.size
     inside, edge, outside = (pixel(picture, *place) for place in ((300, 200), (399, 200), (500, 200)))
-    assert inside[0] > inside[1] + 15, "tinted with the first color, a red"
+    assert inside[0] > inside[1] + 15, "filled with the first color, a red"
     assert np.abs(edge - PALETTE[0]).max() < 25
     assert outside.max() < 110
     assert np.ptp(outside) == 0
@@ -40,7 +40,7 @@ def test_a_small_image_is_enlarged_and_keeps_its_shape():
     assert picture.mode == "RGB"
 
 
-def test_regions_of_one_class_share_a_color():
+def test_regions_of_one_class_have_the_same_color():
     regions = [region(0, 50, 100, 150, 200), region(1, 250, 100, 350, 200), region(0, 450, 100, 550, 200)]
     picture = draw_overlay(GREY, regions, NAMES)
     first, other, second = (pixel(picture, x, 180) for x in (100, 300, 500))
@@ -50,26 +50,26 @@ def test_regions_of_one_class_share_a_color():
 
 @pytest.mark.parametrize("top", [0, 100, 390])
 def test_tags_stay_inside_and_do_not_cover_each_other(top):
-    """Three regions at one place: a tag of each, whole, one below the other."""
+    """Three regions at the same position have complete tags, one below the other."""
     regions = [region(label, 560, top, 600, top + 10) for label in (0, 1, 0)]
     picture = np.asarray(draw_overlay(GREY, regions, NAMES), dtype=int)
     tag = np.abs(picture - PALETTE[0]).max(axis=2) < 3
-    assert tag.sum() > 2 * 1000, "both tags of the first color are there"
+    assert tag.sum() > 2 * 1000, "both tags with the first color are complete"
     long = np.abs(picture - PALETTE[1]).max(axis=2) < 3
-    assert long.any(axis=0).sum() > 550, "the long name is cut to the picture's width"
+    assert long.any(axis=0).sum() > 550, "the long name is truncated to the width of the image"
 
 
-def test_a_mask_of_another_size_is_refused():
+def test_a_mask_of_another_size():
     with pytest.raises(ReleaseError, match=r"\[400, 600\]"):
         draw_overlay(GREY, [region(0, 0, 0, 5, 5, (30, 20))], NAMES)
 
 
-def test_a_mask_may_be_empty_or_everything():
+def test_empty_and_full_masks():
     for regions in ([region(0, 5, 5, 5, 5)], [region(0, 0, 0, 600, 400)]):
         assert draw_overlay(GREY, regions, NAMES).size == GREY.size
 
 
-def test_a_contact_sheet_shows_every_picture_with_its_caption():
+def test_a_contact_sheet_shows_every_image_with_its_caption():
     colors = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
     pictures = [Image.new("RGB", size, color) for size, color in zip([(9, 9), (90, 30), (30, 90)], colors, strict=True)]
     plain = contact_sheet(pictures, columns=2, cell=100)
@@ -85,7 +85,7 @@ def test_a_contact_sheet_shows_every_picture_with_its_caption():
     assert ink.sum() > 50
 
 
-def test_a_contact_sheet_needs_pictures_and_matching_captions():
+def test_a_contact_sheet_needs_images_and_matching_captions():
     with pytest.raises(ValueError, match="at least one image"):
         contact_sheet([])
     with pytest.raises(ValueError, match="one caption per image"):
