@@ -1,8 +1,8 @@
 """Every table of the pipeline: the stages' Arrow schemas and the release's `datasets` features.
 
-A stage's table has one row an image, in the order of the shard's image ids, and lists for what an image has many of,
-so the tables of two stages join by position and an image without proposals is still a row. Pooled features do not
-belong in a table: they lie beside a proposals shard as one float16 array, see `FEATURES`.
+A stage's table has one row per image, in the order of the shard's image ids, with lists for an image's proposals. The
+tables of two stages therefore join by position, and an image without proposals still has a row. Pooled features are not
+in a table: each proposals shard has a float16 array next to it, see `FEATURES`.
 """
 
 import json
@@ -22,7 +22,7 @@ PROPOSAL = pa.struct(
         ("proposal_id", pa.string()),  # f"{image_id}#{k}", k counts from 0
         ("bbox", pa.list_(pa.float32())),  # x, y, width, height in pixels
         ("area", pa.int64()),  # pixels
-        ("patches", pa.int32()),  # patches its features are the mean of
+        ("patches", pa.int32()),  # number of patches that its features are averaged over
         ("segmentation", RLE),
     ]
 )
@@ -34,15 +34,15 @@ PROPOSALS = pa.schema(
         ("label", pa.int32()),
         ("width", pa.int32()),  # after EXIF rotation; 0 in an error row
         ("height", pa.int32()),
-        ("error", pa.string()),  # why the image has no proposals; null where it was read
+        ("error", pa.string()),  # why the image has no proposals; null if it was read
         ("feature_row", pa.int64()),  # first row in FEATURES: the whole image, then its proposals; -1 in an error row
         ("proposals", pa.list_(PROPOSAL)),
     ]
 )
 
 FEATURES = "float16 [regions, 1 + views, dim]"
-"""`<shard>.npy`: for each image a row of the whole image and one of each proposal; [:, 0] is the mean over all of the
-region's patches, [:, 1:] are means with patches dropped at random."""
+"""`<shard>.npy`: for each image one row for the whole image and one per proposal. [:, 0] is the mean over all patches
+of the region, [:, 1:] are means with some patches dropped at random."""
 
 SCORE = pa.struct(
     [
@@ -51,8 +51,8 @@ SCORE = pa.struct(
         ("top_scores", pa.list_(pa.float32())),
         ("original_score", pa.float32()),  # probability of the image's original label
         ("kept", pa.bool_()),
-        ("target", pa.int32()),  # class it trains with; -1 where it is dropped
-        ("reason", pa.string()),  # why it was dropped; null where it is kept
+        ("target", pa.int32()),  # class it trains with; -1 if it is dropped
+        ("reason", pa.string()),  # why it was dropped; null if it is kept
     ]
 )
 
@@ -60,7 +60,7 @@ SCORES = pa.schema(
     [
         ("image_id", pa.string()),
         ("label", pa.int32()),
-        ("whole_image", pa.bool_()),  # trains as a whole with its original label (score.force_original)
+        ("whole_image", pa.bool_()),  # the whole image trains with its original label (score.force_original)
         ("error", pa.string()),
         ("proposals", pa.list_(SCORE)),
     ]
@@ -78,7 +78,7 @@ REGIONS = pa.schema(
     [
         ("image_id", pa.string()),
         ("error", pa.string()),
-        ("global_labels", pa.list_(pa.int32())),  # the labeler on the whole image
+        ("global_labels", pa.list_(pa.int32())),  # the labeler's prediction for the whole image
         ("global_scores", pa.list_(pa.float32())),
         ("proposals", pa.list_(REGION)),
     ]
@@ -86,10 +86,10 @@ REGIONS = pa.schema(
 
 
 def release_features(config_name: str, class_names: list[str]) -> Any:
-    """The `datasets.Features` of a release configuration.
+    """Return the `datasets.Features` of a release configuration.
 
-    `labels` (light, the default): image_id, label (the original), labels and scores (the multi-label annotation,
-    highest score first), version. `regions`: the same, and the image's size and every region with its mask.
+    `labels` (small, the default): image_id, label (the original), labels and scores (the multi-label annotation,
+    highest score first), version. `regions` adds the image's size and every region with its mask.
     """
     from datasets import ClassLabel, Features, List, Value
 
@@ -116,9 +116,9 @@ def release_features(config_name: str, class_names: list[str]) -> Any:
 
 
 def release_schema(config_name: str, class_names: list[str]) -> pa.Schema:
-    """The Arrow schema of a release file, with metadata that datasets 2.14 to 5 all read.
+    """Return the Arrow schema of a release file, with metadata that datasets 2.14 to 5 read.
 
-    datasets < 4 does not know the feature type `List`, but every version reads the older spelling `[feature]`.
+    datasets < 4 does not know the feature type `List`; all versions read the older notation `[feature]`.
     """
     schema = release_features(config_name, class_names).arrow_schema
     metadata = json.loads(schema.metadata[b"huggingface"])

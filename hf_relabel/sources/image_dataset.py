@@ -4,7 +4,6 @@ import io
 import itertools
 import logging
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -16,6 +15,7 @@ from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
 from hf_relabel.sources.classes import ClassList, nearest, read_class_list
 from hf_relabel.sources.image_ids import ids_of_paths, is_safe
+from hf_relabel.sources.path import check_source_path
 
 if TYPE_CHECKING:
     import datasets
@@ -68,10 +68,8 @@ def load_dataset(config: SourceConfig) -> "datasets.Dataset":
     import datasets
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    check_source_path(config)
     folder = Path(config.path)
-    if not folder.is_dir() and (folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.path)):
-        what = "is a file" if folder.exists() else "no such folder, and not a Hub id"
-        raise SourceError(f"{config.path}: {what}; set --source.path to the dataset's folder or its Hub id")
     refused = (
         OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, pa.ArrowInvalid, HfHubHTTPError,
         HFValidationError,

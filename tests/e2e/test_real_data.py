@@ -37,7 +37,7 @@ def config_of(folder: Path, images: Path, checkpoint: Path, **sections) -> str:
             "region_feature": {"kind": "token", "block": -3},
         },
         "propose": {"tau": 0.4, "max_masks": 3},
-        "train": {"standardise": True, "epochs": 5},
+        "train": {"standardize": True, "epochs": 5},
         "run": {"shard_size": 16},
     }
     for section, values in sections.items():
