@@ -101,9 +101,7 @@ def _describe(result: "Comparison", top: int) -> str:
         blocks.append(f"and {len(classes) - top} more classes (--top, --json)")
     blocks += [f"setting {setting}" for setting in result.settings]
     if result.reused is not None:
-        blocks.append(
-            f"share of the new data's bytes that are also in the old: {result.reused:.1%} (estimated)"
-        )
+        blocks.append(f"share of the new data's bytes that are also in the old: {result.reused:.1%} (estimated)")
     return "\n".join(blocks)
 
 
