@@ -1,8 +1,8 @@
 """One tree of frozen dataclasses: every setting, its default and its meaning.
 
-A YAML file holds only what differs from here; any leaf can be overridden on the command line by its dotted name
-(`--backbone.image_size 448`). Values that no run could use are refused when the tree is built, by name.
-The defaults are the paper's real job (arXiv 2603.05729) wherever it states one.
+A YAML file contains only what differs from the defaults; the command line overrides any setting by its dotted name
+(`--backbone.image_size 448`). Invalid values are refused, by name, when the configuration is created.
+The defaults are the values the paper uses for ImageNet (arXiv 2603.05729) wherever it states them.
 """
 
 import dataclasses
@@ -19,18 +19,18 @@ def _require(ok: bool, key: str, value: object, rule: str) -> None:
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """The single-label dataset.
+    """The single-label dataset to relabel.
 
     Args:
-        kind: `folder`, one class a subfolder; `dataset`, anything `datasets.load_dataset` opens.
+        kind: `folder` has one subfolder per class; `dataset` is anything that `datasets.load_dataset` opens.
         path: The image folder, or the dataset's local folder or Hub id.
         config_name: Configuration of the Hub dataset.
-        split: Split to relabel. For a folder it only names the split of the result.
+        split: Split to relabel. For a folder it is only the name of the result's split.
         revision: Branch, tag or commit of the Hub dataset.
         image_column: Column with the image.
         label_column: Column with the class.
-        id_column: Column with a unique name for each image; by default the stored path, or split and row.
-        class_names: File with the classes (.tsv or .txt: folder name, tab, class name; or one name a line).
+        id_column: Column with a unique name for each image; by default the stored path, or split and row number.
+        class_names: File with the classes, one per line: a class name (.txt), or folder name, tab, class name (.tsv).
         limit: Use only the first images in the order of their ids.
     """
 
@@ -46,17 +46,17 @@ class SourceConfig:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        _require(self.limit is None or self.limit > 0, "source.limit", self.limit, "a positive number or null")
+        _require(self.limit is None or self.limit > 0, "source.limit", self.limit, "1 or more, or null")
 
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """Which activations of the ViT stand for a patch.
+    """Activations of the ViT that represent a patch.
 
     Args:
-        kind: `key`, `query`, `value` of a block's attention, or `token`, the block's output.
-        block: Block counted from 0; negative counts from the end, -1 is the last.
-        norm: Apply the model's final LayerNorm to `token` (no effect on the others).
+        kind: `key`, `query` or `value` of a block's attention, or `token`, the block's output.
+        block: Index of the block from 0; a negative index counts from the end, -1 is the last block.
+        norm: Apply the model's final LayerNorm to `token`; it has no effect on the other kinds.
     """
 
     kind: Literal["key", "query", "value", "token"] = "token"
@@ -71,10 +71,10 @@ class BackboneConfig:
     Args:
         model: Hub id or local folder of a transformers DINO, DINOv2 (with or without registers) or DINOv3 ViT.
         revision: Branch, tag or commit on the Hub.
-        image_size: Side in pixels of the square the image is resized to; a multiple of the patch size.
-        dtype: Precision of the forward pass. Features leave the backbone as float32.
-        proposal_feature: What MaskCut cuts.
-        region_feature: What is pooled under a mask for the labeler.
+        image_size: Side in pixels of the square that images are resized to; a multiple of the patch size.
+        dtype: Precision of the forward pass. The features are converted to float32.
+        proposal_feature: Patch features that MaskCut uses.
+        region_feature: Patch features that are averaged over a mask for the labeler.
     """
 
     model: str = "facebook/dinov3-vitl16-pretrain-lvd1689m"
@@ -91,21 +91,25 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class ProposeConfig:
-    """Object proposals, and what is stored of each.
+    """Object proposals, and the features stored for each.
 
     Args:
-        generators: `maskcut` cuts out a few large objects and needs a `tau` that suits the backbone;
-            `merge` grows regions of all sizes out of similar patches and needs no threshold.
-        tau: Cosine similarity above which two patches are joined. It belongs to the backbone, the feature and the
-            block: look at some overlays before a long run.
-        max_masks: Rounds of MaskCut, hence at most so many proposals an image.
+        generators: `maskcut` cuts out a few large objects and needs a `tau` that suits the backbone; `merge` grows
+            regions of all sizes from similar patches and needs no threshold.
+        tau: Cosine similarity above which MaskCut connects two patches. The right value depends on the backbone, the
+            feature and the block: look at some overlays before a long run.
+        max_masks: Rounds of MaskCut, and so the maximum number of its proposals per image.
         merge_masks: Maximum number of proposals per image by merging.
-        windows: Windows per side of a fixed grid, which the labeler looks at beside the proposals; 0 for none.
-        solver: `lanczos`, one image at a time on the CPU; `krylov`, batched on the device; `auto` picks by device.
-        masks: COCO JSON file with masks to take in the place of MaskCut's (`hf-relabel import proposals`); `tau`,
-            `max_masks` and `solver` then have no effect.
-        views: Pooled features with patches dropped at random, stored for each region to train the labeler on.
-        view_drop: Share of a region's patches that such a view drops.
+        windows: Windows per side of a fixed grid that the labeler classifies in addition to the proposals; 0 for none.
+        solver: `lanczos` solves one image at a time on the CPU, `krylov` a batch on the device; `auto` chooses by
+            device.
+        masks: COCO JSON file with masks to use instead of generated ones, as CutLER and MaskCut write it: `file_name`
+            is the image's path below source.path, categories are ignored. `generators`, `tau`, `max_masks`,
+            `merge_masks` and `solver` then have no effect.
+        views: Additional feature vectors stored per region to train the labeler on, each averaged over the region's
+            patches with some dropped at random. Example: with 2 and a 10-patch region, the labeler trains on two
+            averages over 8 of the 10 patches (view_drop 0.2).
+        view_drop: Share of a region's patches that a view drops.
     """
 
     generators: list[Literal["maskcut", "merge"]] = field(default_factory=lambda: ["maskcut", "merge"])
@@ -131,17 +135,18 @@ class ProposeConfig:
 
 @dataclass(frozen=True)
 class BootstrapConfig:
-    """Teacher-free selection: multiple-instance learning on the region features.
+    """Selection without a teacher: multiple-instance learning on the region features.
 
     Args:
-        rounds: Times the classifier is fitted and the regions chosen anew.
-        folds: A region is scored only by classifiers that did not see its image, fitted on the other folds.
-        confident: Probability of the original label above which a region is kept beside its image's best one.
-        other_class: Probability of another class above which a region that is not kept trains as that class.
-        max_background: Maximum number of merged regions and windows that train as background, relative to the number of
-            an image's other proposals.
-        shrinkage: Weight of the covariance's diagonal against the full covariance of the discriminant.
-        temperature: Divisor of the discriminant's logits, whose plain posterior is overconfident.
+        rounds: How often the classifier is fitted and the regions are selected again.
+        folds: Number of cross-validation folds. A region is scored only by classifiers fitted without its image.
+        confident: Probability of the original label above which further regions are selected in addition to the
+            image's best one. Example: of three regions with 0.95, 0.85 and 0.4 for `cat`, 0.8 selects the first two.
+        other_class: Probability of another class above which a region that is not selected trains as that class.
+        max_background: Maximum number of merged regions and windows that train as background, as a multiple of the
+            number of the image's other proposals.
+        shrinkage: Shrinkage of the discriminant's covariance toward its diagonal; 1 keeps only the diagonal.
+        temperature: Divisor of the discriminant's logits, which are overconfident without one.
     """
 
     rounds: int = 4
@@ -164,18 +169,20 @@ class BootstrapConfig:
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """Which proposals really show the original label.
+    """Selection of the proposals that show the original label.
 
     Args:
         method: `bootstrap` needs no teacher; `label_map` reads ReLabel's files.
-        label_maps: Folder of ReLabel label maps, `<class folder>/<image name>.pt`.
-        top_k: Classes kept for each proposal.
-        keep: `original` keeps a proposal whose probability of the original label is at least `tau_label`; `best`
-            keeps the image's best one for that label besides; `top1` keeps one whose highest probability is at least
-            `tau_label`, and trains it with that class.
-        tau_label: The threshold of the keep rule.
-        merge: Join the kept proposals of an image that train with the same class into one region.
-        force_original: Where no proposal of an image is kept, train with the whole image.
+        label_maps: Folder with ReLabel's label maps, `<class folder>/<image name>.pt`.
+        top_k: Classes stored per proposal.
+        keep: Which proposals train the labeler. `original`: those whose probability of the original label is at least
+            `tau_label`. `best`: also the image's best proposal for that label, however low. `top1`: those whose highest
+            probability is at least `tau_label`, each with its most probable class. Example: an image labeled `cat` has
+            proposals with 0.6 and 0.3 for `cat`; with tau_label 0.75, `original` keeps none, `best` the first.
+        tau_label: Minimum probability of the keep rule. Example: 0.75 keeps a proposal that is 80% `cat` in an image
+            labeled `cat`, and drops one that is 70%.
+        merge: Merge the kept proposals of an image that train with the same class into one region.
+        force_original: Train with the whole image if none of its proposals is kept.
         bootstrap: Settings of `bootstrap`.
     """
 
@@ -192,7 +199,7 @@ class ScoreConfig:
         _require(self.top_k >= 1, "score.top_k", self.top_k, "1 or more")
         _require(0 <= self.tau_label <= 1, "score.tau_label", self.tau_label, "from 0 to 1")
         if self.method == "label_map" and not self.label_maps:
-            raise UsageError("score.label_maps: score.method is label_map, but no folder of label maps is named")
+            raise UsageError("score.label_maps: score.method is label_map, but no folder of label maps is given")
 
 
 @dataclass(frozen=True)
@@ -204,20 +211,20 @@ class TrainConfig:
         hidden: Width of the MLP's hidden layers.
         layers: Hidden layers of the MLP.
         dropout: Dropout after each hidden layer.
-        standardise: Centre and scale the features first; for blocks whose output no LayerNorm has evened out.
+        standardize: Center and scale the features first; useful for blocks whose output is not normalized.
         lr: Learning rate of AdamW.
         weight_decay: Weight decay of AdamW.
-        batch_size: Regions a step.
+        batch_size: Regions per step.
         epochs: Passes over the kept regions.
-        val_fraction: Share of the images held out to choose the best epoch.
-        mixed_precision: accelerate's setting; `no` on CPUs.
+        val_fraction: Share of the images that are held out to choose the best epoch.
+        mixed_precision: Mixed precision of accelerate; `no` on CPUs.
     """
 
     head: Literal["mlp", "linear"] = "mlp"
     hidden: int = 1024
     layers: int = 2
     dropout: float = 0.1
-    standardise: bool = False
+    standardize: bool = False
     lr: float = 1e-4
     weight_decay: float = 1e-4
     batch_size: int = 256
@@ -236,10 +243,10 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """The labeler applied to every region.
+    """Classification of every region by the labeler.
 
     Args:
-        top_k: Classes kept for each region.
+        top_k: Classes stored per region.
     """
 
     top_k: int = 5
@@ -254,11 +261,11 @@ class BuildConfig:
 
     Args:
         version: Semantic version recorded in every row.
-        name: Pretty name of the dataset; by default the run's.
-        threshold: Least score of a label in the table.
+        name: Pretty name of the dataset; by default the name of the run's folder.
+        threshold: Minimum score of a label in the table.
         include_original: Always list the original label, with score 1.
-        include_global: Let the labeler's prediction for the whole image count like a region's.
-        rows_per_file: Most images in one Parquet file of the `regions` configuration.
+        include_global: Use the labeler's prediction for the whole image in the same way as a region's.
+        rows_per_file: Maximum number of images per Parquet file of the `regions` configuration.
     """
 
     version: str = "1.0.0"
@@ -278,18 +285,18 @@ class BuildConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How the work is carried out. Nothing here but `seed` and `shard_size` changes what is written.
+    """How the work is done. Only `seed` and `shard_size` change the results.
 
     Args:
         dir: Folder of the run; every stage writes below it.
-        shard_size: Images in one shard, the unit of resuming and of sharing work.
-        batch_size: Images in one forward pass on a GPU; on CPUs it is one image a thread.
-        workers: Processes that decode images, for each rank; null: none on CPUs; for a GPU its share of the cores, at
+        shard_size: Images per shard, the unit of resuming and of sharing work.
+        batch_size: Images in one forward pass on a GPU; on CPUs each thread computes one image at a time.
+        workers: Processes per rank that decode images. null: none on CPUs; on a GPU the rank's share of the cores, at
             most 8.
-        threads: Images computed side by side by each rank on a CPU; null: its share of the cores.
-        max_error_rate: Share of unreadable images past which the run stops.
-        overwrite: Redo work that was made with another configuration.
-        seed: Seed of everything random.
+        threads: Images that each rank computes in parallel on a CPU. null: the rank's share of the cores.
+        max_error_rate: Share of unreadable images above which the run stops.
+        overwrite: Redo work that was made with other settings.
+        seed: Seed of all random numbers.
     """
 
     dir: str = "runs/relabel"
@@ -312,7 +319,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """The whole job, one section for each module that reads it."""
+    """All settings of a run, one section per stage and one each for source, backbone and run."""
 
     source: SourceConfig = field(default_factory=SourceConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -325,5 +332,5 @@ class Config:
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """Plain nested dictionaries of a configuration or one of its sections, ready for YAML or JSON."""
+    """Convert a configuration or one of its sections to nested dictionaries, ready for YAML or JSON."""
     return dataclasses.asdict(config)

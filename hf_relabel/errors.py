@@ -1,12 +1,12 @@
-"""Errors a user can cause, each told in one line.
+"""Errors that a user can cause, each described in one line.
 
-Every message says what is wrong, where, what was found, and how to mend it. `cli.main` prints the line without a
-traceback; any other exception is a bug of ours and keeps its traceback.
+Every message says what is wrong, where, what was found, and how to fix it. `cli.main` prints the line without a
+traceback; any other exception is a bug and keeps its traceback.
 """
 
 
 class RelabelError(Exception):
-    """A failure that the user can mend. The command ends with `exit_code` and one line."""
+    """A failure that the user can fix. The command ends with `exit_code` and one line."""
 
     exit_code = 1
 
@@ -18,19 +18,19 @@ class UsageError(RelabelError):
 
 
 class SourceError(RelabelError):
-    """The dataset cannot be opened, or is not what the configuration says."""
+    """The dataset cannot be opened, or does not match the configuration."""
 
 
 class ImageReadError(RelabelError):
-    """One image cannot be decoded. It becomes an error row, not the end of the run."""
+    """One image cannot be decoded. It becomes an error row; the run continues."""
 
 
 class BackboneError(RelabelError):
-    """A model cannot be loaded or does not fit the configuration."""
+    """A model cannot be loaded or does not match the configuration."""
 
 
 class StageError(RelabelError):
-    """A stage's inputs or its work folder do not allow it to run."""
+    """A stage cannot run with its inputs or in its folder."""
 
 
 class LabelerError(RelabelError):
@@ -38,12 +38,12 @@ class LabelerError(RelabelError):
 
 
 class ReleaseError(RelabelError):
-    """A release folder is missing, damaged or of another schema version."""
+    """A release folder is missing, damaged or has another schema version."""
 
 
 class FormatError(RelabelError):
-    """A file of another format is missing, damaged or not what it should be, or cannot be written."""
+    """A file in another format is missing, damaged or invalid, or cannot be written."""
 
 
 class HubError(RelabelError):
-    """The Hub refused, or what would be published is not fit to be."""
+    """The Hub refused a request, or the release must not be published as it is."""

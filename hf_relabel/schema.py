@@ -1,8 +1,8 @@
 """Every table of the pipeline: the stages' Arrow schemas and the release's `datasets` features.
 
-A stage's table has one row an image, in the order of the shard's image ids, and lists for what an image has many of,
-so the tables of two stages join by position and an image without proposals is still a row. Pooled features do not
-belong in a table: they lie beside a proposals shard as one float16 array, see `FEATURES`.
+A stage's table has one row per image, in the order of the shard's image ids, with lists for an image's proposals. The
+tables of two stages therefore join by position, and an image without proposals still has a row. Pooled features are not
+in a table: each proposals shard has a float16 array next to it, see `FEATURES`.
 """
 
 import json
@@ -60,8 +60,8 @@ SCORE = pa.struct(
         ("top_scores", pa.list_(pa.float32())),
         ("original_score", pa.float32()),  # probability of the image's original label
         ("kept", pa.bool_()),
-        ("target", pa.int32()),  # class it trains with; -1 where it is dropped
-        ("reason", pa.string()),  # why it was dropped; null where it is kept
+        ("target", pa.int32()),  # class it trains with; -1 if it is dropped
+        ("reason", pa.string()),  # why it was dropped; null if it is kept
     ]
 )
 
@@ -69,7 +69,7 @@ SCORES = pa.schema(
     [
         ("image_id", pa.string()),
         ("label", pa.int32()),
-        ("whole_image", pa.bool_()),  # trains as a whole with its original label (score.force_original)
+        ("whole_image", pa.bool_()),  # the whole image trains with its original label (score.force_original)
         ("error", pa.string()),
         ("proposals", pa.list_(SCORE)),
     ]
@@ -87,7 +87,7 @@ REGIONS = pa.schema(
     [
         ("image_id", pa.string()),
         ("error", pa.string()),
-        ("global_labels", pa.list_(pa.int32())),  # the labeler on the whole image
+        ("global_labels", pa.list_(pa.int32())),  # the labeler's prediction for the whole image
         ("global_scores", pa.list_(pa.float32())),
         ("proposals", pa.list_(REGION)),
     ]
@@ -95,10 +95,10 @@ REGIONS = pa.schema(
 
 
 def release_features(config_name: str, class_names: list[str]) -> Any:
-    """The `datasets.Features` of a release configuration.
+    """Return the `datasets.Features` of a release configuration.
 
-    `labels` (light, the default): image_id, label (the original), labels and scores (the multi-label annotation,
-    highest score first), version. `regions`: the same, and the image's size and every region with its mask.
+    `labels` (small, the default): image_id, label (the original), labels and scores (the multi-label annotation,
+    highest score first), version. `regions` adds the image's size and every region with its mask.
     """
     from datasets import ClassLabel, Features, List, Value
 
@@ -125,9 +125,9 @@ def release_features(config_name: str, class_names: list[str]) -> Any:
 
 
 def release_schema(config_name: str, class_names: list[str]) -> pa.Schema:
-    """The Arrow schema of a release file, with metadata that datasets 2.14 to 5 all read.
+    """Return the Arrow schema of a release file, with metadata that datasets 2.14 to 5 read.
 
-    datasets < 4 does not know the feature type `List`, but every version reads the older spelling `[feature]`.
+    datasets < 4 does not know the feature type `List`; all versions read the older notation `[feature]`.
     """
     schema = release_features(config_name, class_names).arrow_schema
     metadata = json.loads(schema.metadata[b"huggingface"])

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# The main job on the embedded default: generated scenes with known truth, a real ViT, every stage.
-# Options are passed on to `hf-relabel demo`.
+# Run the whole pipeline on generated scenes with known ground truth and a real ViT. Options go to `hf-relabel demo`.
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 hf-relabel demo "$@"
-echo "(source $venv/bin/activate puts these commands on your path)"
+echo "(source $venv/bin/activate puts these commands on your PATH)"

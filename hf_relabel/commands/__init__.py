@@ -1,1 +1,1 @@
-"""Commands beside the pipeline, one module each: `add_arguments(parser)` and `run(args) -> int`."""
+"""One module per command: its settings (a frozen dataclass), `run(settings)`, and `COMMANDS` for the parser."""

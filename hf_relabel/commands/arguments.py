@@ -1,79 +1,102 @@
-"""Arguments that several commands share."""
+"""Settings that several commands share: where the images are, and where the true labels are."""
 
-import argparse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from hf_relabel.commands.parser import option
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import UsageError
-from hf_relabel.evaluation.datasets import LabelledImages, from_dataset, from_source
-from hf_relabel.evaluation.ground_truth import Truth, read_truth
+
+if TYPE_CHECKING:
+    from hf_relabel.evaluation.datasets import LabeledImages
+    from hf_relabel.evaluation.ground_truth import Truth
 
 
-def add_truth_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
-    """Declare where the true label sets are."""
-    group = parser.add_argument_group("truth")
-    group.add_argument(
-        "--truth",
-        metavar="FILE",
-        required=required,
-        help="true labels: ReaL's real.json (ImageNet-Segments' lists have its form), a .json, .jsonl or .parquet by "
-        "image id or file name, or a dataset user/name@revision",
-    )
-    group.add_argument("--truth-column", default="labels", help="column with the classes (default: labels)")
-    group.add_argument("--truth-id-column", default="image_id", help="column with the image ids (default: image_id)")
-    group.add_argument("--truth-split", help="split of a truth dataset")
+@dataclass(frozen=True)
+class TruthSettings:
+    """True labels.
+
+    Args:
+        truth: ReaL's real.json (or a file of the same form, as ImageNet-Segments has), a .json, .jsonl or .parquet
+            file by image id or file name, or a dataset user/name@revision.
+        truth_column: Column with the classes.
+        truth_id_column: Column with the image ids.
+        truth_split: Split of a truth dataset.
+    """
+
+    truth: str | None = option(None, "FILE")
+    truth_column: str = option("labels", "NAME")
+    truth_id_column: str = option("image_id", "NAME")
+    truth_split: str | None = option(None, "NAME")
+
+    def read(self) -> "Truth":
+        """Read the true labels."""
+        from hf_relabel.evaluation.ground_truth import read_truth
+
+        if self.truth is None:
+            raise UsageError("--truth is missing; name the file or dataset with the true labels")
+        return read_truth(self.truth, self.truth_column, self.truth_id_column, self.truth_split)
 
 
-def truth_of(args: argparse.Namespace) -> Truth:
-    """The truth that the arguments name."""
-    return read_truth(args.truth, args.truth_column, args.truth_id_column, args.truth_split)
+@dataclass(frozen=True)
+class ImageSettings:
+    """Images.
 
+    Args:
+        images: Image folder with one subfolder per class, or a dataset.
+        dataset: --images is a dataset's folder or Hub id, not an image folder.
+        images_config: Configuration of the dataset.
+        images_split: Split of the dataset.
+        images_revision: Branch, tag or commit of the dataset.
+        image_column: Column with the image.
+        label_column: Column with the class.
+        labels_column: Column of a dataset with a list of classes, or of objects with one class each.
+        id_column: Column with a unique name for each image.
+        class_names: File with the classes, one per line (.txt), or folder and name (.tsv).
+        limit: Use only the first images in the order of their ids.
+    """
 
-def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare where the images are."""
-    group = parser.add_argument_group("images")
-    group.add_argument("--images", metavar="PATH", help="image folder, one class a subfolder, or a dataset")
-    group.add_argument("--dataset", action="store_true", help="--images is a dataset's folder or Hub id, not a folder")
-    group.add_argument("--images-config", metavar="NAME", help="configuration of the dataset")
-    group.add_argument("--images-split", metavar="NAME", default=None, help="split of the dataset")
-    group.add_argument("--images-revision", metavar="REVISION", help="branch, tag or commit of the dataset")
-    group.add_argument("--image-column", default="image", help="column with the image (default: image)")
-    group.add_argument("--label-column", default="label", help="column with the class (default: label)")
-    group.add_argument(
-        "--labels-column", help="column of a dataset with a list of classes, or of objects with one each"
-    )
-    group.add_argument("--id-column", help="column with a unique name for each image")
-    group.add_argument("--class-names", metavar="FILE", help="the classes, one a line (.txt), or .tsv")
-    group.add_argument("--limit", type=int, help="only the first images in the order of their ids")
+    images: str | None = option(None, "PATH")
+    dataset: bool = False
+    images_config: str | None = option(None, "NAME")
+    images_split: str | None = option(None, "NAME")
+    images_revision: str | None = option(None, "REVISION")
+    image_column: str = option("image", "NAME")
+    label_column: str = option("label", "NAME")
+    labels_column: str | None = option(None, "NAME")
+    id_column: str | None = option(None, "NAME")
+    class_names: str | None = option(None, "FILE")
+    limit: int | None = None
 
+    def source_config(self, split: str) -> SourceConfig:
+        """Return the source that these settings name; `split` is used if they name none."""
+        return SourceConfig(
+            kind="dataset" if self.dataset else "folder",
+            path=self.images or "",
+            config_name=self.images_config,
+            split=self.images_split or split,
+            revision=self.images_revision,
+            image_column=self.image_column,
+            label_column=self.label_column,
+            id_column=self.id_column,
+            class_names=self.class_names,
+            limit=self.limit,
+        )
 
-def source_config(args: argparse.Namespace, split: str) -> SourceConfig:
-    """The source that the arguments name; `split` is used where they name none."""
-    return SourceConfig(
-        kind="dataset" if args.dataset else "folder",
-        path=args.images,
-        config_name=args.images_config,
-        split=args.images_split or split,
-        revision=args.images_revision,
-        image_column=args.image_column,
-        label_column=args.label_column,
-        id_column=args.id_column,
-        class_names=args.class_names,
-        limit=args.limit,
-    )
+    def open_labeled(self, split: str) -> "LabeledImages":
+        """Open the images with their own labels; `split` is used if the settings name none."""
+        from hf_relabel.evaluation.datasets import from_dataset, from_source
 
-
-def labelled_images_of(args: argparse.Namespace, split: str) -> LabelledImages:
-    """The images that the arguments name, with the labels of their own."""
-    if not args.labels_column:
-        return from_source(source_config(args, split))
-    if not args.dataset:
-        raise UsageError("--labels-column: only a dataset has columns; add --dataset")
-    path = f"{args.images}@{args.images_revision}" if args.images_revision else args.images
-    return from_dataset(
-        path,
-        args.images_split or split,
-        config_name=args.images_config,
-        labels_column=args.labels_column,
-        image_column=args.image_column,
-        id_column=args.id_column,
-    )
+        if not self.labels_column:
+            return from_source(self.source_config(split))
+        if not self.dataset:
+            raise UsageError("--labels-column: only a dataset has columns; add --dataset")
+        path = f"{self.images}@{self.images_revision}" if self.images_revision else self.images or ""
+        return from_dataset(
+            path,
+            self.images_split or split,
+            config_name=self.images_config,
+            labels_column=self.labels_column,
+            image_column=self.image_column,
+            id_column=self.id_column,
+        )

@@ -3,45 +3,66 @@
 hf-relabel audit runs/demo/release --truth truth.jsonl --plot reliability.png
 """
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hf_relabel.commands.arguments import add_truth_arguments, truth_of
+from hf_relabel.commands.arguments import TruthSettings
+from hf_relabel.commands.parser import Command, option, positional
 from hf_relabel.errors import SourceError
-from hf_relabel.evaluation.audit import Audit, Calibration, audit
-from hf_relabel.evaluation.report import plain, refuse_unwritable, render, write_results
-from hf_relabel.release.table import load_labels
+
+if TYPE_CHECKING:
+    from hf_relabel.evaluation.audit import Audit, Calibration
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.add_argument("release", help="release folder, or user/name@revision on the Hub")
-    parser.add_argument("--split", help="split of the release; needed only if it has several")
-    add_truth_arguments(parser, required=True)
-    parser.add_argument("--top", type=int, default=10, help="classes and confusions to list (default: 10)")
-    parser.add_argument("--bins", type=int, default=10, help="bins of the reliability tables (default: 10)")
-    parser.add_argument("--json", metavar="FILE", help="write all results as JSON")
-    parser.add_argument("--plot", metavar="FILE.png", help="write the reliability diagram")
+@dataclass(frozen=True, kw_only=True)
+class AuditSettings:
+    """Audit.
+
+    Args:
+        release: Release folder, or user/name@revision on the Hub.
+        split: Split of the release; needed only if it has several.
+        truth: True labels to compare with.
+        top: Classes and confusions to list.
+        bins: Bins of the reliability tables.
+        json: Write all results to this file as JSON.
+        plot: Write the reliability diagram to this PNG file.
+    """
+
+    release: str = positional("RELEASE")
+    split: str | None = option(None, "NAME")
+    truth: TruthSettings
+    top: int = 10
+    bins: int = 10
+    json: str | None = option(None, "FILE.json")
+    plot: str | None = option(None, "FILE.png")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(settings: AuditSettings) -> int:
     """Run the command; returns the exit status."""
-    refuse_unwritable(args.json, args.plot)
-    table = load_labels(args.release, args.split)
-    truth = truth_of(args).of(table.image_ids, table.class_names)
+    from hf_relabel.evaluation.audit import audit
+    from hf_relabel.evaluation.report import plain, refuse_unwritable, write_results
+    from hf_relabel.release.table import load_labels
+
+    refuse_unwritable(settings.json, settings.plot)
+    true_labels = settings.truth.read()
+    table = load_labels(settings.release, settings.split)
+    truth = true_labels.of(table.image_ids, table.class_names)
     try:
-        result = audit(table, truth, top=args.top, bins=args.bins)
+        result = audit(table, truth, top=settings.top, bins=settings.bins)
     except ValueError as error:
-        raise SourceError(f"{args.truth}: nothing to compare {args.release} with ({error})") from error
-    print(_describe(args.release, result))
-    if args.json:
-        write_results(args.json, plain(result))
-    if args.plot:
-        plot_reliability(result, Path(args.plot))
+        raise SourceError(f"{settings.truth.truth}: nothing to compare {settings.release} with ({error})") from error
+    print(_describe(settings.release, result))
+    if settings.json:
+        write_results(settings.json, plain(result))
+    if settings.plot:
+        plot_reliability(result, Path(settings.plot))
     return 0
 
 
-def _describe(release: str, result: Audit) -> str:
+def _describe(release: str, result: "Audit") -> str:
+    from hf_relabel.evaluation.report import plain, render
+
     agreement, best = result.agreement, result.best
     blocks = [
         f"{release}: {result.images} images with a true label"
@@ -59,15 +80,17 @@ def _describe(release: str, result: Audit) -> str:
     ]
     for title, classes in (("Most often added", result.added), ("Original label most often dropped", result.dropped)):
         if classes:
-            rows = [(item.class_name, item.images, item.true) for item in classes]
-            blocks.append(render([title, "images", "true"], rows))
+            counts = [(item.class_name, item.images, item.true) for item in classes]
+            blocks.append(render([title, "images", "true"], counts))
     if result.confused:
         rows = [(f"{item.missed} -> {item.listed}", item.images) for item in result.confused]
         blocks.append(render(["Most often confused (missed -> listed)", "images"], rows))
     return "\n\n".join(blocks)
 
 
-def _describe_calibration(name: str, calibration: Calibration) -> str:
+def _describe_calibration(name: str, calibration: "Calibration") -> str:
+    from hf_relabel.evaluation.report import render
+
     rows = [
         (f"{row.low:.2f}-{row.high:.2f}", row.count, row.mean_score, row.hit_rate)
         for row in calibration.table
@@ -77,8 +100,8 @@ def _describe_calibration(name: str, calibration: Calibration) -> str:
     return title + "\n" + render(["score", "labels", "mean score", "true"], rows)
 
 
-def plot_reliability(result: Audit, path: Path) -> None:
-    """The reliability diagram as PNG: the share of true labels in each bin of scores, and the diagonal."""
+def plot_reliability(result: "Audit", path: Path) -> None:
+    """Draw the reliability diagram as PNG: the share of true labels in each bin of scores, and the diagonal."""
     from hf_relabel.pictures.charts import BLUE, ORANGE, Chart
 
     title = f"Reliability of the labels (ECE {result.calibration.ece:.3f}, n = {result.calibration.labels})"
@@ -94,3 +117,15 @@ def plot_reliability(result: Audit, path: Path) -> None:
         chart.line([row.mean_score for row in added], [row.hit_rate for row in added], ORANGE, "added labels")
     chart.line([0, 1], [0, 1])
     chart.save(path)
+
+
+COMMANDS = {
+    "audit": Command(
+        name="audit",
+        summary="compare a release's labels with true labels: precision, recall, calibration, confusions",
+        settings=AuditSettings,
+        run=run,
+        description=__doc__ or "",
+        common=("truth", "split"),
+    )
+}

@@ -3,44 +3,59 @@
 hf-relabel diff user/name@v1.0.0 runs/demo/release
 """
 
-import argparse
 import json
 import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hf_relabel.commands.parser import Command, option, positional
+
+if TYPE_CHECKING:
+    from hf_relabel.release.diff import Comparison
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.add_argument("old", help="release folder, or user/name@revision on the Hub")
-    parser.add_argument("new", help="likewise")
-    parser.add_argument("--json", metavar="FILE", help="write all of it as JSON; - for the standard output, alone")
-    parser.add_argument("--changelog", action="store_true", help="print the text for CHANGELOG.md instead of tables")
-    parser.add_argument("--top", type=int, default=20, help="classes to list (default: 20)")
-    parser.add_argument(
-        "--no-reuse", action="store_true", help="leave out the share of bytes that both hold, which reads all files"
-    )
+@dataclass(frozen=True, kw_only=True)
+class DiffSettings:
+    """Report.
+
+    Args:
+        old: Release folder, or user/name@revision on the Hub.
+        new: Release to compare it with, a folder or user/name@revision.
+        json: Write everything as JSON to this file; - prints only the JSON.
+        changelog: Print the text for CHANGELOG.md instead of tables.
+        top: Classes to list.
+        no_reuse: Do not compute the share of bytes that both have, which reads all files.
+    """
+
+    old: str = positional("OLD")
+    new: str = positional("NEW")
+    json: str | None = option(None, "FILE.json")
+    changelog: bool = False
+    top: int = 20
+    no_reuse: bool = False
 
 
-def run(args: argparse.Namespace) -> int:
+def run(settings: DiffSettings) -> int:
     """Run the command; returns the exit status."""
     from hf_relabel.evaluation.report import write_results
     from hf_relabel.hub.changelog import entry
     from hf_relabel.hub.client import open_release
     from hf_relabel.release.diff import compare
 
-    old, new = open_release(args.old), open_release(args.new)
-    result = compare(old, new, measure_reuse=not (args.no_reuse or args.changelog))
-    if args.json == "-":
+    old, new = open_release(settings.old), open_release(settings.new)
+    result = compare(old, new, measure_reuse=not (settings.no_reuse or settings.changelog))
+    if settings.json == "-":
         json.dump(_plain(result), sys.stdout, indent=2, ensure_ascii=False)
         print()
         return 0
-    if args.json:
-        write_results(args.json, _plain(result))
-    print(entry(result, old.version) if args.changelog else _describe(result, args.top))
+    if settings.json:
+        write_results(settings.json, _plain(result))
+    print(entry(result, old.version) if settings.changelog else _describe(result, settings.top))
     return 0
 
 
-def _plain(result) -> dict:
-    """A comparison as JSON values; counts by class only where there are any."""
+def _plain(result: "Comparison") -> dict[str, Any]:
+    """Return a comparison as JSON values; counts only of classes that changed."""
     classes = {
         result.class_names[label]: {
             "class": label,
@@ -55,25 +70,25 @@ def _plain(result) -> dict:
     return {**simple, **totals, "classes": classes}
 
 
-def _describe(result, top: int) -> str:
+def _describe(result: "Comparison", top: int) -> str:
     from hf_relabel.evaluation.report import render
 
     rows = [
         ["images in both", result.images_common],
         ["images added", result.images_added],
-        ["images gone", result.images_gone],
-        ["images with another label set", result.images_relabeled],
+        ["images removed", result.images_gone],
+        ["images with other labels", result.images_relabeled],
         ["images with another original label", result.originals_changed],
         ["labels added", int(result.labels_added.sum())],
         ["labels removed", int(result.labels_removed.sum())],
         ["labels rescored", int(result.labels_rescored.sum())],
         ["regions before", result.regions_old],
         ["regions now", result.regions_new],
-        ["images whose masks differ", result.images_other_masks],
-        ["images whose masks are the same and named otherwise", result.images_other_region_labels],
+        ["images with other masks", result.images_other_masks],
+        ["images with the same masks but other region labels", result.images_other_region_labels],
     ]
     blocks = [f"{result.old} -> {result.new}", render(["", "number"], rows)]
-    for title, examples in (("added", result.examples_added), ("gone", result.examples_gone)):
+    for title, examples in (("added", result.examples_added), ("removed", result.examples_gone)):
         if examples:
             blocks.append(f"images {title}, the first: {', '.join(examples)}")
     classes = result.classes_by_change()
@@ -83,12 +98,23 @@ def _describe(result, top: int) -> str:
         ]
         blocks.append(render(["class", "added", "removed", "rescored"], table))
     if len(classes) > top:
-        blocks.append(f"and {len(classes) - top} classes more (--top, --json)")
+        blocks.append(f"and {len(classes) - top} more classes (--top, --json)")
     blocks += [f"setting {setting}" for setting in result.settings]
     if result.reused is not None:
-        blocks.append(f"bytes of the new data in chunks that the old holds: {result.reused:.1%} (estimated)")
+        blocks.append(f"share of the new data's bytes that are also in the old: {result.reused:.1%} (estimated)")
     return "\n".join(blocks)
 
 
-def _counts(result) -> tuple:
+def _counts(result: "Comparison") -> tuple[Any, Any, Any]:
     return result.labels_added, result.labels_removed, result.labels_rescored
+
+
+COMMANDS = {
+    "diff": Command(
+        name="diff",
+        summary="show what changed between two releases, in folders or on the Hub",
+        settings=DiffSettings,
+        run=run,
+        description=__doc__ or "",
+    )
+}

@@ -6,22 +6,18 @@ hf-relabel evaluate --model out --images imagenetv2-matched-frequency-format-val
 hf-relabel evaluate --predictions scores.npy --truth real.json
 """
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from hf_relabel.commands.arguments import (
-    add_source_arguments,
-    add_truth_arguments,
-    labelled_images_of,
-    truth_of,
-)
+from hf_relabel.commands.arguments import ImageSettings, TruthSettings
+from hf_relabel.commands.parser import Command, option
 from hf_relabel.errors import SourceError, UsageError
-from hf_relabel.evaluation.predictions import Predictions, load_predictions, match_classes, save_predictions
-from hf_relabel.evaluation.report import plain, refuse_unwritable, render, write_results
-from hf_relabel.evaluation.summary import Summary, summarise
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hf_relabel.evaluation.summary import Summary
 
 METRICS = {
     "top1": "top-1 (in the list)",
@@ -36,108 +32,140 @@ METRICS = {
     "subset_accuracy": "subset accuracy",
     "iou": "IoU of the sets",
 }
-"""Metrics by the name they have in JSON, and how they are called on the terminal."""
+"""Metrics by their name in JSON, with the title the terminal shows."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.add_argument("--model", help="classifier: folder or Hub id")
-    parser.add_argument("--revision", help="branch, tag or commit of the classifier")
-    parser.add_argument("--predictions", metavar="FILE", help="stored scores instead: .parquet or .npy, see --save")
-    parser.add_argument("--save", metavar="FILE.parquet", help="store the model's scores")
-    parser.add_argument(
-        "--match-classes",
-        choices=("name", "index"),
-        default="name",
-        help="find the images' classes among the model's by name (default), or take them to be the same in order",
-    )
-    parser.add_argument(
-        "--threshold", type=float, default=0.5, help="score from which a class is in the predicted set (default: 0.5)"
-    )
-    add_source_arguments(parser)
-    add_truth_arguments(parser, required=False)
-    parser.add_argument("--batch-size", type=int, default=32, help="images in one forward pass (default: 32)")
-    parser.add_argument("--workers", type=int, default=0, help="processes that decode images (default: 0)")
-    parser.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"), default="no")
-    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples; 0: none (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
-    parser.add_argument("--json", metavar="FILE", help="write all results as JSON")
-    parser.add_argument(
-        "--model-index", metavar="FILE", help="write the results as a model card's metadata (a .md card is updated)"
-    )
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """Evaluation.
+
+    Args:
+        model: Classifier to evaluate: folder or Hub id.
+        revision: Branch, tag or commit of the classifier.
+        predictions: Stored scores to evaluate instead of a model: .parquet or .npy, as --save writes them.
+        save: Store the model's scores in this file.
+        match_classes: `name` finds the images' classes among the model's classes by name; `index` assumes the same
+            classes in the same order.
+        threshold: Minimum score of a class in the predicted set.
+        images: Images to evaluate on.
+        truth: True labels; by default the images' own.
+        batch_size: Images in one forward pass.
+        workers: Processes that decode images.
+        mixed_precision: Precision of the forward pass.
+        resamples: Bootstrap resamples for the confidence intervals; 0 computes none.
+        seed: Seed of the bootstrap.
+        json: Write all results to this file as JSON.
+        model_index: Write the results to this file as a model card's metadata; an existing .md card is updated.
+    """
+
+    model: str | None = option(None, "MODEL")
+    revision: str | None = option(None, "REVISION")
+    predictions: str | None = option(None, "FILE")
+    save: str | None = option(None, "FILE.parquet")
+    match_classes: Literal["name", "index"] = "name"
+    threshold: float = 0.5
+    images: ImageSettings
+    truth: TruthSettings
+    batch_size: int = 32
+    workers: int = 0
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    resamples: int = 1000
+    seed: int = 0
+    json: str | None = option(None, "FILE.json")
+    model_index: str | None = option(None, "FILE")
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.predictions is None):
+            raise UsageError("evaluate: give either --model or --predictions")
+        if self.resamples < 0 or self.batch_size < 1 or self.workers < 0:
+            raise UsageError("evaluate: --resamples and --workers must be 0 or more, --batch-size 1 or more")
+
+    @property
+    def what(self) -> str:
+        """The model or the file of predictions."""
+        return self.model or self.predictions or ""
 
 
-def run(args: argparse.Namespace) -> int:
+def run(settings: EvaluateSettings) -> int:
     """Run the command; returns the exit status."""
-    if (args.model is None) == (args.predictions is None):
-        raise UsageError("evaluate: give either --model or --predictions")
-    if args.resamples < 0 or args.batch_size < 1 or args.workers < 0:
-        raise UsageError("evaluate: --resamples and --workers must be 0 or more, --batch-size 1 or more")
-    refuse_unwritable(args.json, args.model_index, args.save)
-    scores, truth, is_main = _from_model(args) if args.model else _from_predictions(args)
+    from hf_relabel.evaluation.report import plain, refuse_unwritable, write_results
+    from hf_relabel.evaluation.summary import summarize
+
+    refuse_unwritable(settings.json, settings.model_index, settings.save)
+    scores, truth, is_main = _from_model(settings) if settings.model else _from_predictions(settings)
     if not is_main:
         return 0
+    on = settings.truth.truth or settings.images.images or ""
     try:
-        summary = summarise(scores, truth, scores >= args.threshold, resamples=args.resamples, seed=args.seed)
+        summary = summarize(
+            scores, truth, scores >= settings.threshold, resamples=settings.resamples, seed=settings.seed
+        )
     except ValueError as error:
-        raise SourceError(f"{args.truth or args.images}: nothing to evaluate on ({error})") from error
-    print(describe(args.model or args.predictions, summary))
-    results = {"model": args.model or args.predictions, "truth": args.truth or args.images, "threshold": args.threshold}
-    if args.json:
-        write_results(args.json, results | plain(summary))
-    if args.model_index:
-        write_model_index(Path(args.model_index), results, summary)
+        raise SourceError(f"{on}: nothing to evaluate on ({error})") from error
+    print(describe(settings.what, summary))
+    results = {"model": settings.what, "truth": on, "threshold": settings.threshold}
+    if settings.json:
+        write_results(settings.json, results | plain(summary))
+    if settings.model_index:
+        write_model_index(Path(settings.model_index), results, summary)
     return 0
 
 
-def _from_model(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Scores and truth, [N, C] each, and whether this process is the one that reports."""
-    if args.images is None:
+def _from_model(settings: EvaluateSettings) -> "tuple[np.ndarray, np.ndarray, bool]":
+    """Return scores and truth, [N, C] each, and whether this process is the one that reports."""
+    if settings.images.images is None:
         raise UsageError("evaluate: --model needs --images")
-    images = labelled_images_of(args, "val")
-    if args.truth:
-        images = images.with_truth(truth_of(args))
+    model_name = settings.model or ""
+    images = settings.images.open_labeled("val")
+    if settings.truth.truth:
+        images = images.with_truth(settings.truth.read())
 
+    from hf_relabel.evaluation.predictions import Predictions, match_classes, save_predictions
     from hf_relabel.run.quiet import quiet_libraries
     from hf_relabel.training.inference import open_accelerator, predict
     from hf_relabel.training.models import class_names_of, open_classifier
 
     quiet_libraries()
-    model, processor = open_classifier(args.model, args.revision)
+    model, processor = open_classifier(model_name, settings.revision)
     names = class_names_of(model)
-    columns = match_classes(names, images.class_names, args.match_classes, args.model)
-    accelerator = open_accelerator(args.mixed_precision)
-    scores = predict(model, processor, images, accelerator, args.batch_size, args.workers)
-    if args.save and accelerator.is_main_process:
-        save_predictions(Path(args.save), Predictions(scores, images.image_ids, names))
+    columns = match_classes(names, images.class_names, settings.match_classes, model_name)
+    accelerator = open_accelerator(settings.mixed_precision)
+    scores = predict(model, processor, images, accelerator, settings.batch_size, settings.workers)
+    if settings.save and accelerator.is_main_process:
+        save_predictions(Path(settings.save), Predictions(scores, images.image_ids, names))
     accelerator.end_training()
     return scores[:, columns], images.multi_hot, accelerator.is_main_process
 
 
-def _from_predictions(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, bool]:
-    """As `_from_model`. Without --images, the classes and ids are those of the predictions themselves."""
-    path = Path(args.predictions)
+def _from_predictions(settings: EvaluateSettings) -> "tuple[np.ndarray, np.ndarray, bool]":
+    """Return the same as `_from_model`. Without --images, classes and ids are those of the predictions."""
+    from hf_relabel.evaluation.predictions import load_predictions, match_classes
+
+    path = Path(settings.predictions or "")
     stored = load_predictions(path)
-    if args.images is not None:
-        images = labelled_images_of(args, "val")
-        class_names, image_ids, sets = images.class_names, images.image_ids, None if args.truth else images.multi_hot
-    elif args.truth is None:
+    has_truth = settings.truth.truth is not None
+    if settings.images.images is not None:
+        images = settings.images.open_labeled("val")
+        class_names, image_ids, sets = images.class_names, images.image_ids, None if has_truth else images.multi_hot
+    elif not has_truth:
         raise UsageError("evaluate: --predictions needs --truth or --images")
     else:
         class_names = stored.class_names or [str(index) for index in range(stored.scores.shape[1])]
         image_ids, sets = stored.image_ids or [f"{row:09d}" for row in range(len(stored.scores))], None
     if sets is None:
-        sets = truth_of(args).of(image_ids, class_names)
+        sets = settings.truth.read().of(image_ids, class_names)
     own_names = stored.class_names or class_names
     if len(own_names) != stored.scores.shape[1]:
         raise SourceError(f"{path}: scores {stored.scores.shape[1]} classes, the images have {len(own_names)}")
-    columns = match_classes(own_names, class_names, args.match_classes, str(path))
+    columns = match_classes(own_names, class_names, settings.match_classes, str(path))
     return stored.scores[stored.rows_of(image_ids, path)][:, columns], sets, True
 
 
-def describe(who: str, summary: Summary) -> str:
-    """The results as text: every metric with its interval, then by the number of true labels."""
-    head = f"{who}: {summary.images} images, {summary.classes} classes occur"
+def describe(who: str, summary: "Summary") -> str:
+    """Format the results as text: every metric with its interval, then by the number of true labels."""
+    from hf_relabel.evaluation.report import render
+
+    head = f"{who}: {summary.images} images, {summary.classes} classes present"
     if summary.left_out:
         head += f"; {summary.left_out} images without a true label left out"
     rows = [
@@ -154,7 +182,7 @@ def describe(who: str, summary: Summary) -> str:
     )
 
 
-def write_model_index(path: Path, results: dict[str, Any], summary: Summary) -> None:
+def write_model_index(path: Path, results: dict[str, Any], summary: "Summary") -> None:
     """Write the metrics as `model-index` metadata: YAML, or into the front matter of a model card (.md)."""
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -179,3 +207,15 @@ def write_model_index(path: Path, results: dict[str, Any], summary: Summary) -> 
     data = ModelCardData(model_name=name, eval_results=evaluations)
     text = data.to_yaml()
     path.write_text(f"---\n{text}\n---\n\n# {name}\n" if path.suffix == ".md" else text + "\n", encoding="utf-8")
+
+
+COMMANDS = {
+    "evaluate": Command(
+        name="evaluate",
+        summary="evaluate an image classifier against single or multi-label truth",
+        settings=EvaluateSettings,
+        run=run,
+        description=__doc__ or "",
+        common=("model", "predictions", "images", "truth", "json"),
+    )
+}

@@ -3,74 +3,114 @@
 hf-relabel export coco runs/demo/release annotations.json
 """
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-RELEASE_HELP = "release folder, or user/name@revision on the Hub"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    formats = parser.add_subparsers(dest="format", metavar="FORMAT", required=True)
-    tsv = formats.add_parser(
-        "tsv",
-        help="the paper's labels, one line an image",
-        description="One line an image: file, original class, classes, probabilities to 4 places. No masks.",
-    )
-    tsv.add_argument("release", help=RELEASE_HELP)
-    tsv.add_argument("output", type=Path, metavar="FILE.tsv")
-    coco = formats.add_parser(
-        "coco",
-        help="COCO JSON with RLE masks; `import coco` makes the same release of it",
-        description="One COCO JSON file with everything a release holds. Its category ids are the class indices + 1; "
-        "what COCO has no field for is in further fields of images and annotations.",
-    )
-    coco.add_argument("release", help=RELEASE_HELP)
-    coco.add_argument("output", type=Path, metavar="FILE.json")
-    fiftyone = formats.add_parser(
-        "fiftyone",
-        help="a folder that FiftyOne's COCODetectionDataset importer reads",
-        description="A folder with labels.json and, with --images, data/. Without --images there is no data/: give "
-        "FiftyOne the images' own folder as data_path, as the command shows when it has ended.",
-    )
-    fiftyone.add_argument("release", help=RELEASE_HELP)
-    fiftyone.add_argument("output", type=Path, metavar="FOLDER")
-    fiftyone.add_argument("--images", type=Path, metavar="FOLDER", help="the images; data/ links to them")
-    fiftyone.add_argument("--copy", action="store_true", help="copy the images into data/ instead")
-    for each in (tsv, coco, fiftyone):
-        each.add_argument("--overwrite", action="store_true", help="replace what is there")
+from hf_relabel.commands.parser import Command, option, positional
+from hf_relabel.errors import UsageError
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
-    from hf_relabel.errors import UsageError
-    from hf_relabel.formats import coco_export, fiftyone_folder, paper_tsv
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """Export.
+
+    Args:
+        release: Release folder, or user/name@revision on the Hub.
+        output: File or folder to write.
+        overwrite: Replace an existing file or folder.
+    """
+
+    release: str = positional("RELEASE")
+    output: Path = positional("OUTPUT")
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiftyOneSettings(ExportSettings):
+    """FiftyOne.
+
+    Args:
+        images: Folder with the images; data/ links to them.
+        copy: Copy the images into data/ instead of linking to them.
+    """
+
+    images: Path | None = option(None, "FOLDER")
+    copy: bool = False
+
+    def __post_init__(self) -> None:
+        if self.copy and self.images is None:
+            raise UsageError("--copy: name the folder of the images with --images")
+
+
+def run_tsv(settings: ExportSettings) -> int:
+    """Export the paper's TSV; returns the exit status."""
+    from hf_relabel.formats import paper_tsv
     from hf_relabel.hub.client import open_release
 
-    if args.format == "fiftyone" and args.copy and args.images is None:
-        raise UsageError("--copy: name the folder of the images with --images")
-    release = open_release(args.release)
-    if args.format == "tsv":
-        exported = paper_tsv.export_tsv(release, args.output, overwrite=args.overwrite)
-        carries = paper_tsv.CARRIES
-    elif args.format == "coco":
-        exported = coco_export.export_coco(release, args.output, overwrite=args.overwrite)
-        carries = coco_export.CARRIES
-    else:
-        exported = fiftyone_folder.export_fiftyone(
-            release, args.output, images=args.images, copy=args.copy, overwrite=args.overwrite
-        )
-        carries = fiftyone_folder.CARRIES
-    regions = "" if args.format == "tsv" else f", {exported.regions:,} regions"
-    print(f"{args.output}: {exported.images:,} images, {exported.labels:,} labels{regions}")
-    print(carries)
-    if args.format == "fiftyone":
-        print(_how_to_load(args))
+    release = open_release(settings.release)
+    exported = paper_tsv.export_tsv(release, settings.output, overwrite=settings.overwrite)
+    print(f"{settings.output}: {exported.images:,} images, {exported.labels:,} labels")
+    print(paper_tsv.CARRIES)
     return 0
 
 
-def _how_to_load(args: argparse.Namespace) -> str:
-    where = f"dataset_dir={str(args.output)!r}"
-    if args.images is None:
-        where = f"data_path='FOLDER OF THE IMAGES', labels_path={str(args.output / 'labels.json')!r}"
-    return f"fiftyone.Dataset.from_dir(dataset_type=fiftyone.types.COCODetectionDataset, {where})"
+def run_coco(settings: ExportSettings) -> int:
+    """Export COCO JSON; returns the exit status."""
+    from hf_relabel.formats import coco_export
+    from hf_relabel.hub.client import open_release
+
+    release = open_release(settings.release)
+    exported = coco_export.export_coco(release, settings.output, overwrite=settings.overwrite)
+    _print_counts(settings, exported, coco_export.CARRIES)
+    return 0
+
+
+def run_fiftyone(settings: FiftyOneSettings) -> int:
+    """Export a folder for FiftyOne; returns the exit status."""
+    from hf_relabel.formats import fiftyone_folder
+    from hf_relabel.hub.client import open_release
+
+    release = open_release(settings.release)
+    exported = fiftyone_folder.export_fiftyone(
+        release, settings.output, images=settings.images, copy=settings.copy, overwrite=settings.overwrite
+    )
+    _print_counts(settings, exported, fiftyone_folder.CARRIES)
+    where = f"dataset_dir={str(settings.output)!r}"
+    if settings.images is None:
+        where = f"data_path='FOLDER OF THE IMAGES', labels_path={str(settings.output / 'labels.json')!r}"
+    print(f"fiftyone.Dataset.from_dir(dataset_type=fiftyone.types.COCODetectionDataset, {where})")
+    return 0
+
+
+def _print_counts(settings: ExportSettings, exported: Any, carries: str) -> None:
+    counts = f"{exported.images:,} images, {exported.labels:,} labels, {exported.regions:,} regions"
+    print(f"{settings.output}: {counts}")
+    print(carries)
+
+
+COMMANDS: dict[str, Command[Any]] = {
+    "export tsv": Command(
+        name="export tsv",
+        summary="the paper's labels, one line per image",
+        settings=ExportSettings,
+        run=run_tsv,
+        description="One line per image: file, original class, classes, probabilities to 4 places. No masks.",
+    ),
+    "export coco": Command(
+        name="export coco",
+        summary="COCO JSON with RLE masks; `import coco` makes the same release from it",
+        settings=ExportSettings,
+        run=run_coco,
+        description="One COCO JSON file with everything that a release contains. Category ids are the class indices "
+        "+ 1; what COCO has no field for is stored in additional fields of images and annotations.",
+    ),
+    "export fiftyone": Command(
+        name="export fiftyone",
+        summary="a folder that FiftyOne's COCODetectionDataset importer reads",
+        settings=FiftyOneSettings,
+        run=run_fiftyone,
+        description="A folder with labels.json and, with --images, data/. Without --images there is no data/: pass "
+        "the images' own folder to FiftyOne as data_path, as the command prints at the end.",
+    ),
+}

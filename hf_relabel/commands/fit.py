@@ -4,37 +4,50 @@ hf-relabel fit --release user/name@v1.0.0 --images train --model microsoft/resne
 accelerate launch -m hf_relabel fit --config fit.yaml
 """
 
-import argparse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from hf_relabel.commands.arguments import add_source_arguments, source_config
-from hf_relabel.commands.options import ConfigFile, add_settings, settings_from
+from hf_relabel.commands.arguments import ImageSettings
+from hf_relabel.commands.parser import Command
 from hf_relabel.errors import SourceError, UsageError
-from hf_relabel.evaluation.datasets import LabelledImages, from_source
-from hf_relabel.evaluation.ground_truth import refuse_unknown
-from hf_relabel.release.table import LabelTable, load_labels
 from hf_relabel.training.config import FitConfig
 
+if TYPE_CHECKING:
+    import numpy as np
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.add_argument("--config", action=ConfigFile, metavar="FILE.yaml", help="file with any of these settings")
-    add_source_arguments(parser)
-    add_settings(parser, FitConfig, "training")
+    from hf_relabel.evaluation.datasets import LabeledImages
+    from hf_relabel.release.table import LabelTable
 
 
-def run(args: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """Fit.
+
+    Args:
+        training: How to train, and on which labels.
+        images: The release's images.
+    """
+
+    training: FitConfig
+    images: ImageSettings
+
+    def __post_init__(self) -> None:
+        if not self.images.images:
+            raise UsageError("--images: must be the folder or dataset with the release's images")
+        if self.images.labels_column:
+            raise UsageError("--labels-column: fit takes its labels from the release")
+        if self.images.limit:
+            raise UsageError("--limit: fit trains on all images of the release; name a smaller release")
+
+
+def run(settings: FitSettings) -> int:
     """Run the command; returns the exit status."""
-    config = settings_from(FitConfig, args)
-    if not args.images:
-        raise UsageError("--images: must be the folder or dataset with the release's images")
-    if args.labels_column:
-        raise UsageError("--labels-column: fit takes its labels from the release")
-    if args.limit:
-        raise UsageError("--limit: fit trains on all images of the release; name a smaller release")
+    from hf_relabel.evaluation.datasets import from_source
+    from hf_relabel.release.table import load_labels
+
+    config = settings.training
     table = load_labels(config.release, config.split, with_regions=config.crop_aware)
-    images = from_source(source_config(args, config.split or "train"))
+    images = from_source(settings.images.source_config(config.split or "train"))
     rows = join(table, images)
 
     from hf_relabel.run.quiet import quiet_libraries
@@ -42,34 +55,49 @@ def run(args: argparse.Namespace) -> int:
     from hf_relabel.training.targets import CropAwareTargets, ReleaseTargets
 
     quiet_libraries()
-    targets = ReleaseTargets(table, config.target, config.threshold, config.include_original)
-    if config.crop_aware:
-        targets = CropAwareTargets(table, targets)
+    of_release = ReleaseTargets(table, config.target, config.threshold, config.include_original)
+    targets = CropAwareTargets(table, of_release) if config.crop_aware else of_release
     accelerator = make_accelerator(config)
     if accelerator.is_main_process:
         left = len(images) - len(rows)
-        note = f"; {left} images that the release does not list are left out" if left else ""
+        note = f"; {left} images that are not in the release are left out" if left else ""
         print(f"{len(rows)} images, {len(table.class_names)} classes, target {config.target}{note}", flush=True)
     fit_classifier(images, rows, targets, table.class_names, config, accelerator)
     accelerator.end_training()
     if accelerator.is_main_process:
-        print(f"the classifier is in {config.out}; hf-relabel evaluate --model {config.out} measures it")
+        print(f"the classifier is in {config.out}; evaluate it with: hf-relabel evaluate --model {config.out}")
     return 0
 
 
-def join(table: LabelTable, images: LabelledImages) -> np.ndarray:
-    """The image of each row of a release, int64 [N], by image id.
+def join(table: "LabelTable", images: "LabeledImages") -> "np.ndarray":
+    """Find the image of each row of a release by image id, int64 [N].
 
     Raises:
         SourceError: Rows without an image, or images of other classes.
     """
+    import numpy as np
+
+    from hf_relabel.evaluation.ground_truth import refuse_unknown
+
     if images.class_names != table.class_names:
         ours = [name for name in table.class_names if name not in set(images.class_names)][:3]
         theirs = [name for name in images.class_names if name not in set(table.class_names)][:3]
         raise SourceError(
             f"{table.origin}: has {len(table.class_names)} classes, {images.origin} has {len(images.class_names)} "
-            f"(only there: {ours}; only here: {theirs}); give the images it was made of"
+            f"(only in the release: {ours}; only in the images: {theirs}); name the images the release was made from"
         )
     places = {image_id: place for place, image_id in enumerate(images.image_ids)}
-    refuse_unknown(table.image_ids, places, f"of {table.origin} are not among the images of {images.origin}")
+    refuse_unknown(table.image_ids, places, f"from {table.origin} are not among the images of {images.origin}")
     return np.array([places[image_id] for image_id in table.image_ids], dtype=np.int64)
+
+
+COMMANDS = {
+    "fit": Command(
+        name="fit",
+        summary="train an image classifier on a release",
+        settings=FitSettings,
+        run=run,
+        description=__doc__ or "",
+        common=("release", "images", "model", "out", "target", "epochs", "batch_size", "lr", "mixed_precision"),
+    )
+}

@@ -1,119 +1,153 @@
-"""Make a release, or a run's proposals, from the paper's TSV, COCO JSON or ReLabel's files.
+"""Make a release from the paper's TSV, from COCO JSON or from ReLabel's label maps.
 
 hf-relabel import tsv labels.tsv runs/paper/release
 """
 
-import argparse
-import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_relabel.commands.parser import Command, option, positional
+
+if TYPE_CHECKING:
+    from hf_relabel.formats.releases import Imported, Names
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    formats = parser.add_subparsers(dest="format", metavar="FORMAT", required=True)
-    tsv = formats.add_parser(
-        "tsv",
-        help="a release from the paper's labels",
-        description="A release from lines of file, original class, classes and probabilities. It has no regions, and "
-        "the images' sizes are unknown: 0.",
-    )
-    tsv.add_argument("input", type=Path, metavar="FILE.tsv")
-    coco = formats.add_parser(
-        "coco",
-        help="the release that `export coco` wrote",
-        description="The release in a file of `hf-relabel export coco`, equal row by row.",
-    )
-    coco.add_argument("input", type=Path, metavar="FILE.json")
-    relabel = formats.add_parser(
-        "relabel",
-        help="a release of image-level labels from ReLabel's label maps",
-        description="A release from <class folder>/<image name>.pt. An image's labels are the classes whose "
-        "probability, the softmax of the logits' mean over all places of its map, is at least the threshold. It has "
-        "no regions, and the images' sizes are unknown: 0.",
-    )
-    relabel.add_argument("input", type=Path, metavar="FOLDER")
-    relabel.add_argument("--threshold", type=float, default=0.1, help="least probability of a label (default: 0.1)")
-    relabel.add_argument("--top-k", type=int, default=5, help="most labels of an image (default: 5)")
-    relabel.add_argument(
-        "--image-suffix", default=".JPEG", help="what the images end with in the place of .pt (default: .JPEG)"
-    )
-    for each in (tsv, coco, relabel):
-        each.add_argument("release", type=Path, metavar="RELEASE", help="release folder to make")
-    for each in (tsv, relabel):
-        each.add_argument(
-            "--class-names",
-            metavar="FILE",
-            help="the classes, one a line (.txt), or folder and name (.tsv); default: ImageNet-1k's",
-        )
-    for each, otherwise in ((tsv, "1.0.0"), (coco, "the file's"), (relabel, "1.0.0")):
-        each.add_argument("--version", help=f"version of the release (default: {otherwise})")
-        stem = otherwise if each is coco else "the input's name"
-        each.add_argument("--name", help=f"pretty name of the dataset (default: {stem})")
-        each.add_argument("--split", help=f"name of the split (default: {otherwise if each is coco else 'train'})")
-        each.add_argument("--overwrite", action="store_true", help="replace a release that is there")
-    proposals = formats.add_parser(
-        "proposals",
-        help="a run's proposals from masks in COCO JSON, as CutLER and MaskCut write it",
-        description="The stage `propose` of a run with the masks of a file in the place of MaskCut's: the backbone "
-        "pools its features under them, and score, train, label and build (or run) go on from there. The file's "
-        "file_name is the image's path below source.path; categories are not used.",
-    )
-    proposals.add_argument("input", metavar="FILE.json", help="a COCO object, or a list of annotations with file_name")
-    proposals.add_argument(
-        "settings",
-        nargs=argparse.REMAINDER,
-        metavar="--config FILE.yaml --section.key VALUE",
-        help="the run's settings, as for `hf-relabel propose`",
-    )
+@dataclass(frozen=True, kw_only=True)
+class ImportSettings:
+    """Import.
+
+    Args:
+        input: File or folder to read.
+        release: Release folder to make.
+        version: Version of the release; by default 1.0.0, or the version in a COCO file.
+        name: Pretty name of the dataset; by default the input's name, or the name in a COCO file.
+        split: Name of the split; by default train, or the split in a COCO file.
+        overwrite: Replace an existing release.
+    """
+
+    input: Path = positional("INPUT")
+    release: Path = positional("RELEASE")
+    version: str | None = option(None, "VERSION")
+    name: str | None = None
+    split: str | None = option(None, "NAME")
+    overwrite: bool = False
+
+    def names(self) -> "Names":
+        """Return what the release is called, if the input does not say."""
+        from hf_relabel.formats.releases import Names
+
+        given = {"version": self.version, "name": self.name or self.input.resolve().stem, "split": self.split}
+        return Names(**{key: value for key, value in given.items() if value is not None})
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
-    return _import_proposals(args) if args.format == "proposals" else _import_release(args)
+@dataclass(frozen=True, kw_only=True)
+class TsvSettings(ImportSettings):
+    """TSV.
+
+    Args:
+        class_names: File with the classes, one per line (.txt), or folder and name (.tsv); by default ImageNet-1k's.
+    """
+
+    class_names: str | None = option(None, "FILE")
 
 
-def _import_release(args: argparse.Namespace) -> int:
-    from hf_relabel.formats.coco_import import import_coco
+@dataclass(frozen=True, kw_only=True)
+class LabelMapSettings(TsvSettings):
+    """Label maps.
+
+    Args:
+        threshold: Minimum probability of a label.
+        top_k: Maximum number of labels per image.
+        image_suffix: Suffix of the images' names, instead of .pt.
+    """
+
+    threshold: float = 0.1
+    top_k: int = 5
+    image_suffix: str = option(".JPEG", "SUFFIX")
+
+
+def run_tsv(settings: TsvSettings) -> int:
+    """Import the paper's TSV; returns the exit status."""
     from hf_relabel.formats.paper_tsv import import_tsv
-    from hf_relabel.formats.releases import Names
 
-    given = {key: getattr(args, key) for key in ("version", "name", "split")}
-    if args.format == "coco":
-        imported = import_coco(args.input, args.release, **given, overwrite=args.overwrite)
-    else:
-        named = {"name": args.input.resolve().stem} | {key: value for key, value in given.items() if value is not None}
-        common = {"names": Names(**named), "class_names": args.class_names, "overwrite": args.overwrite}
-        if args.format == "tsv":
-            imported = import_tsv(args.input, args.release, **common)
-        else:
-            # Here, as it brings torch, which the others do without.
-            from hf_relabel.formats.relabel_maps import import_label_maps
-
-            settings = {"threshold": args.threshold, "top_k": args.top_k, "image_suffix": args.image_suffix}
-            imported = import_label_maps(args.input, args.release, **settings, **common)
-    print(f"{args.release}: " + ", ".join(f"{number:,} {what}" for what, number in imported.facts.items()))
-    for reason, number in imported.left_out.items():
-        if number:
-            print(f"left out: {number:,} {reason}")
-    if args.format == "tsv":
-        print("The TSV carries no regions, and no sizes: width and height are 0.")
-    elif args.format == "relabel":
-        print("Label maps carry no regions, and no sizes: width and height are 0.")
+    imported = import_tsv(
+        settings.input,
+        settings.release,
+        names=settings.names(),
+        class_names=settings.class_names,
+        overwrite=settings.overwrite,
+    )
+    _print_counts(settings, imported)
+    print("The TSV has no regions and no image sizes: width and height are 0.")
     return 0
 
 
-def _import_proposals(args: argparse.Namespace) -> int:
-    from dataclasses import replace
+def run_coco(settings: ImportSettings) -> int:
+    """Import COCO JSON; returns the exit status."""
+    from hf_relabel.formats.coco_import import import_coco
 
-    from hf_relabel.cli import parse_config
-    from hf_relabel.stages.pipeline import CONFIG_FILE, run_command
+    imported = import_coco(
+        settings.input,
+        settings.release,
+        version=settings.version,
+        name=settings.name,
+        split=settings.split,
+        overwrite=settings.overwrite,
+    )
+    _print_counts(settings, imported)
+    return 0
 
-    config = parse_config("propose", args.settings)
-    if config is None:  # the settings asked for help
-        return 0
-    config = replace(config, propose=replace(config.propose, masks=args.input))
-    is_main = os.environ.get("RANK", "0") == "0"  # under `accelerate launch`; the stage takes it out of the environment
-    status = run_command("propose", config)
-    if is_main:
-        print(f"go on with: hf-relabel run --config {Path(config.run.dir) / CONFIG_FILE}")
-    return status
+
+def run_relabel(settings: LabelMapSettings) -> int:
+    """Import ReLabel's label maps; returns the exit status."""
+    from hf_relabel.formats.relabel_maps import import_label_maps
+
+    imported = import_label_maps(
+        settings.input,
+        settings.release,
+        threshold=settings.threshold,
+        top_k=settings.top_k,
+        image_suffix=settings.image_suffix,
+        names=settings.names(),
+        class_names=settings.class_names,
+        overwrite=settings.overwrite,
+    )
+    _print_counts(settings, imported)
+    print("Label maps have no regions and no image sizes: width and height are 0.")
+    return 0
+
+
+def _print_counts(settings: ImportSettings, imported: "Imported") -> None:
+    print(f"{settings.release}: " + ", ".join(f"{number:,} {what}" for what, number in imported.facts.items()))
+    for reason, number in imported.left_out.items():
+        if number:
+            print(f"left out: {number:,} {reason}")
+
+
+COMMANDS: dict[str, Command[Any]] = {
+    "import tsv": Command(
+        name="import tsv",
+        summary="a release from the paper's labels",
+        settings=TsvSettings,
+        run=run_tsv,
+        description="A release from lines of file, original class, classes and probabilities. It has no regions, and "
+        "the sizes of the images are unknown: 0.",
+    ),
+    "import coco": Command(
+        name="import coco",
+        summary="the release that `export coco` wrote",
+        settings=ImportSettings,
+        run=run_coco,
+        description="The release in a file written by `hf-relabel export coco`, equal row by row.",
+    ),
+    "import relabel": Command(
+        name="import relabel",
+        summary="a release of image-level labels from ReLabel's label maps",
+        settings=LabelMapSettings,
+        run=run_relabel,
+        description="A release from <class folder>/<image name>.pt. An image's labels are the classes with at least "
+        "the threshold's probability: the softmax of the logits' mean over the positions of its map. It has no "
+        "regions, and the sizes of the images are unknown: 0.",
+    ),
+}

@@ -3,43 +3,75 @@
 hf-relabel publish runs/demo/release user/name --version 1.0.0 --license cc-by-4.0
 """
 
-import argparse
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from hf_relabel.commands.parser import Command, option, positional
 from hf_relabel.commands.units import human_bytes
 from hf_relabel.errors import UsageError
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.add_argument("release", help="release folder")
-    parser.add_argument("repo", help="dataset repository, user/name; created if it is not there")
-    parser.add_argument("--version", required=True, help="the release's version, such as 1.0.0; the tag is v1.0.0")
-    parser.add_argument("--dry-run", action="store_true", help="check everything and show what would be uploaded")
-    parser.add_argument("--private", action="store_true", help="create the repository private")
-    parser.add_argument(
-        "--create-pr", action="store_true", help="open a pull request; the tag waits until it is merged"
-    )
-    parser.add_argument("--branch", default="main", help="branch to commit to (default: main)")
-    parser.add_argument("--message", help="first line of the commit")
-    card = parser.add_argument_group("card")
-    card.add_argument("--license", help="the Hub's identifier; by default that of the card which is there")
-    card.add_argument("--license-name", help="for --license other")
-    card.add_argument("--license-link", help="for --license other")
-    card.add_argument("--source-dataset", metavar="ID", help="Hub id of the dataset with the images")
-    card.add_argument("--tag", action="append", default=[], help="a further tag of the card; may be given again")
-    card.add_argument(
-        "--show-images",
-        metavar="FOLDER",
-        type=Path,
-        help="the source's images: the gallery shows some of them. Only if they may be redistributed",
-    )
-    parser.add_argument(
-        "--previous", metavar="RELEASE", type=Path, help="folder of the version before, to save downloading it"
-    )
+if TYPE_CHECKING:
+    from hf_relabel.hub.files import PublishOptions
+    from hf_relabel.hub.publish import Plan, Published
 
 
-def run(args: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class CardSettings:
+    """Card.
+
+    Args:
+        license: Hub identifier of the license; by default that of the existing card.
+        license_name: Name of the license, with --license other.
+        license_link: Link to the license, with --license other.
+        source_dataset: Hub id of the dataset with the images.
+        tag: A further tag of the card; may be given several times.
+        show_images: Folder with the source's images: the gallery shows some of them. Use it only if they may be
+            redistributed.
+    """
+
+    license: str | None = option(None, "ID")
+    license_name: str | None = option(None, "NAME")
+    license_link: str | None = option(None, "URL")
+    source_dataset: str | None = option(None, "ID")
+    tag: list[str] = field(default_factory=list, metadata={"metavar": "TAG"})
+    show_images: Path | None = option(None, "FOLDER")
+
+    def __post_init__(self) -> None:
+        if self.show_images is not None and not self.show_images.is_dir():
+            raise UsageError(f"--show-images {self.show_images}: no such folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishSettings:
+    """Publishing.
+
+    Args:
+        release: Release folder.
+        repo: Dataset repository, user/name; created if it does not exist.
+        version: The release's version, such as 1.0.0; the tag is v1.0.0.
+        dry_run: Check everything and show what would be uploaded.
+        private: Create the repository as private.
+        create_pr: Open a pull request; the tag waits until it is merged.
+        branch: Branch to commit to.
+        message: First line of the commit message.
+        previous: Folder of the previous version, to save downloading it.
+        card: What the card says.
+    """
+
+    release: str = positional("RELEASE")
+    repo: str = positional("REPO")
+    version: str = field(metadata={"metavar": "VERSION"})
+    dry_run: bool = False
+    private: bool = False
+    create_pr: bool = False
+    branch: str = option("main", "NAME")
+    message: str | None = None
+    previous: Path | None = option(None, "RELEASE")
+    card: CardSettings
+
+
+def run(settings: PublishSettings) -> int:
     """Run the command; returns the exit status."""
     from hf_relabel.hub.card import CardOptions
     from hf_relabel.hub.card_metadata import License
@@ -48,41 +80,39 @@ def run(args: argparse.Namespace) -> int:
     from hf_relabel.hub.publish import make_plan, publish
     from hf_relabel.release.reader import Release
 
-    if args.show_images is not None and not args.show_images.is_dir():
-        raise UsageError(f"--show-images {args.show_images}: no such folder")
-    card = CardOptions(
-        license=License(args.license, args.license_name, args.license_link),
-        source_dataset=args.source_dataset,
-        tags=args.tag,
-        shown_images=args.show_images,
-    )
+    card = settings.card
     options = PublishOptions(
-        version=args.version,
-        branch=args.branch,
-        private=args.private,
-        create_pr=args.create_pr,
-        message=args.message,
-        card=card,
-        previous=args.previous,
+        version=settings.version,
+        branch=settings.branch,
+        private=settings.private,
+        create_pr=settings.create_pr,
+        message=settings.message,
+        card=CardOptions(
+            license=License(card.license, card.license_name, card.license_link),
+            source_dataset=card.source_dataset,
+            tags=card.tag,
+            shown_images=card.show_images,
+        ),
+        previous=settings.previous,
     )
-    release = Release.open(args.release)
-    if args.dry_run:
-        plan = make_plan(release, HubRepo(args.repo), options, dry=True)
+    release = Release.open(settings.release)
+    if settings.dry_run:
+        plan = make_plan(release, HubRepo(settings.repo), options, dry=True)
         print(_describe(plan, options))
         return 0
-    plan, published = publish(release, args.repo, options)
+    plan, published = publish(release, settings.repo, options)
     print(_summary(plan, published, options))
     return 0
 
 
-def _describe(plan, options) -> str:
-    """Everything a dry run tells."""
+def _describe(plan: "Plan", options: "PublishOptions") -> str:
+    """Describe everything that publishing would do."""
     where = f"{plan.repo_id}, branch {options.branch}"
     if not plan.exists:
         where += f" (would be created, {'private' if options.private else 'public'})"
     elif plan.starts_branch:
         where += " (the branch would be created)"
-    lines = [f"Dry run: nothing is sent. Version {options.version} to {where}", ""]
+    lines = [f"Dry run: nothing is uploaded. Version {options.version} to {where}", ""]
     for title, files in (("would be uploaded", plan.add), ("there already", plan.keep)):
         total = sum(file.size for file in files)
         lines.append(f"{len(files)} files {title}, {human_bytes(total)}")
@@ -95,29 +125,41 @@ def _describe(plan, options) -> str:
     return "\n".join(lines)
 
 
-def _reuse(plan) -> list[str]:
+def _reuse(plan: "Plan") -> list[str]:
     if plan.reused is None:
         return []
     size = sum(file.size for file in [*plan.add, *plan.keep] if file.path.startswith("data/"))
     return [
-        f"{plan.reused:.1%} of the data's {human_bytes(size)} is in chunks that {plan.previous} holds already; storage "
-        f"that knows chunks takes about {human_bytes(round(size * (1 - plan.reused)))} (estimated)"
+        f"{plan.reused:.1%} of the {human_bytes(size)} of data is in chunks that {plan.previous} already has; "
+        f"chunk-based storage needs about {human_bytes(round(size * (1 - plan.reused)))} more (estimated)"
     ]
 
 
-def _summary(plan, published, options) -> str:
+def _summary(plan: "Plan", published: "Published", options: "PublishOptions") -> str:
     sent = sum(file.size for file in plan.add)
     if plan.is_done:
-        lines = [f"{plan.repo_id} holds version {options.version} already; nothing was sent"]
+        lines = [f"{plan.repo_id} already has version {options.version}; nothing was sent"]
     else:
         lines = [f"published {plan.repo_id} {options.version}: {len(plan.add)} files, {human_bytes(sent)}"]
         lines += _reuse(plan)
     lines.append(f"commit {published.commit}" + (f", tag {published.tag}" if published.tag else ""))
     if published.pull_request:
         lines.append(
-            f"pull request {published.pull_request}; run the same command without --create-pr after it is merged, "
+            f"pull request {published.pull_request}; after it is merged, run the same command without --create-pr "
             f"to set the tag {options.tag}"
         )
     elif published.tag:
         lines.append(f'load_dataset("{plan.repo_id}", revision="{published.tag}")')
     return "\n".join(lines)
+
+
+COMMANDS = {
+    "publish": Command(
+        name="publish",
+        summary="publish a release on the Hub: checked first, one commit, one tag that is never moved",
+        settings=PublishSettings,
+        run=run,
+        description=__doc__ or "",
+        common=("version", "license", "dry_run"),
+    )
+}

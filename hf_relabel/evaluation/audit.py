@@ -1,4 +1,4 @@
-"""A release's labels themselves against a truth: how precise, how complete, how well calibrated, and where wrong."""
+"""Compares the labels in a release with true labels: precision, recall, calibration and frequent errors."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(21))
 
 @dataclass(frozen=True)
 class ThresholdRow:
-    """The label sets of all classes with at least a score of `threshold`.
+    """Metrics of the label sets that contain each class with a score of at least `threshold`.
 
-    `map_over_images` ranks an image's classes by score; those not listed are tied behind.
+    `map_over_images` ranks the classes of an image by score; classes that are not listed tie for last place.
     """
 
     threshold: float
@@ -31,7 +31,13 @@ class ThresholdRow:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Do labels with score s hold in a share s of cases? Labels, ECE and reliability table."""
+    """Whether a label with score s is true with probability s.
+
+    Args:
+        labels: Number of labels.
+        ece: Expected calibration error, in [0, 1].
+        table: Reliability table.
+    """
 
     labels: int
     ece: float
@@ -50,11 +56,11 @@ class BestThreshold:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Shares of images, each in [0, 1].
+    """Agreement of the original label with the release and with the truth, as shares of images in [0, 1].
 
     Args:
         listed: The original label is among the release's labels.
-        first: The original label has the highest score (none higher).
+        first: The original label is in the release and no label has a higher score.
         true: The original label is among the true labels.
         true_labels_per_image: Mean number of true labels.
     """
@@ -67,7 +73,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class ClassCount:
-    """A class, in how many images, and in how many of them it is true."""
+    """A class, the number of images it was counted in, and the number of those in which it is true."""
 
     class_name: str
     images: int
@@ -76,7 +82,7 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class Confusion:
-    """In how many images `listed` is listed, though false, while the true `missed` is not."""
+    """The number of images in which the false class `listed` is listed and the true class `missed` is not."""
 
     missed: str
     listed: str
@@ -85,7 +91,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Audit:
-    """Everything `audit` reports. Images without a true label are left out of all of it."""
+    """Everything `audit` reports. Images without a true label are excluded and counted in `left_out`."""
 
     images: int
     left_out: int
@@ -100,20 +106,20 @@ class Audit:
 
 
 def audit(table: LabelTable, truth: np.ndarray, top: int = 10, bins: int = 10) -> Audit:
-    """Compare a release's labels with the truth.
+    """Compare the labels in a release with the truth.
 
     Args:
-        table: The release's N images.
-        truth: bool [N, C], in the order of the table's images.
-        top: Classes and confusions listed.
-        bins: Bins of the reliability tables.
+        table: The N images in the release.
+        truth: True label sets, bool [N, C], in the order of the table's images.
+        top: Number of classes and confusions to list.
+        bins: Number of bins in the reliability tables.
 
     Raises:
         ReleaseError: The release has no scores.
-        ValueError: No image has a true label, or none of those has a label.
+        ValueError: No image has a true label, or none of the images with one has a label in the release.
     """
     scores = table.need_scores("the audit")
-    known = truth.any(axis=1)
+    known = np.asarray(truth.any(axis=1))
     if not known.any():
         raise ValueError("no image has a true label")
     entries = known[table.rows]
@@ -129,7 +135,7 @@ def audit(table: LabelTable, truth: np.ndarray, top: int = 10, bins: int = 10) -
         best=best,
         calibration=_calibration(scores, hits, bins),
         calibration_of_added=_calibration(scores[is_added], hits[is_added], bins),
-        agreement=_agreement(table, truth, known),
+        agreement=_agreement(table, table.need_scores("the audit"), truth, known),
         added=_most_frequent(classes[is_added], hits[is_added], table.class_names, top),
         dropped=_dropped(table, truth, known, top),
         confused=_confused(rows, classes, truth, table.class_names, top),
@@ -168,15 +174,18 @@ def _threshold_rows(
 def listed_average_precision(
     rows: np.ndarray, classes: np.ndarray, scores: np.ndarray, truth: np.ndarray
 ) -> np.ndarray:
-    """Average precision of each image whose unlisted classes are all tied behind the listed: float64 [N].
+    """Average precision of each image; the classes that are not listed tie for last place.
 
-    The same as `metrics.average_precision` on a matrix with 0 for the unlisted, in a fraction of the time.
+    This equals `metrics.average_precision` on a matrix with 0 for unlisted classes, but is much faster.
 
     Args:
         rows: Image of each listed class, int64 [M], ascending.
-        classes: The class, int [M].
-        scores: Its score, float [M], above 0 or else it counts as listed all the same.
-        truth: bool [N, C].
+        classes: Index of each listed class, int [M].
+        scores: Score of each listed class, float [M], at least 0.
+        truth: True label sets, bool [N, C].
+
+    Returns:
+        float64 [N]; NaN for an image without a true label.
     """
     images, all_classes = truth.shape
     counts = np.bincount(rows, minlength=images)
@@ -199,21 +208,25 @@ def _calibration(scores: np.ndarray, hits: np.ndarray, bins: int) -> Calibration
     return Calibration(len(scores), metrics.expected_calibration_error(table), table)
 
 
-def _agreement(table: LabelTable, truth: np.ndarray, known: np.ndarray) -> Agreement:
+def _agreement(table: LabelTable, scores: np.ndarray, truth: np.ndarray, known: np.ndarray) -> Agreement:
     is_original = table.classes == table.original[table.rows]
     listed = np.zeros(len(table), dtype=bool)
     listed[table.rows[is_original]] = True
     highest = np.full(len(table), -np.inf)
-    np.maximum.at(highest, table.rows, table.scores)
+    np.maximum.at(highest, table.rows, scores)
     first = np.zeros(len(table), dtype=bool)
-    first[table.rows[is_original & (table.scores == highest[table.rows])]] = True
+    first[table.rows[is_original & (scores == highest[table.rows])]] = True
     true = truth[np.arange(len(table)), table.original]
-    shares = [float(share[known].mean()) for share in (listed, first, true)]
-    return Agreement(*shares, float(truth[known].sum(axis=1).mean()))
+    return Agreement(
+        listed=float(listed[known].mean()),
+        first=float(first[known].mean()),
+        true=float(true[known].mean()),
+        true_labels_per_image=float(truth[known].sum(axis=1).mean()),
+    )
 
 
 def _most_frequent(classes: np.ndarray, true: np.ndarray, class_names: list[str], top: int) -> list[ClassCount]:
-    """Classes by their number of entries, the lowest index first among equals."""
+    """The classes with the most entries; ties are ordered by class index."""
     counts = np.bincount(classes, minlength=len(class_names))
     right = np.bincount(classes[true], minlength=len(class_names))
     order = np.argsort(-counts, kind="stable")[:top]
@@ -221,7 +234,7 @@ def _most_frequent(classes: np.ndarray, true: np.ndarray, class_names: list[str]
 
 
 def _dropped(table: LabelTable, truth: np.ndarray, known: np.ndarray, top: int) -> list[ClassCount]:
-    """Original labels that the release does not list; `true` counts those dropped by mistake."""
+    """Original labels that are not in the release; `true` counts those dropped by mistake."""
     kept = np.zeros(len(table), dtype=bool)
     kept[table.rows[table.classes == table.original[table.rows]]] = True
     images = np.flatnonzero(known & ~kept)
@@ -237,6 +250,7 @@ def _confused(
     false, missed = listed & ~truth, truth & ~listed
     pairs: Counter[tuple[int, int]] = Counter()
     for image in np.flatnonzero(false.any(axis=1) & missed.any(axis=1)):
-        pairs.update((m, f) for m in np.flatnonzero(missed[image]) for f in np.flatnonzero(false[image]))
-    most = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:top]
-    return [Confusion(class_names[m], class_names[f], count) for (m, f), count in most]
+        absent, wrong = np.flatnonzero(missed[image]).tolist(), np.flatnonzero(false[image]).tolist()
+        pairs.update((m, f) for m in absent for f in wrong)
+    frequent = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:top]
+    return [Confusion(class_names[m], class_names[f], count) for (m, f), count in frequent]

@@ -1,4 +1,4 @@
-"""Images with lists of labels: single-label sources, multi-label datasets, COCO's and VOC's own annotation files."""
+"""Images with label lists, from single-label sources, multi-label datasets, and COCO and VOC annotation files."""
 
 import json
 import xml.etree.ElementTree as ElementTree
@@ -18,15 +18,15 @@ from hf_relabel.sources.decoding import decode
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabeledImages:
     """N images, their classes and label sets.
 
     Args:
-        origin: What the user called them, for messages.
+        origin: Name the user gave, for messages.
         class_names: Names of the C classes.
-        image_ids: N names, each once.
-        labels: Class indices of each image; may be empty.
-        load: Gives image i as RGB; raises ImageReadError.
+        image_ids: N unique names.
+        labels: Class indices of each image; a list may be empty.
+        load: Returns image i as RGB; raises ImageReadError.
     """
 
     origin: str
@@ -40,26 +40,26 @@ class LabelledImages:
 
     @property
     def multi_hot(self) -> np.ndarray:
-        """The label sets, bool [N, C]."""
+        """The label sets as bool [N, C]."""
         return metrics.multi_hot(self.labels, len(self.class_names))
 
-    def with_truth(self, truth: Truth) -> "LabelledImages":
-        """The same images with the label sets of a truth."""
+    def with_truth(self, truth: Truth) -> "LabeledImages":
+        """Return the same images with true label sets."""
         sets = truth.of(self.image_ids, self.class_names)
         return replace(self, labels=[np.flatnonzero(row).tolist() for row in sets])
 
-    def with_classes(self, class_names: Sequence[str]) -> "LabelledImages":
-        """The same label sets as indices among other class names.
+    def with_classes(self, class_names: Sequence[str]) -> "LabeledImages":
+        """Return the same label sets as indices into other class names.
 
         Raises:
-            SourceError: A class of these images is not among them.
+            SourceError: A class of these images is not in `class_names`.
         """
         names = [[self.class_names[index] for index in image] for image in self.labels]
         return replace(self, class_names=list(class_names), labels=class_indices(names, class_names, self.origin))
 
 
-def from_source(config: SourceConfig) -> LabelledImages:
-    """A single-label source; each image's list holds its one label."""
+def from_source(config: SourceConfig) -> LabeledImages:
+    """Open a single-label source; the list of each image contains its one label."""
     from hf_relabel.sources.source import open_source
 
     source = open_source(config)
@@ -71,7 +71,7 @@ def from_source(config: SourceConfig) -> LabelledImages:
         except ImageReadError as error:
             raise ImageReadError(f"{source.image_ids[index]}: {error}") from error
 
-    return LabelledImages(config.path, source.class_names, source.image_ids, labels, load)
+    return LabeledImages(config.path, source.class_names, source.image_ids, labels, load)
 
 
 def from_dataset(
@@ -83,20 +83,20 @@ def from_dataset(
     image_column: str = "image",
     id_column: str | None = None,
     class_names: Sequence[str] | None = None,
-) -> LabelledImages:
-    """A dataset whose column holds lists of classes, or objects with a class each (as COCO's do on the Hub).
+) -> LabeledImages:
+    """Open a dataset with a column of class lists, or of objects with one class each (like COCO on the Hub).
 
     Args:
         path: Local folder, `user/name` or `user/name@revision`.
-        split: Its split.
-        config_name: Its configuration.
-        labels_column: Column with the labels; see `truth.labels_of` for what it may hold.
+        split: Split to read.
+        config_name: Configuration to read.
+        labels_column: Column with the labels; `ground_truth.labels_of` lists the accepted forms.
         image_column: Column with the image.
-        id_column: Column with unique names; by default split and row.
-        class_names: Names of the classes, where the column is of plain integers.
+        id_column: Column with unique names; by default, names are split and row.
+        class_names: Class names, needed if the column contains plain integers.
 
     Raises:
-        SourceError: It cannot be loaded, or has other columns.
+        SourceError: The dataset cannot be loaded, or a column is missing.
     """
     import datasets
 
@@ -107,7 +107,7 @@ def from_dataset(
     data = load_dataset(config)
     for column in filter(None, (labels_column, image_column, id_column)):
         if column not in data.column_names:
-            raise SourceError(f"{path}: no column {column!r}; it has {', '.join(data.column_names)}")
+            raise SourceError(f"{path}: no column {column!r}; the columns are {', '.join(data.column_names)}")
     cells = [labels_of(value, path) for value in data.select_columns([labels_column])[labels_column]]
     names = list(class_names or _feature_names(data.features[labels_column]) or _names_of(cells, path))
     ids = [str(value) for value in data[id_column]] if id_column else [f"{split}/{row}" for row in range(len(data))]
@@ -118,11 +118,11 @@ def from_dataset(
     def load(index: int) -> Image.Image:
         return _decoded(lambda: stored.open(index), ids[index])
 
-    return LabelledImages(path, names, ids, class_indices(cells, names, path), load)
+    return LabeledImages(path, names, ids, class_indices(cells, names, path), load)
 
 
 def _feature_names(feature: Any) -> list[str] | None:
-    """Class names of the ClassLabel in a column's feature, at any depth under a known key; None if there is none."""
+    """Class names of the ClassLabel nested in a column's feature under a known key; None if there is none."""
     if hasattr(feature, "names"):
         return list(feature.names)
     if hasattr(feature, "feature"):
@@ -138,16 +138,17 @@ def _feature_names(feature: Any) -> list[str] | None:
 
 def _names_of(cells: Sequence[Sequence[int | str]], origin: str) -> list[str]:
     found = {label for image in cells for label in image}
-    if any(not isinstance(label, str) for label in found):
-        raise SourceError(f"{origin}: classes are numbers without names; name the file of the classes")
-    return sorted(found)
+    names = sorted(label for label in found if isinstance(label, str))
+    if len(names) < len(found):
+        raise SourceError(f"{origin}: classes are numbers without names; give a file with the class names")
+    return names
 
 
-def from_coco(annotations: str, images: str) -> LabelledImages:
-    """COCO's detection file (`instances_*.json`); an image's labels are the categories of its annotations.
+def from_coco(annotations: str, images: str) -> LabeledImages:
+    """Read a COCO detection file (`instances_*.json`); the labels are the categories of an image's annotations.
 
     Raises:
-        SourceError: The file is not of this form.
+        SourceError: The file is not a COCO detection file.
     """
     try:
         content = json.loads(Path(annotations).read_text(encoding="utf-8"))
@@ -160,16 +161,16 @@ def from_coco(annotations: str, images: str) -> LabelledImages:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise SourceError(f"{annotations}: cannot be read ({error})") from error
     except (KeyError, TypeError) as error:
-        raise SourceError(f"{annotations}: not a COCO detection file (no or unknown {error})") from error
+        raise SourceError(f"{annotations}: not a COCO detection file (missing or unknown {error})") from error
     names = [category["name"] for category in categories]
     return _from_files(annotations, Path(images), names, [file for file, _ in named], [found for _, found in named])
 
 
-def from_voc(folder: str, split: str) -> LabelledImages:
-    """A VOC folder (Annotations/, ImageSets/Main/, JPEGImages/); objects marked difficult count like the others.
+def from_voc(folder: str, split: str) -> LabeledImages:
+    """Read a VOC folder (Annotations/, ImageSets/Main/, JPEGImages/); objects marked difficult are included.
 
     Raises:
-        SourceError: A file is missing or is not of VOC's form.
+        SourceError: A file is missing or is not in VOC's format.
     """
     root = Path(folder)
     listing = root / "ImageSets" / "Main" / f"{split}.txt"
@@ -186,30 +187,30 @@ def from_voc(folder: str, split: str) -> LabelledImages:
     return _from_files(folder, root / "JPEGImages", names, files, class_indices(names_of, names, folder))
 
 
-def from_rows(path: str, images: str, labels_column: str = "labels") -> LabelledImages:
-    """A .jsonl or .parquet file (see `hf_relabel.truth`) whose image ids are paths below the folder `images`."""
+def from_rows(path: str, images: str, labels_column: str = "labels") -> LabeledImages:
+    """Read a .jsonl or .parquet file (see `ground_truth`); its image ids are paths below the folder `images`."""
     truth = read_truth(path, labels_column)
     if not isinstance(truth.labels, Mapping):
-        raise SourceError(f"{path}: has no image ids; give a file by image id")
+        raise SourceError(f"{path}: has no image ids; give a file with a column of image ids")
     ids = sorted(truth.labels)
     cells = [list(dict.fromkeys(truth.labels[image_id])) for image_id in ids]
     names = _names_of(cells, path)
     return _from_files(path, Path(images), names, ids, class_indices(cells, names, path))
 
 
-def open_labelled(path: str, images: str | None, split: str, labels_column: str, image_column: str) -> LabelledImages:
-    """Images with label lists, by the look of `path`.
+def open_labeled(path: str, images: str | None, split: str, labels_column: str, image_column: str) -> LabeledImages:
+    """Open images with label lists; the kind of `path` decides how.
 
-    A .json file is COCO's, a .jsonl or .parquet file has rows by image id (both with the image folder `images`), a
-    folder with Annotations/ is VOC's, anything else is a dataset.
+    A .json file is COCO; a .jsonl or .parquet file contains rows with an image id (both need the image folder
+    `images`); a folder that contains Annotations/ is VOC; anything else is a dataset.
 
     Raises:
-        SourceError: It is none of these.
+        SourceError: The path is none of these.
     """
     file = Path(path)
     if file.suffix in (".json", ".jsonl", ".parquet"):
         if images is None:
-            raise SourceError(f"{path}: name the folder of its images too")
+            raise SourceError(f"{path}: also give the folder of its images")
         return from_coco(path, images) if file.suffix == ".json" else from_rows(path, images, labels_column)
     if (file / "Annotations").is_dir():
         return from_voc(path, split)
@@ -220,9 +221,9 @@ def open_labelled(path: str, images: str | None, split: str, labels_column: str,
 
 def _from_files(
     origin: str, root: Path, class_names: list[str], files: list[str], labels: list[list[int]]
-) -> LabelledImages:
+) -> LabeledImages:
     if not root.is_dir():
-        raise SourceError(f"{root}: no such folder of images, for {origin}")
+        raise SourceError(f"{root}: no such folder; give the folder of the images of {origin}")
     missing = [file for file in files if not _inside(root, file).is_file()]
     if missing:
         shown = ", ".join(map(repr, missing[:3]))
@@ -231,19 +232,19 @@ def _from_files(
     def load(index: int) -> Image.Image:
         return _decoded(lambda: open(_inside(root, files[index]), "rb"), files[index])
 
-    return LabelledImages(origin, class_names, files, labels, load)
+    return LabeledImages(origin, class_names, files, labels, load)
 
 
 def _inside(root: Path, name: str) -> Path:
-    """The file of that name below the folder; a name that leads out of it is refused."""
+    """The path of a file below the folder; names that lead outside the folder are refused."""
     path = (root / name).resolve()
     if not path.is_relative_to(root.resolve()):
-        raise SourceError(f"{name!r} leads out of {root}; mend the annotations")
+        raise SourceError(f"{name!r} is outside {root}; fix the annotations")
     return path
 
 
 def _decoded(open_file: Callable[[], BinaryIO], image_id: str) -> Image.Image:
-    """An opened file's picture, RGB and upright; an ImageReadError names the image."""
+    """Open and decode an image as upright RGB; an ImageReadError names the image."""
     try:
         with open_file() as file:
             return decode(file).image

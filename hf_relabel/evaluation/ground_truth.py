@@ -1,13 +1,13 @@
-"""True label sets, from ReaL's file or any other, and how they are joined with images.
+"""True label sets: reading them from files and datasets, and matching them with images.
 
     real.json             a list of lists of class indices, in the order of the images' file names (Beyer et al. 2020);
-                          ImageNet-Segments' label lists come in this form too
-    FILE.json             an object: image id or bare file name -> list of classes, as ImageNet-V2's multi-label file
-    FILE.jsonl, .parquet  rows with `image_id` and a list of classes, or objects with a `class` each
+                          the label lists of ImageNet-Segments have this form too
+    FILE.json             an object: image id or file name -> list of classes, like ImageNet-V2's multi-label file
+    FILE.jsonl, .parquet  rows with `image_id` and a list of classes, or a list of objects with a `class` each
     user/name@revision    a dataset with such columns, on the Hub or in a local folder
 
-A class is an index or a name of the dataset's classes. Where no id there has a folder, images are found by their file
-names.
+A class is an index into the dataset's classes or one of their names. If the ids in the file contain no folders, images
+are matched by file name.
 """
 
 import json
@@ -29,16 +29,21 @@ _IMAGENET_VAL = re.compile(r"ILSVRC2012_val_(\d{8})")
 
 @dataclass(frozen=True)
 class Truth:
-    """Label sets by image id, or, as in ReaL's file, in the order of the images' file names."""
+    """Label sets by image id, or, as in ReaL's file, in the order of the images' file names.
+
+    Args:
+        origin: Name the user gave, for messages.
+        labels: Classes of each image, as names or indices.
+    """
 
     origin: str
     labels: Mapping[str, Sequence[int | str]] | Sequence[Sequence[int | str]]
 
     def of(self, image_ids: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
-        """The label sets of some images, bool [N, C]; images beyond those are ignored where ids are given.
+        """Return the label sets of the given images as bool [N, C]; entries for other image ids are ignored.
 
         Raises:
-            SourceError: Images without an entry, another number of images, or a class that is not there.
+            SourceError: An image has no entry, the number of images differs, or a class is unknown.
         """
         if isinstance(self.labels, Mapping):
             keys = self._keys(image_ids)
@@ -49,52 +54,52 @@ class Truth:
         return metrics.multi_hot(class_indices(chosen, class_names, self.origin), len(class_names))
 
     def _keys(self, image_ids: Sequence[str]) -> Sequence[str]:
-        """What the images are called here: their ids, or bare file names if these are unique and ids are not used."""
+        """The key of each image: its file name if these are unique and no key contains a folder, else its id."""
         names = [PurePosixPath(image_id).name for image_id in image_ids]
         by_name = len(set(names)) == len(names) and not any("/" in key for key in self.labels)
         return names if by_name else image_ids
 
     def _places(self, image_ids: Sequence[str]) -> list[int]:
-        """Each image's line: its number in an ImageNet validation name, else its place in file-name order."""
-        numbers = [_IMAGENET_VAL.search(image_id) for image_id in image_ids]
-        if image_ids and all(numbers):
-            places = [int(number[1]) - 1 for number in numbers]
+        """Position of each image: the number in an ImageNet validation file name, else its rank by file name."""
+        places = [int(found[1]) - 1 for found in map(_IMAGENET_VAL.search, image_ids) if found]
+        if image_ids and len(places) == len(image_ids):
             if not 0 <= min(places) <= max(places) < len(self.labels):
                 raise SourceError(
-                    f"{self.origin}: has {len(self.labels)} lists, but an image is number {max(places) + 1}"
+                    f"{self.origin}: has {len(self.labels)} lists, but an image has number {max(places) + 1}; give "
+                    "the file that belongs to these images"
                 )
             return places
         if len(image_ids) != len(self.labels):
             raise SourceError(
                 f"{self.origin}: has {len(self.labels)} lists in file-name order, but there are {len(image_ids)} "
-                "images; give all of them, or a file with image ids"
+                "images; give all of the images, or a file with image ids"
             )
         return file_name_places(image_ids).tolist()
 
 
 def file_name_places(image_ids: Sequence[str]) -> np.ndarray:
-    """Each image's place in the order of the file names, whatever their folders: int64 [N]."""
+    """The rank of each image when sorted by file name, ignoring folders: int64 [N]."""
     order = sorted(range(len(image_ids)), key=lambda place: PurePosixPath(image_ids[place]).name)
     return np.argsort(order)
 
 
 def refuse_unknown(image_ids: Iterable[str], known: Iterable[str], complaint: str) -> None:
-    """Raise SourceError if an image id is not among the known, with their number and three of them."""
+    """Raise SourceError if image ids are unknown; the message contains their number and three of them."""
     known = known if isinstance(known, Mapping | set | frozenset) else set(known)
     image_ids = list(image_ids)
     unknown = [image_id for image_id in image_ids if image_id not in known]
     if unknown:
         example = next(iter(known), None)
-        hint = f"; ids there look like {example!r}" if example is not None else ""
+        hint = f"; an id there is {example!r}" if example is not None else ""
         shown = ", ".join(map(repr, unknown[:3]))
         raise SourceError(f"{len(unknown)} of {len(image_ids)} image ids {complaint}: {shown}{hint}")
 
 
 def class_indices(labels: Sequence[Sequence[int | str]], class_names: Sequence[str], origin: str) -> list[list[int]]:
-    """Class indices of label sets given as indices or names.
+    """Convert label sets given as names or indices to class indices.
 
     Raises:
-        SourceError: A class that is not there.
+        SourceError: A class is unknown.
     """
     places = {name: index for index, name in enumerate(class_names)}
     found, unknown = [], []
@@ -107,20 +112,20 @@ def class_indices(labels: Sequence[Sequence[int | str]], class_names: Sequence[s
         shown = shown if len(shown) < 80 else f"{shown[:77]}..."
         raise SourceError(
             f"{origin}: {len(unknown)} labels are not among the {len(class_names)} classes: {shown}; "
-            "name the file of the right classes"
+            "give the file with the right class names"
         )
     return found
 
 
 def _index(label: int | str, places: Mapping[str, int]) -> int:
-    """The index of a class given by its name or index, which may be written as text; -1 for what is neither."""
+    """The index of a class given by name or by index (also as text); -1 for an unknown name."""
     if isinstance(label, str) and (label in places or not label.isdecimal()):
         return places.get(label, -1)
     return int(label)
 
 
 def read_truth(path: str, column: str = "labels", id_column: str = "image_id", split: str | None = None) -> Truth:
-    """Read true label sets; see the module's text for the forms.
+    """Read true label sets; the docstring of the module lists the accepted forms.
 
     Args:
         path: File, dataset folder, or dataset on the Hub as `user/name` or `user/name@revision`.
@@ -129,7 +134,7 @@ def read_truth(path: str, column: str = "labels", id_column: str = "image_id", s
         split: Split of a dataset.
 
     Raises:
-        SourceError: It cannot be read, or has other columns.
+        SourceError: The truth cannot be read, or a column is missing.
     """
     file = Path(path)
     if not file.is_file():
@@ -144,7 +149,7 @@ def read_truth(path: str, column: str = "labels", id_column: str = "image_id", s
             return _from_rows(path, pq.read_table(file).to_pylist(), column, id_column)
     except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, OSError) as error:
         raise SourceError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
-    raise SourceError(f"{path}: truth must be a .json, .jsonl or .parquet file, or a dataset")
+    raise SourceError(f"{path}: the truth must be a .json, .jsonl or .parquet file, or a dataset")
 
 
 def _from_json(path: str, value: Any) -> Truth:
@@ -158,22 +163,24 @@ def _from_rows(path: str, rows: Sequence[Mapping[str, Any]], column: str, id_col
     labels: dict[str, list[int | str]] = {}
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping) or id_column not in row:
-            raise SourceError(f"{path}: row {number} has no {id_column!r}; name the column of the image ids")
+            raise SourceError(f"{path}: row {number} has no {id_column!r}; give the name of the image id column")
         if column not in row and "objects" not in row:
-            raise SourceError(f"{path}: row {number} has no {column!r}; name the column of the labels")
+            raise SourceError(f"{path}: row {number} has no {column!r}; give the name of the label column")
         labels[str(row[id_column])] = labels_of(row[column] if column in row else row["objects"], path)
     if len(labels) != len(rows):
-        raise SourceError(f"{path}: {len(rows) - len(labels)} image ids occur twice")
+        raise SourceError(f"{path}: {len(rows) - len(labels)} image ids occur more than once; make them unique")
     return Truth(path, labels)
 
 
 def labels_of(value: Any, origin: str) -> list[int | str]:
-    """The classes in a cell: a class, a list of classes, a list of objects, or objects as a dictionary of lists.
+    """Extract the classes from a cell: a class, a list of classes, a list of objects, or a dictionary of lists.
 
     Raises:
-        SourceError: It is none of these.
+        SourceError: The cell is none of these.
     """
-    if isinstance(value, int | str | np.integer):
+    if isinstance(value, np.integer):
+        value = int(value)
+    if isinstance(value, int | str):
         return [value]
     if isinstance(value, Mapping):
         return labels_of(_class_of(value, origin), origin)
@@ -181,14 +188,14 @@ def labels_of(value: Any, origin: str) -> list[int | str]:
         items = [_class_of(item, origin) if isinstance(item, Mapping) else item for item in value]
         if all(isinstance(item, int | str | np.integer) for item in items):
             return list(dict.fromkeys(items))
-    raise SourceError(f"{origin}: labels must be classes or objects with a class, got {str(value)[:60]}")
+    raise SourceError(f"{origin}: labels must be classes, or objects with a class, got {str(value)[:60]}")
 
 
 def _class_of(item: Mapping[str, Any], origin: str) -> Any:
     for key in ("class", "category", "label", "category_id"):
         if key in item:
             return item[key]
-    raise SourceError(f"{origin}: an object has no `class`, `category` or `label`, only {', '.join(map(str, item))}")
+    raise SourceError(f"{origin}: an object has no `class`, `category` or `label` but {', '.join(map(str, item))}")
 
 
 def _dataset_rows(path: str, column: str, id_column: str, split: str | None) -> list[dict[str, Any]]:
@@ -205,9 +212,9 @@ def _dataset_rows(path: str, column: str, id_column: str, split: str | None) -> 
         raise SourceError(f"{path}: cannot be loaded ({str(error).splitlines()[0]})") from error
     if isinstance(opened, Mapping):
         if len(opened) > 1:
-            raise SourceError(f"{path}: has the splits {', '.join(opened)}; name one")
+            raise SourceError(f"{path}: has the splits {', '.join(opened)}; give the name of one")
         opened = next(iter(opened.values()))
     missing = {column, id_column} - set(opened.column_names)
     if missing:
-        raise SourceError(f"{path}: no column {min(missing)!r}; it has {', '.join(opened.column_names)}")
+        raise SourceError(f"{path}: no column {min(missing)!r}; the columns are {', '.join(opened.column_names)}")
     return list(opened.select_columns([id_column, column]))

@@ -1,14 +1,14 @@
-"""Multi-label and ReaL metrics, with NumPy alone.
+"""Multi-label metrics, including those of ReaL, in NumPy.
 
-Scores are float [N, C] (N images, C classes; higher is likelier), truth and predicted label sets are bool [N, C].
-Conventions, the same everywhere:
+Scores are float [N, C] (N images, C classes; higher means more likely); true and predicted label sets are bool [N, C].
+Conventions of all metrics:
 
-* An image without a true label has no average precision. `summary.summarise` leaves such images out of every metric
-  and counts them, as ReaL does (Beyer et al. 2020).
-* A class without a true label in these images has no average precision and is left out of means over classes.
-* Ties. Top-1 takes the lowest class index among the highest scores. Average precision takes equal scores in one step,
-  as scikit-learn does, so it depends on no order of the classes.
-* Empty sets. A precision, recall or F1 with nothing in its denominator is 0; the IoU of two empty sets is 1.
+* An image without a true label has no average precision. `summary.summarize` excludes such images from every metric
+  and counts them, like ReaL (Beyer et al. 2020).
+* A class without a true label in the images has no average precision and is excluded from means over classes.
+* Ties. Top-1 uses the lowest class index among the highest scores. Average precision processes equal scores in one
+  step, like scikit-learn, so it does not depend on the order of the classes.
+* Empty sets. A precision, recall or F1 with a denominator of 0 is 0; the IoU of two empty sets is 1.
 """
 
 import math
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_BLOCK = 4_000_000  # scores compared at once, to bound memory
+_BLOCK = 4_000_000  # scores per comparison, to limit memory
 
 
 @dataclass(frozen=True)
@@ -30,42 +30,22 @@ class PRF:
 
 
 def multi_hot(labels: Sequence[Sequence[int]], classes: int) -> np.ndarray:
-    """Label sets as bool [N, classes] from one list of class indices an image.
+    """Convert one list of class indices per image to label sets, bool [N, classes].
 
     Raises:
-        ValueError: A class index outside 0 ... classes - 1.
+        ValueError: A class index is not in [0, classes - 1].
     """
     sets = np.zeros((len(labels), classes), dtype=bool)
-    rows, columns = _pairs(labels, classes)
-    sets[rows, columns] = True
-    return sets
-
-
-def score_matrix(labels: Sequence[Sequence[int]], scores: Sequence[Sequence[float]], classes: int) -> np.ndarray:
-    """float32 [N, classes] from each image's listed classes and their scores; a class that is not listed has 0.
-
-    Raises:
-        ValueError: An image with another number of scores than classes, or an index outside 0 ... classes - 1.
-    """
-    if len(labels) != len(scores) or any(len(a) != len(b) for a, b in zip(labels, scores, strict=True)):
-        raise ValueError("labels and scores differ in length")
-    matrix = np.zeros((len(labels), classes), dtype=np.float32)
-    rows, columns = _pairs(labels, classes)
-    np.maximum.at(matrix, (rows, columns), np.array([s for image in scores for s in image], dtype=np.float32))
-    return matrix
-
-
-def _pairs(labels: Sequence[Sequence[int]], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of every listed label, int64 [M] each."""
     rows = np.repeat(np.arange(len(labels)), [len(image) for image in labels])
     columns = np.array([c for image in labels for c in image], dtype=np.int64)
     if len(columns) and not (columns.min() >= 0 and columns.max() < classes):
         raise ValueError(f"class indices must be from 0 to {classes - 1}, got {columns.min()} to {columns.max()}")
-    return rows, columns
+    sets[rows, columns] = True
+    return sets
 
 
 def top1_hits(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Whether each image's highest-scored class is among its true labels ("in the list"): bool [N]."""
+    """Whether the class with the highest score is among the true labels of each image: bool [N]."""
     _check(scores, truth)
     if not len(scores):
         return np.zeros(0, dtype=bool)
@@ -73,15 +53,15 @@ def top1_hits(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Average precision of each row's ranking: float64 [N], NaN for a row without a true entry.
+    """Average precision of the ranking in each row: float64 [N], NaN for a row without a true entry.
 
-    AP = sum over the true entries of the precision down to the entry (and all tied with it), divided by their number.
-    Rows are images for the mAP over images of arXiv 2603.05729; pass transposed matrices for classes.
+    AP is the mean over the true entries of the precision at the rank of the entry, ties included. Rows are images for
+    the mAP over images (arXiv 2603.05729); pass transposed matrices for the mAP over classes.
     """
     _check(scores, truth)
     rows, columns = np.nonzero(truth)
     precision = np.empty(len(rows))
-    # An entry's place is a matter of counting; with few true entries a row, that is much faster than sorting.
+    # Counting the scores ahead of each true entry is much faster than sorting if a row has few true entries.
     step = max(1, _BLOCK // max(1, scores.shape[1]))
     for start in range(0, len(rows), step):
         block = slice(start, start + step)
@@ -93,7 +73,11 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def ranking(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Columns of each row from the highest score down, and for each place the last place tied with it: int64 [N, C]."""
+    """Rank each row from the highest score down.
+
+    Returns:
+        The column at each rank, and for each rank the last rank with the same score: int64 [N, C] each.
+    """
     order = np.argsort(-scores, axis=1, kind="stable")
     ranked = np.take_along_axis(scores, order, axis=1)
     places = np.arange(scores.shape[1])
@@ -104,30 +88,30 @@ def ranking(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def map_over_classes(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over the classes that occur in the truth of their average precision over the images; NaN for none."""
+    """Mean average precision over the classes that occur in the truth; NaN if there are none."""
     return mean_of_known(average_precision(scores.T, truth.T))
 
 
 def map_over_images(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over the images with a true label of the average precision of their ranked classes; NaN for none."""
+    """Mean average precision of the ranked classes over the images with a true label; NaN if there are none."""
     return mean_of_known(average_precision(scores, truth))
 
 
 def micro(predicted: np.ndarray, truth: np.ndarray) -> PRF:
-    """Precision, recall and F1 of all (image, class) pairs pooled."""
+    """Precision, recall and F1 over all (image, class) pairs."""
     _check(predicted, truth)
-    hits = np.count_nonzero(predicted & truth)
-    return prf(hits, np.count_nonzero(predicted), np.count_nonzero(truth))
+    hits, claimed, true = (int(np.count_nonzero(sets)) for sets in (predicted & truth, predicted, truth))
+    return prf(hits, claimed, true)
 
 
 def macro(predicted: np.ndarray, truth: np.ndarray) -> PRF:
-    """Mean over classes of their precision, recall and F1; classes neither predicted nor true are left out."""
+    """Mean precision, recall and F1 over the classes; classes that are neither predicted nor true are excluded."""
     _check(predicted, truth)
     return macro_prf((predicted & truth).sum(axis=0), predicted.sum(axis=0), truth.sum(axis=0))
 
 
 def macro_prf(hits: np.ndarray, claimed: np.ndarray, true: np.ndarray) -> PRF:
-    """As `macro`, from each class's correct predictions, predictions and true labels, [C] each."""
+    """`macro` from the counts of correct predictions, predictions and true labels per class, [C] each."""
     present = (claimed + true) > 0
     if not present.any():
         return PRF(0.0, 0.0, 0.0)
@@ -137,32 +121,32 @@ def macro_prf(hits: np.ndarray, claimed: np.ndarray, true: np.ndarray) -> PRF:
 
 
 def prf(hits: float, claimed: float, true: float) -> PRF:
-    """Precision, recall and F1 from counts: correct predictions, all predictions, all true labels."""
+    """Precision, recall and F1 from the counts of correct predictions, predictions and true labels."""
     precision = float(hits / claimed) if claimed else 0.0
     recall = float(hits / true) if true else 0.0
     return PRF(precision, recall, float(2 * hits / (claimed + true)) if claimed + true else 0.0)
 
 
 def exact_matches(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Whether each image's predicted set is exactly the true set; its mean is the subset accuracy: bool [N]."""
+    """Whether the predicted set equals the true set of each image: bool [N]; the mean is the subset accuracy."""
     _check(predicted, truth)
     return (predicted == truth).all(axis=1)
 
 
 def set_iou(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Intersection over union (Jaccard index) of each image's predicted and true set: float64 [N], in [0, 1]."""
+    """Intersection over union (Jaccard index) of the predicted and true set of each image: float64 [N] in [0, 1]."""
     _check(predicted, truth)
     union = (predicted | truth).sum(axis=1)
     return np.where(union > 0, (predicted & truth).sum(axis=1) / np.maximum(union, 1), 1.0)
 
 
 LABEL_COUNTS = {"1": (1, 1), "2": (2, 2), "3": (3, 3), ">=4": (4, math.inf)}
-"""The groups of images by their number of true labels, least and most: arXiv 2603.05729, evaluation."""
+"""Minimum and maximum number of true labels in each group of images (arXiv 2603.05729, evaluation)."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Metrics of the images with a certain number of true labels; NaN where there are none."""
+    """Metrics of the images with a certain number of true labels; NaN if there are none."""
 
     images: int
     top1: float
@@ -170,11 +154,11 @@ class Group:
 
 
 def by_label_count(scores: np.ndarray, truth: np.ndarray) -> dict[str, Group]:
-    """Top-1 and mAP over images for the images with 1, 2, 3 and 4 or more true labels."""
+    """Top-1 and mAP over images, for the images with 1, 2, 3, and 4 or more true labels."""
     counts, hits, precisions = truth.sum(axis=1), top1_hits(scores, truth), average_precision(scores, truth)
     groups = {}
-    for name, (least, most) in LABEL_COUNTS.items():
-        chosen = (counts >= least) & (counts <= most)
+    for name, (minimum, maximum) in LABEL_COUNTS.items():
+        chosen = (counts >= minimum) & (counts <= maximum)
         groups[name] = Group(
             int(chosen.sum()), mean_of_known(hits[chosen].astype(float)), mean_of_known(precisions[chosen])
         )
@@ -183,7 +167,7 @@ def by_label_count(scores: np.ndarray, truth: np.ndarray) -> dict[str, Group]:
 
 @dataclass(frozen=True)
 class Bin:
-    """Predictions whose score is in [low, high) (the last bin: [low, high]); means are NaN in an empty bin."""
+    """Predictions with a score in [low, high), or [low, high] for the last bin; the means of an empty bin are NaN."""
 
     low: float
     high: float
@@ -193,12 +177,15 @@ class Bin:
 
 
 def reliability(scores: np.ndarray, hits: np.ndarray, bins: int = 10) -> list[Bin]:
-    """Reliability table of predictions with scores in [0, 1], float [M], and whether each is right, bool [M].
+    """Reliability table with bins of equal width.
 
-    Bins are of equal width.
+    Args:
+        scores: Score of each prediction, float [M] in [0, 1].
+        hits: Whether each prediction is correct, bool [M].
+        bins: Number of bins.
     """
     if scores.shape != hits.shape or scores.ndim != 1:
-        raise ValueError(f"scores {scores.shape} and hits {hits.shape} must be of one dimension and equal length")
+        raise ValueError(f"scores {scores.shape} and hits {hits.shape} must have one dimension and equal length")
     if len(scores) and not (scores.min() >= 0 and scores.max() <= 1):
         raise ValueError(f"scores must be from 0 to 1, got {scores.min()} to {scores.max()}")
     edges = np.linspace(0, 1, bins + 1)
@@ -212,7 +199,7 @@ def reliability(scores: np.ndarray, hits: np.ndarray, bins: int = 10) -> list[Bi
 
 
 def expected_calibration_error(table: list[Bin]) -> float:
-    """Mean distance of score and hit rate over the bins, weighted by counts (Naeini et al. 2015); NaN if empty."""
+    """Mean difference between score and hit rate, weighted by bin counts (Naeini et al. 2015); NaN if empty."""
     total = sum(row.count for row in table)
     if not total:
         return math.nan
@@ -221,7 +208,7 @@ def expected_calibration_error(table: list[Bin]) -> float:
 
 @dataclass(frozen=True)
 class ThresholdCurve:
-    """Pooled precision, recall and F1 of the predictions with at least each score, highest first: float [T] each."""
+    """Precision, recall and F1 of the predictions at or above each threshold, highest threshold first: float [T]."""
 
     thresholds: np.ndarray
     precision: np.ndarray
@@ -230,7 +217,7 @@ class ThresholdCurve:
 
     @property
     def best(self) -> int:
-        """Index of the highest F1; among equals, of the highest threshold."""
+        """Index of the highest F1; ties go to the highest threshold."""
         return int(self.f1.argmax())
 
 
@@ -238,12 +225,12 @@ def threshold_curve(scores: np.ndarray, hits: np.ndarray, positives: int) -> Thr
     """Precision, recall and F1 at every distinct score.
 
     Args:
-        scores: float [M], of the predicted (image, class) pairs.
-        hits: bool [M], whether the pair is true.
-        positives: True pairs in all, listed or not.
+        scores: Score of each predicted (image, class) pair, float [M].
+        hits: Whether each pair is true, bool [M].
+        positives: Number of all true pairs, predicted or not.
 
     Raises:
-        ValueError: No prediction, or fewer positives than hits.
+        ValueError: There are no predictions, or fewer positives than hits.
     """
     if not len(scores) or positives < np.count_nonzero(hits):
         raise ValueError(f"{len(scores)} predictions with {np.count_nonzero(hits)} hits, {positives} positives")
@@ -263,6 +250,6 @@ def _check(values: np.ndarray, truth: np.ndarray) -> None:
 
 
 def mean_of_known(values: np.ndarray) -> float:
-    """Mean of the values that are not NaN; NaN where there are none."""
+    """Mean of the values that are not NaN; NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan

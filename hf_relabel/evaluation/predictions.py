@@ -1,7 +1,7 @@
-"""Stored predictions of a classifier, and how its classes are matched with a dataset's.
+"""Files with a classifier's predictions, and matching its classes with those in a dataset.
 
-A predictions file is Parquet with `image_id` and `scores` (all classes) in each row, the class names in its metadata,
-or a NumPy array `.npy` [N, C] in the order of the images' file names.
+A predictions file is either Parquet with the columns `image_id` and `scores` (all classes) and the class names in its
+metadata, or a NumPy array `.npy` [N, C] in the order of the images' file names.
 """
 
 import json
@@ -23,29 +23,32 @@ _KEY = b"hf_relabel"
 
 @dataclass(frozen=True)
 class Predictions:
-    """Scores, float32 [N, C], with ids and class names where they are known."""
+    """Scores, float32 [N, C], with image ids and class names if they are known."""
 
     scores: np.ndarray
     image_ids: list[str] | None
     class_names: list[str] | None
 
     def rows_of(self, image_ids: Sequence[str], path: Path) -> np.ndarray:
-        """The row of each image, int64; without ids, rows are in the order of the images' file names.
+        """The row of each image, int64 [N]; without ids, rows are in the order of the images' file names.
 
         Raises:
-            SourceError: Images without a prediction, or another number of images than rows without ids.
+            SourceError: An image has no prediction, or the file has no ids and another number of rows.
         """
         if self.image_ids is not None:
             rows = {image_id: row for row, image_id in enumerate(self.image_ids)}
             refuse_unknown(image_ids, rows, f"have no prediction in {path}")
             return np.array([rows[image_id] for image_id in image_ids], dtype=np.int64)
         if len(image_ids) != len(self.scores):
-            raise SourceError(f"{path}: has {len(self.scores)} rows, but there are {len(image_ids)} images")
+            raise SourceError(
+                f"{path}: has {len(self.scores)} rows, but there are {len(image_ids)} images; give the predictions "
+                "for these images, or a .parquet file with image ids"
+            )
         return file_name_places(image_ids)
 
 
 def save_predictions(path: Path, predictions: Predictions) -> None:
-    """Write predictions with ids and class names as Parquet, atomically."""
+    """Write predictions with image ids and class names as Parquet, atomically."""
     scores = pa.FixedSizeListArray.from_arrays(
         predictions.scores.astype(np.float32).ravel(), predictions.scores.shape[1]
     )
@@ -59,13 +62,13 @@ def load_predictions(path: Path) -> Predictions:
     """Read predictions.
 
     Raises:
-        SourceError: The file cannot be read, or does not hold finite scores of equally many classes an image.
+        SourceError: The file cannot be read, or does not contain finite scores of the same classes for each image.
     """
     try:
         if path.suffix == ".npy":
             return _checked(path, Predictions(np.load(path, allow_pickle=False), None, None))
         table = pq.read_table(path)
-    except (OSError, ValueError) as error:  # Arrow's and NumPy's errors for files of another kind are ValueErrors
+    except (OSError, ValueError) as error:  # Arrow and NumPy raise ValueErrors for files of another format
         raise SourceError(f"{path}: cannot be read as predictions ({str(error).splitlines()[0]})") from error
     missing = {"image_id", "scores"} - set(table.column_names)
     if missing:
@@ -81,28 +84,33 @@ def load_predictions(path: Path) -> Predictions:
 def _checked(path: Path, predictions: Predictions) -> Predictions:
     scores, names = predictions.scores, predictions.class_names
     if scores.ndim != 2 or scores.dtype.kind != "f" or not np.isfinite(scores).all():
-        raise SourceError(f"{path}: must hold finite scores [images, classes], got {scores.dtype} {list(scores.shape)}")
+        raise SourceError(
+            f"{path}: must contain finite scores [images, classes], got {scores.dtype} {list(scores.shape)}"
+        )
     if names is not None and len(names) != scores.shape[1]:
-        raise SourceError(f"{path}: names {len(names)} classes but scores {scores.shape[1]}")
+        raise SourceError(f"{path}: has {len(names)} class names but {scores.shape[1]} scores per image")
     return predictions
 
 
 def match_classes(ours: Sequence[str], theirs: Sequence[str], by: str, who: str) -> np.ndarray:
-    """For each class of the dataset (`theirs`) its column among the classifier's (`ours`): int64 [len(theirs)].
+    """Find the column of each dataset class among the classes of a classifier.
 
     Args:
         ours: Class names of the classifier.
         theirs: Class names of the dataset.
-        by: `name`; or `index`, for a classifier that names the same classes otherwise.
-        who: Name of the classifier, for the message.
+        by: `name`, or `index` for a classifier with the same classes under other names.
+        who: Name of the classifier, for messages.
+
+    Returns:
+        Column of each dataset class, int64 [len(theirs)].
 
     Raises:
-        SourceError: The dataset has classes that the classifier has not.
+        SourceError: The classifier lacks classes of the dataset.
     """
     if by == "index":
         if len(ours) != len(theirs):
             raise SourceError(
-                f"{who}: scores {len(ours)} classes, the images have {len(theirs)}; use a model of theirs"
+                f"{who}: has {len(ours)} classes, but the images have {len(theirs)}; use a model with the same classes"
             )
         return np.arange(len(theirs))
     columns = {name: column for column, name in enumerate(ours)}
@@ -112,7 +120,7 @@ def match_classes(ours: Sequence[str], theirs: Sequence[str], by: str, who: str)
             "; if they are the same classes in the same order, match them by index" if len(ours) == len(theirs) else ""
         )
         raise SourceError(
-            f"{who}: does not know {len(missing)} of the {len(theirs)} classes of the images: "
+            f"{who}: lacks {len(missing)} of the {len(theirs)} classes of the images: "
             f"{', '.join(map(repr, missing[:3]))}; it has {', '.join(map(repr, ours[:3]))} ...{hint}"
         )
     return np.array([columns[name] for name in theirs], dtype=np.int64)

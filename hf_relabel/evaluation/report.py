@@ -1,4 +1,4 @@
-"""How results are told: tables for the terminal and plain values for JSON."""
+"""Reports: tables for the terminal and plain values for JSON."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from hf_relabel.run.store import write_json
 
 
 def render(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Aligned columns: the first to the left, the others to the right; floats with four places, None and NaN as `-`."""
+    """Format a table: first column left-aligned, others right-aligned, floats with four decimals, NaN and None `-`."""
     lines = [[str(cell) for cell in header], *[[_cell(cell) for cell in row] for row in rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     aligned = []
@@ -26,21 +26,21 @@ def render(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    if value is None or value != value:  # NaN is the value that differs from itself
+    if value is None or value != value:  # only NaN differs from itself
         return "-"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def refuse_unwritable(*paths: str | None) -> None:
-    """Raise UsageError for a file of results that could not be written: before the work, not after it."""
+    """Raise UsageError if a results file cannot be written, so that the error comes before the work."""
     for path in filter(None, paths):
         folder = Path(path).absolute().parent
         if not folder.is_dir() or not os.access(folder, os.W_OK) or Path(path).is_dir():
-            raise UsageError(f"{path}: cannot be written; name a file in a folder that is there and may be written in")
+            raise UsageError(f"{path}: cannot be written; give a file in an existing, writable folder")
 
 
 def write_results(path: str, value: Any) -> None:
-    """Write results, plain values, where the user asked for them as JSON.
+    """Write results, which are plain values, to a JSON file.
 
     Raises:
         UsageError: The file cannot be written.
@@ -49,12 +49,12 @@ def write_results(path: str, value: Any) -> None:
         write_json(Path(path), value)
     except OSError as error:
         raise UsageError(
-            f"{path}: cannot be written ({error.strerror}); name a file in a folder that is there"
+            f"{path}: cannot be written ({error.strerror}); give a file in an existing, writable folder"
         ) from error
 
 
 def plain(value: Any) -> Any:
-    """Results as JSON values: dataclasses become objects, NaN (nothing to measure) becomes null."""
+    """Convert results to JSON values: dataclasses become objects, NaN (nothing to measure) becomes null."""
     if dataclasses.is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""A model's metrics on one truth, with bootstrap intervals: what `evaluate`, `transfer` and the bench report."""
+"""All metrics of a model with bootstrap intervals, as reported by `evaluate` and `transfer`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,34 +9,31 @@ from hf_relabel.evaluation import metrics
 from hf_relabel.evaluation.metrics import Group
 
 CLASS_WORK = 2_000_000_000
-"""Scores that the bootstrap of metrics over classes may visit; it lowers its resamples to keep within."""
+"""Maximum number of scores that the bootstrap of metrics over classes visits; it uses fewer resamples to stay below."""
 
-_BLOCK = 4_000_000  # scores ranked at once, to bound memory
+_BLOCK = 4_000_000  # scores per ranking, to limit memory
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric's value and its 95% interval, all in the metric's own units."""
+    """The value of a metric and its 95% interval."""
 
     value: float
     low: float
     high: float
 
-    def __format__(self, spec: str) -> str:
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
-
 
 @dataclass(frozen=True)
 class Summary:
-    """Every metric of one model on one truth.
+    """All metrics of a model.
 
     Args:
-        images: Images with a true label, which the metrics are about.
-        left_out: Images without one.
-        classes: Classes that occur in the truth.
+        images: Number of images with a true label; the metrics use these.
+        left_out: Number of images without a true label.
+        classes: Number of classes that occur in the truth.
         metrics: Estimates by name, all in [0, 1].
         groups: Metrics by number of true labels.
-        resamples: Bootstrap resamples of the metrics over images, and of those over classes.
+        resamples: Number of bootstrap resamples for the metrics over images and for those over classes.
     """
 
     images: int
@@ -47,18 +44,18 @@ class Summary:
     resamples: tuple[int, int]
 
 
-def summarise(
+def summarize(
     scores: np.ndarray, truth: np.ndarray, predicted: np.ndarray, *, resamples: int = 1000, seed: int = 0
 ) -> Summary:
-    """All metrics with 95% percentile-bootstrap intervals over images (Efron 1979).
+    """Compute all metrics with 95% percentile bootstrap intervals over images (Efron 1979).
 
     Args:
         scores: float [N, C].
-        truth: bool [N, C]; images without a true label are left out and counted.
-        predicted: bool [N, C], the label sets claimed, for the set metrics.
-        resamples: Bootstrap samples. Metrics over classes get fewer, but at least 50, where N x C is large. With 0
-            the intervals are points.
-        seed: Seed of the resampling.
+        truth: bool [N, C]; images without a true label are excluded and counted.
+        predicted: Predicted label sets for the set metrics, bool [N, C].
+        resamples: Number of bootstrap resamples. Metrics over classes use fewer, but at least 50, if N x C is large.
+            With 0, each interval is the value itself.
+        seed: Random seed of the resampling.
 
     Raises:
         ValueError: Shapes differ, scores are not finite, or no image has a true label.
@@ -90,13 +87,13 @@ def summarise(
 
 
 def bootstrap_mean(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> Estimate:
-    """The mean of values, float [N >= 1], with its 95% percentile-bootstrap interval."""
+    """The mean of values, float [N >= 1], with its 95% percentile bootstrap interval."""
     means = [float(weights @ values) / len(values) for weights in _draws(len(values), resamples, seed)]
     return _estimate(np.array(means))
 
 
 def _draws(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each image counts, float [images]: once each, and then in every resample."""
+    """Yield how often each image counts, float [images]: first once each, then for each resample."""
     yield np.ones(images)
     rng = np.random.default_rng(seed)
     for _ in range(resamples):
@@ -104,13 +101,13 @@ def _draws(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def _estimate(values: np.ndarray) -> Estimate:
-    """From the value itself, at 0, and those of the resamples."""
+    """Make an estimate from the value itself, at index 0, and the values of the resamples."""
     low, high = np.quantile(values[1:], [0.025, 0.975]) if len(values) > 1 else (values[0], values[0])
     return Estimate(float(values[0]), float(low), float(high))
 
 
 def _bootstrap_class_map(scores: np.ndarray, truth: np.ndarray, resamples: int, seed: int) -> Estimate:
-    """mAP over classes. Each class is ranked once; a resample only counts again how often each image is seen."""
+    """mAP over classes; each class is ranked once, and resamples only change how often each image counts."""
     totals, counted = np.zeros(resamples + 1), np.zeros(resamples + 1)
     occurring = np.flatnonzero(truth.any(axis=0))
     block = max(1, _BLOCK // len(scores))
@@ -118,7 +115,7 @@ def _bootstrap_class_map(scores: np.ndarray, truth: np.ndarray, resamples: int, 
         columns = occurring[start : start + block]
         order, ends = metrics.ranking(scores[:, columns].T)
         ranked = np.take_along_axis(truth[:, columns].T, order, axis=1)
-        rows, places = np.nonzero(ranked)  # the true entries, class by class from the top
+        rows, places = np.nonzero(ranked)  # the true entries of each class, from the highest score down
         firsts = np.searchsorted(rows, np.arange(len(columns)))
         places_tied = ends[rows, places]
         keys = rows * len(scores)
@@ -139,7 +136,7 @@ def _bootstrap_class_map(scores: np.ndarray, truth: np.ndarray, resamples: int, 
 
 
 def _bootstrap_sets(predicted: np.ndarray, truth: np.ndarray, resamples: int, seed: int) -> dict[str, Estimate]:
-    """Micro and macro precision, recall and F1 of label sets."""
+    """Micro- and macro-averaged precision, recall and F1 of label sets."""
     names = [f"{kind}_{name}" for kind in ("micro", "macro") for name in ("precision", "recall", "f1")]
     counted = [sets.astype(np.float32) for sets in (predicted & truth, predicted, truth)]
     values = []

@@ -14,7 +14,7 @@ from hf_relabel.release.writer import write_release
 from hf_relabel.schema import SCHEMA_VERSION
 from hf_relabel.sources.image_ids import is_safe
 
-NOT_OURS = "; this file was not exported by hf-relabel: `hf-relabel import proposals` takes masks without classes"
+NOT_OURS = "; this file was not exported by hf-relabel: --propose.masks takes masks without classes"
 
 
 def import_coco(

@@ -54,7 +54,7 @@ class Head(nn.Module):
     """Classifier of pooled region features: float [N, features] -> logits, float [N, classes].
 
     Two buffers first center and scale the features. They start as the identity, the paper's setting; with
-    `train.standardise` they are the mean and standard deviation over the training regions.
+    `train.standardize` they are the mean and standard deviation over the training regions.
     """
 
     mean: torch.Tensor

@@ -1,1 +1,1 @@
-"""Overlays of masks on photos, and charts."""
+"""Overlays of masks on images, contact sheets and charts."""

@@ -1,7 +1,7 @@
-"""Pictures of a result: an image with its regions drawn over it, and sheets of many such pictures.
+"""Draw an image with its regions, and contact sheets of several such images.
 
-Each region is a translucent colour with an outline, and a tag with its class and score. Colours are by class within
-one picture: two regions of one class look alike.
+Each region has a translucent fill, an outline, and a tag with its class and score. Within one image, regions of the
+same class have the same color.
 """
 
 import bisect
@@ -28,11 +28,11 @@ PALETTE = (
     (160, 200, 40),
     (120, 120, 255),
 )
-"""RGB colours that differ from each other and show on photos; reused after the tenth class."""
+"""RGB colors that are distinct and visible on photos; reused after the tenth class."""
 
-LONGER_SIDE = 512  # pixels; smaller images are enlarged to it, so that tags are legible
+MIN_LONGER_SIDE = 512  # pixels; smaller images are enlarged so that tags are legible
 FILL_OPACITY = 0.25
-DIM = 0.66  # brightness of what no region covers
+DIM = 0.66  # relative brightness of the area outside all regions
 PAPER, INK, FAINT_INK = (250, 250, 248), (34, 34, 38), (110, 110, 118)
 
 
@@ -40,24 +40,27 @@ def draw_overlay(
     image: Image.Image,
     regions: Sequence[dict[str, Any]],
     class_names: Sequence[str],
-    longer_side: int = LONGER_SIDE,
+    longer_side: int = MIN_LONGER_SIDE,
 ) -> Image.Image:
-    """The image with its regions, RGB; enlarged if its longer side is below `longer_side`.
+    """Draw the regions over an image.
 
     Args:
-        image: The picture the regions were found in, upright as `source.load` returns it.
-        regions: Regions of a release's row: label (index of `class_names`), score, segmentation.
-        class_names: Names for the tags.
-        longer_side: Least pixels of the longer side.
+        image: Image of the regions, upright as `source.load` returns it.
+        regions: Regions from a row of a release: label (index in `class_names`), score, segmentation.
+        class_names: Class names for the tags.
+        longer_side: Minimum longer side of the result in pixels; a smaller image is enlarged.
+
+    Returns:
+        RGB image.
 
     Raises:
-        ReleaseError: A mask has another size than the image.
+        ReleaseError: The size of a mask differs from that of the image.
     """
     for region in regions:
         if list(region["segmentation"]["size"]) != [image.height, image.width]:
             raise ReleaseError(
-                f"overlay: a mask of {region['segmentation']['size']} (height, width) does not fit an image of "
-                f"{[image.height, image.width]}; are the images those the release was made from?"
+                f"overlay: the mask size {region['segmentation']['size']} (height, width) differs from the image size "
+                f"{[image.height, image.width]}; use the images that the release was built from"
             )
     scale = max(1.0, longer_side / max(image.size))
     size = (round(image.width * scale), round(image.height * scale))
@@ -65,14 +68,14 @@ def draw_overlay(
     stroke = max(size) / 170
     depths = [_depth(masks.decode(region["segmentation"]), size, stroke) for region in regions]
     covered = np.max([_coverage(depth) for depth in depths], axis=0) if depths else np.ones(base.shape[:2])
-    picture = base * (DIM + (1 - DIM) * covered[..., None])
-    colours = _colours([region["label"] for region in regions])
-    for depth, colour in zip(depths, colours, strict=True):
-        picture = _blend(picture, colour, FILL_OPACITY * _coverage(depth))
-        picture = _blend(picture, (255, 255, 255), _band(depth, 2.2 * stroke))
-        picture = _blend(picture, colour, _band(depth, 1.4 * stroke))
-    canvas = Image.fromarray(picture.round().astype(np.uint8))
-    _draw_tags(canvas, regions, depths, colours, class_names)
+    drawn = base * (DIM + (1 - DIM) * covered[..., None])
+    colors = _colors([region["label"] for region in regions])
+    for depth, color in zip(depths, colors, strict=True):
+        drawn = _blend(drawn, color, FILL_OPACITY * _coverage(depth))
+        drawn = _blend(drawn, (255, 255, 255), _band(depth, 2.2 * stroke))
+        drawn = _blend(drawn, color, _band(depth, 1.4 * stroke))
+    canvas = Image.fromarray(drawn.round().astype(np.uint8))
+    _draw_tags(canvas, regions, depths, colors, class_names)
     return canvas
 
 
@@ -82,24 +85,28 @@ def contact_sheet(
     columns: int = 4,
     cell: int = 360,
 ) -> Image.Image:
-    """Pictures in rows, RGB.
+    """Arrange images in a grid.
 
     Args:
-        pictures: At least one; each is shrunk or enlarged to fit its cell.
-        captions: For each picture the lines of text below it, the first one darker.
-        columns: Pictures in a row.
-        cell: Side of a picture's cell in pixels.
+        pictures: At least one image; each is resized to fit its cell.
+        captions: Lines of text below each image, the first one darker.
+        columns: Maximum number of images per row.
+        cell: Side of an image's cell in pixels.
+
+    Returns:
+        RGB image.
 
     Raises:
-        ValueError: No pictures, or another number of captions.
+        ValueError: There are no images, or the number of captions differs from the number of images.
     """
     if not pictures or (captions is not None and len(captions) != len(pictures)):
-        raise ValueError("contact_sheet: at least one picture, and as many captions as pictures")
+        raise ValueError("contact_sheet: needs at least one image, and one caption per image")
     columns = min(columns, len(pictures))
-    gap, font = cell // 20, ImageFont.load_default(max(12, cell // 20))
-    line = round(font.size * 1.35)
+    gap, font_size = cell // 20, max(12, cell // 20)
+    font = ImageFont.load_default(font_size)
+    line = round(font_size * 1.35)
     lines = max((len(caption) for caption in captions), default=0) if captions else 0
-    pitch = cell + lines * line + gap  # from one row to the next
+    pitch = cell + lines * line + gap  # distance between rows
     rows = math.ceil(len(pictures) / columns)
     sheet = Image.new("RGB", (columns * (cell + gap) + gap, rows * pitch + gap), PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -109,16 +116,16 @@ def contact_sheet(
         fitted = [max(1, round(side * scale)) for side in picture.size]
         corner = (left + (cell - fitted[0]) // 2, top + (cell - fitted[1]) // 2)
         sheet.paste(picture.convert("RGB").resize(fitted, Image.Resampling.LANCZOS), corner)
-        for place, text in enumerate(captions[number] if captions else ()):
-            where = (left, top + cell + line * place + line // 5)
-            draw.text(where, fit_text(text, font, cell), fill=FAINT_INK if place else INK, font=font)
+        for index, text in enumerate(captions[number] if captions else ()):
+            position = (left, top + cell + line * index + line // 5)
+            draw.text(position, fit_text(text, font, cell), fill=FAINT_INK if index else INK, font=font)
     return sheet
 
 
 def _depth(mask: np.ndarray, size: tuple[int, int], smooth: float) -> np.ndarray:
-    """How many pixels each pixel of the picture lies inside the mask's edge, negative outside: float32 [H, W].
+    """Compute each pixel's signed distance to the mask's edge, positive inside: float32 [H, W].
 
-    The mask is enlarged as a smooth field, which takes the pixel stairs off its outline.
+    The mask is resized as a smooth field, so that the outline of an enlarged mask has no pixel steps.
     """
     field = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     inside = ndimage.gaussian_filter(np.asarray(field), smooth / 2) > 0.5
@@ -126,22 +133,22 @@ def _depth(mask: np.ndarray, size: tuple[int, int], smooth: float) -> np.ndarray
 
 
 def _coverage(depth: np.ndarray) -> np.ndarray:
-    """1 inside, 0 outside, between along the edge."""
+    """Compute the opacity of a region: 1 inside, 0 outside, antialiased along the edge."""
     return (depth + 0.5).clip(0, 1)
 
 
 def _band(depth: np.ndarray, width: float) -> np.ndarray:
-    """1 on a line of this width along the edge, 0 elsewhere, softened by a pixel."""
+    """Compute the opacity of an outline of this width: 1 on the edge, 0 elsewhere, antialiased."""
     return (width / 2 - np.abs(depth) + 0.5).clip(0, 1)
 
 
-def _blend(picture: np.ndarray, colour: tuple[int, int, int], opacity: np.ndarray) -> np.ndarray:
+def _blend(pixels: np.ndarray, color: tuple[int, int, int], opacity: np.ndarray) -> np.ndarray:
     weight = opacity[..., None]
-    return picture * (1 - weight) + np.float32(colour) * weight
+    return pixels * (1 - weight) + np.array(color, np.float32) * weight
 
 
-def _colours(labels: Sequence[int]) -> list[tuple[int, int, int]]:
-    """A colour for each region, by the order in which the classes appear."""
+def _colors(labels: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Assign a color to each region, in the order in which the classes first appear."""
     order = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     return [PALETTE[order[label] % len(PALETTE)] for label in labels]
 
@@ -150,29 +157,30 @@ def _draw_tags(
     canvas: Image.Image,
     regions: Sequence[dict[str, Any]],
     depths: Sequence[np.ndarray],
-    colours: Sequence[tuple[int, int, int]],
+    colors: Sequence[tuple[int, int, int]],
     class_names: Sequence[str],
 ) -> None:
-    """Class and score of each region above its mask, or as near to that as earlier tags allow."""
-    font = ImageFont.load_default(max(12, round(max(canvas.size) / 26)))
+    """Draw each region's class and score above its mask, or at the nearest height that no earlier tag covers."""
+    font_size = max(12, round(max(canvas.size) / 26))
+    font = ImageFont.load_default(font_size)
     draw = ImageDraw.Draw(canvas)
-    pad = round(font.size * 0.35)
-    height = round(font.size * 1.5)
+    pad = round(font_size * 0.35)
+    height = round(font_size * 1.5)
     taken: list[tuple[int, int, int, int]] = []
-    for region, depth, colour in zip(regions, depths, colours, strict=True):
+    for region, depth, color in zip(regions, depths, colors, strict=True):
         score = f"  {region['score']:.2f}"
         room = canvas.width - 2 * pad - font.getlength(score)
         text = fit_text(class_names[region["label"]], font, room) + score
         width = round(font.getlength(text)) + 2 * pad
-        left, top, _, _ = masks.bbox(depth > 0)
-        left = int(min(max(left, 0), max(canvas.width - width, 0)))
-        wanted, lowest = max(int(top) - height, 0), max(canvas.height - height, 0)
+        x, y, _, _ = masks.bbox(depth > 0)
+        left = int(min(x, max(canvas.width - width, 0)))
+        wanted, lowest = max(int(y) - height, 0), max(canvas.height - height, 0)
         tops = [*range(wanted, lowest + 1), *range(min(wanted, lowest), -1, -1)]
         free = (y for y in tops if not any(_overlap((left, y, left + width, y + height), box) for box in taken))
         top = next(free, tops[0])
         taken.append((left, top, left + width, top + height))
-        draw.rounded_rectangle(taken[-1], radius=height // 4, fill=colour)
-        dark = np.dot(colour, (0.299, 0.587, 0.114)) > 150  # luma, ITU-R BT.601
+        draw.rounded_rectangle(taken[-1], radius=height // 4, fill=color)
+        dark = np.dot(color, (0.299, 0.587, 0.114)) > 150  # luma, ITU-R BT.601
         draw.text((left + pad, top + height / 2), text, fill=INK if dark else "white", font=font, anchor="lm")
 
 
@@ -181,7 +189,7 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool
 
 
 def fit_text(text: str, font: Any, width: float) -> str:
-    """The text, its end replaced by dots where it is wider than `width` pixels."""
+    """Truncate text to `width` pixels, with three dots at the end."""
     if font.getlength(text) <= width:
         return text
     kept = bisect.bisect_right(range(1, len(text)), width, key=lambda end: font.getlength(text[:end] + "..."))

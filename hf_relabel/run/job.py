@@ -1,6 +1,7 @@
 """What the stages share: the opened source, its shards, and the folder of each stage in the run's folder."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,23 @@ from hf_relabel.run.store import MANIFEST, Fingerprint, ShardFolder, read_json
 from hf_relabel.sources.source import Source, open_source
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Job:
-    """One run: its configuration, this process's rank, and what both lead to."""
+    """One run: its configuration, this process's rank, and what follows from them.
+
+    Args:
+        config: Every setting.
+        rank: This process.
+        accepted: Called by a stage once its settings and the existing work have passed all checks, before it writes.
+    """
 
     config: Config
     rank: Rank
+    accepted: Callable[[], None] = field(default=_nothing, compare=False)
 
     @cached_property
     def source(self) -> Source:

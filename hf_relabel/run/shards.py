@@ -52,6 +52,7 @@ def run_shards(
     process: Callable[[Shard, Callable[[int], None]], ShardResult],
     rank: Rank,
     config: RunConfig,
+    accepted: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Do every shard that is not done, together with the other ranks; returns the stage's manifest.
 
@@ -61,6 +62,7 @@ def run_shards(
         process: Makes a shard's table; is given the shard and a function to call with each number of images done.
         rank: This process.
         config: `overwrite` and `max_error_rate` are read.
+        accepted: Called once no work of another configuration is in the way, before any shard is written.
 
     Raises:
         StageError: Work of another configuration is in the way; too many images are errors.
@@ -71,6 +73,7 @@ def run_shards(
     make_folder(folder.folder)
     if not config.overwrite:
         folder.refuse_other_work(len(shards))
+    accepted()
     images = sum(len(shard) for shard in shards)
     with progress_bar(images, folder.stage, "images", rank) as bar:
         errors = _work_off(folder, shards, process, rank, config, bar)

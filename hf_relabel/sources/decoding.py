@@ -29,8 +29,10 @@ TRANSPOSES = {
 SIDES_SWAPPED = (5, 6, 7, 8)
 
 # What Pillow's readers raise for damaged files. Pillow's own errors are OSErrors.
-DAMAGE = (OSError, ValueError, TypeError, SyntaxError, EOFError, IndexError, KeyError, AttributeError, OverflowError)
-DAMAGE += (struct.error, zlib.error, MemoryError, RuntimeError)
+DAMAGE = (
+    OSError, ValueError, TypeError, SyntaxError, EOFError, IndexError, KeyError, AttributeError, OverflowError,
+    MemoryError, RuntimeError, struct.error, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

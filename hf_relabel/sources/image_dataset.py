@@ -4,7 +4,6 @@ import io
 import itertools
 import logging
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -16,6 +15,7 @@ from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
 from hf_relabel.sources.classes import ClassList, nearest, read_class_list
 from hf_relabel.sources.image_ids import ids_of_paths, is_safe
+from hf_relabel.sources.path import check_source_path
 
 if TYPE_CHECKING:
     import datasets
@@ -68,12 +68,12 @@ def load_dataset(config: SourceConfig) -> "datasets.Dataset":
     import datasets
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    check_source_path(config)
     folder = Path(config.path)
-    if not folder.is_dir() and (folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.path)):
-        what = "is a file" if folder.exists() else "no such folder, and not a Hub id"
-        raise SourceError(f"{config.path}: {what}; set --source.path to the dataset's folder or its Hub id")
-    refused = (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, pa.ArrowInvalid)
-    refused += (HfHubHTTPError, HFValidationError)
+    refused = (
+        OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, pa.ArrowInvalid, HfHubHTTPError,
+        HFValidationError,
+    )  # fmt: skip
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             return _split_of(datasets.load_from_disk(config.path), config)
@@ -217,6 +217,7 @@ def _labels(data: "datasets.Dataset", image_ids: list[str], config: SourceConfig
     column = _column(data, config.label_column)
     feature = data.features[config.label_column]
     given = read_class_list(config.class_names) if config.class_names is not None else None
+    known: dict[Any, int]
     if isinstance(feature, datasets.ClassLabel):
         stored = list(feature.names)
         index_of = given.indices(stored, config.path) if given else {name: i for i, name in enumerate(stored)}

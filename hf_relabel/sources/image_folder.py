@@ -13,6 +13,7 @@ from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
 from hf_relabel.sources.classes import ClassList, imagenet_classes, read_class_list
 from hf_relabel.sources.image_ids import is_safe
+from hf_relabel.sources.path import check_source_path
 
 IMAGE_SUFFIXES = frozenset(
     [
@@ -98,10 +99,8 @@ def scan_folder(config: SourceConfig) -> tuple[FolderImages, np.ndarray, list[st
         SourceError: The folder is missing or contains no images, a subfolder is not a known class, or a file name
             cannot be an image id.
     """
+    check_source_path(config)
     root = Path(config.path)
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "no such folder"
-        raise SourceError(f"{root}: {what}; set --source.path to a folder with one subfolder per class")
     scan = _Scan()
     try:
         folders = []

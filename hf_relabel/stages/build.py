@@ -43,6 +43,7 @@ def run(job: Job) -> dict[str, Any]:
     if not job.rank.is_main:
         return wait_for(finished)
     make_folder(job.folder)
+    job.accepted()
     excluded: list[tuple[str, str]] = []
     release = write_release(
         folder,

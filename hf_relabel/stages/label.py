@@ -39,7 +39,7 @@ def run(job: Job) -> dict[str, Any]:
         return _collect([_image_row(row, labels, scores) for row in rows])
 
     folder = ShardFolder(job.stage_folder(STAGE), STAGE, fingerprint)
-    return run_shards(folder, job.shards, process, job.rank, job.config.run)
+    return run_shards(folder, job.shards, process, job.rank, job.config.run, job.accepted)
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
-"""Commands of the pipeline: one stage, or all in a row, by one rank among those that share the run."""
+"""The pipeline: the order of the stages, the run's saved configuration, and a summary of each stage."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import yaml
 
 from hf_relabel.config import Config, as_dict
-from hf_relabel.errors import UsageError
+from hf_relabel.errors import StageError
 from hf_relabel.run.job import Job
 from hf_relabel.run.quiet import quiet_libraries
 from hf_relabel.run.ranks import current_rank
@@ -23,52 +24,97 @@ STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
     "build": build.run,
 }
 
+SECTIONS = {
+    "propose": ("source", "backbone", "propose", "run"),
+    "score": ("source", "score", "run"),
+    "train": ("source", "train", "run"),
+    "label": ("source", "label", "run"),
+    "build": ("source", "build", "run"),
+}
+"""Sections of the configuration that each stage brings up to date in the run's `config.yaml`."""
+
 CONFIG_FILE = "config.yaml"
+HEADER = "# The resolved configuration of this run; `hf-relabel run --config` reads it again.\n"
+
+COLUMN = 44
+"""Columns for a summary's words, before its counts."""
 
 
-def run_command(command: str, config: Config) -> int:
-    """Run one stage, or with `run` all of them; prints a summary at the end. Returns the exit status."""
-    if not config.source.path:
-        raise UsageError("source.path: no dataset is named; set it to an image folder, a dataset's folder or a Hub id")
-    job = Job(config, current_rank(config.run))
+def run_stages(command: str, config: Config) -> Job:
+    """Run one stage, or with `run` all of them; prints a summary of each. Returns the job."""
+    stage = command
+
+    def save() -> None:
+        if job.rank.is_main:
+            save_config(config, job.folder / CONFIG_FILE, SECTIONS[stage])
+
+    job = Job(config, current_rank(config.run), accepted=save)
     quiet_libraries()
     make_folder(job.folder)
-    if job.rank.is_main:
-        save_config(config, job.folder / CONFIG_FILE)
-    names = list(STAGES) if command == "run" else [command]
     started = time.monotonic()
-    for name in names:
+    for stage in STAGES if command == "run" else [command]:
         began = time.monotonic()
-        outcome = STAGES[name](job)
+        outcome = STAGES[stage](job)
+        save()
         if job.rank.is_main:
-            print(summary_of_stage(name, outcome, time.monotonic() - began), flush=True)
+            print(summary_of_stage(stage, outcome, time.monotonic() - began), flush=True)
     if job.rank.is_main:
-        made = job.folder / build.STAGE if "build" in names else job.folder
-        print(f"done in {time.monotonic() - started:.1f} s: {made}")
-    return 0
+        made = job.folder / build.STAGE if stage == "build" else job.folder
+        print(f"done in {time.monotonic() - started:.1f} s: {made}", flush=True)
+    return job
 
 
-def save_config(config: Config, path: Path) -> None:
-    """Write the resolved configuration as YAML; `--config` reads it again to the same tree."""
+def save_config(config: Config, path: Path, sections: tuple[str, ...] | None = None) -> None:
+    """Write the resolved configuration as YAML; `--config` reads it back to the same settings.
+
+    `run.overwrite` is saved as false: it is a request to one command, not a property of the run.
+
+    Args:
+        config: The configuration of the current command.
+        path: The file.
+        sections: Sections to bring up to date if the file exists; the others keep what they say about the stages
+            that were run before. None writes all sections.
+
+    Raises:
+        StageError: The existing file cannot be read.
+    """
+    content = as_dict(dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False)))
+    if sections is not None and path.exists():
+        try:
+            saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise StageError(f"{path}: cannot be read ({reason}); remove the file and run again") from error
+        if isinstance(saved, dict):
+            content = {key: content[key] if key in sections else saved.get(key, content[key]) for key in content}
     with atomic_open(path, "w") as file:
-        file.write("# The resolved configuration of this run; hf-relabel run --config reads it again.\n")
-        yaml.safe_dump(as_dict(config), file, sort_keys=False)
+        file.write(HEADER)
+        yaml.safe_dump(content, file, sort_keys=False)
 
 
 def summary_of_stage(name: str, outcome: dict[str, Any], seconds: float) -> str:
-    """One line on what a stage made: its counters, or the labeler's measures."""
+    """Format what a stage made as a small table: what was kept, and what was dropped for which reason."""
     if name == "train":
         best = outcome["history"][outcome["best_epoch"]]
-        on = f"{outcome['held_out_regions']} held-out" if outcome["held_out_regions"] else "the training"
-        facts = [
-            f"{outcome['regions']} regions",
-            f"best epoch {outcome['best_epoch'] + 1} of {len(outcome['history'])}",
-            f"top-1 {best['top1']:.3f} on {on} regions",
-        ]
+        on = "held-out" if outcome["held_out_regions"] else "training"
+        kept = {
+            "regions trained on": outcome["regions"],
+            "regions held out": outcome["held_out_regions"],
+            f"best epoch, of {len(outcome['history'])}": outcome["best_epoch"] + 1,
+            f"top-1 accuracy on {on} regions": best["top1"],
+        }
+        dropped = {}
     else:
-        facts = [f"{key} {_number(value)}" for key, value in outcome["counters"].items()]
-    return f"{name}: {', '.join(facts)} ({seconds:.1f} s)"
+        counters = dict(outcome["counters"])
+        dropped = {"images: unreadable": counters.pop("errors", 0)}
+        prefix = "dropped: "
+        dropped |= {key.removeprefix(prefix): counters.pop(key) for key in list(counters) if key.startswith(prefix)}
+        kept = counters
+    lines = [f"{name}: done in {seconds:.1f} s", *(_row("", what, value) for what, value in kept.items())]
+    lines += [_row("dropped", what, value) for what, value in dropped.items() if value]
+    return "\n".join(lines)
 
 
-def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+def _row(kind: str, what: str, value: float) -> str:
+    number = f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+    return f"  {kind:<8} {what:<{COLUMN}} {number:>12}"

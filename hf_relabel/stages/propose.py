@@ -57,7 +57,8 @@ def run(job: Job) -> dict[str, Any]:
         given = GivenMasks.open(config.propose.masks, job.source.image_ids) if config.propose.masks else None
         if given is not None and job.rank.is_main:
             given.warn_of_left_out()
-        return run_shards(folder, job.shards, Proposer(job, backbone, threads, given).process, job.rank, config.run)
+        process = Proposer(job, backbone, threads, given).process
+        return run_shards(folder, job.shards, process, job.rank, config.run, job.accepted)
 
 
 def _settings(job: Job) -> dict[str, Any]:

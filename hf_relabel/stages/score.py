@@ -67,7 +67,7 @@ def run(job: Job) -> dict[str, Any]:
                 tick(1)
             return _collect(results)
 
-        return run_shards(folder, job.shards, process, job.rank, job.config.run)
+        return run_shards(folder, job.shards, process, job.rank, job.config.run, job.accepted)
 
 
 class _LabelMapScorer:

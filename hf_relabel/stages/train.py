@@ -56,6 +56,7 @@ def run(job: Job) -> dict[str, Any]:
         return wait_for(finished)
     make_folder(folder)
     _refuse_other_work(folder, fingerprint, job.config.run.overwrite)
+    job.accepted()
     examples = gather_examples(job.shards, proposals, scores, folder, job.config)
     trainer = Trainer(examples, len(job.source.class_names), fingerprint, job)
     head, result = trainer.fit(folder / CHECKPOINT)
@@ -103,7 +104,7 @@ class Trainer:
             raise StageError("train.val_fraction: all kept regions belong to held-out images; lower it")
         torch.manual_seed(self.seed)
         self.head = Head(HeadShape.of(self.config, examples.features.shape[-1], classes))
-        if self.config.standardise:
+        if self.config.standardize:
             self.head.standardize(*_moments(examples, self.train_rows))
         optimizer = torch.optim.AdamW(self.head.parameters(), self.config.lr, weight_decay=self.config.weight_decay)
         self.model, self.optimizer = self.accelerator.prepare(self.head, optimizer)

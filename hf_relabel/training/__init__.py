@@ -1,1 +1,1 @@
-"""Training of image classifiers on label sets: targets, losses, augmentation, the loop."""
+"""Training of image classifiers on label sets: targets, losses, augmentation and the training loop."""

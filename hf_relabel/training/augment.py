@@ -1,4 +1,4 @@
-"""Augmentation with Pillow and torch: random crops that tell what they cut, RandAugment, mixup, cutmix."""
+"""Augmentation with Pillow and torch: random crops that return their box, RandAugment, mixup and cutmix."""
 
 import math
 from dataclasses import dataclass
@@ -8,52 +8,60 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 from hf_relabel.training.config import TrainingConfig
-from hf_relabel.training.models import Preprocessing
+from hf_relabel.training.models import SquareTransform
 from hf_relabel.training.targets import WHOLE_IMAGE, Box
 
 ASPECT = (3 / 4, 4 / 3)
-"""Least and largest ratio of a crop's width to its height, as in Inception's training."""
+"""Minimum and maximum ratio of a crop's width to its height (Szegedy et al. 2015)."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to one image: random crop, flip, RandAugment, then the model's preprocessing."""
+    """Augments one image: random crop, flip, RandAugment, then the model's transform.
 
-    preprocessing: Preprocessing
+    Args:
+        transform: Converts the augmented image to the model's input.
+        crop_scale: Minimum share of the image's area in a crop, in (0, 1]; 1 uses the whole image.
+        flip: Mirror half of the images.
+        operations: Number of RandAugment operations.
+        magnitude: Strength of these operations, from 0 to 10.
+    """
+
+    transform: SquareTransform
     crop_scale: float
     flip: bool
     operations: int
     magnitude: float
 
     @classmethod
-    def of(cls, config: TrainingConfig, preprocessing: Preprocessing) -> "Augmentation":
-        """The augmentation that the settings ask for."""
-        return cls(preprocessing, config.crop_scale, config.flip, config.randaugment, config.magnitude)
+    def of(cls, config: TrainingConfig, transform: SquareTransform) -> "Augmentation":
+        """Make the augmentation for these settings."""
+        return cls(transform, config.crop_scale, config.flip, config.randaugment, config.magnitude)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> tuple[torch.Tensor, Box]:
-        """RGB image -> pixels float32 [3, S, S] and the crop they show."""
+        """Augment an RGB image; returns pixels, float32 [3, S, S], and the box of the crop."""
         box = random_box(image.size, rng, self.crop_scale) if self.crop_scale < 1 else WHOLE_IMAGE
         left, top, right, bottom = box
         width, height = image.size
         pixels = (round(left * width), round(top * height), round(right * width), round(bottom * height))
-        side = self.preprocessing.size
+        side = self.transform.size
         image = image.resize((side, side), Image.Resampling.BILINEAR, box=pixels)
         if self.flip and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return self.preprocessing(rand_augment(image, rng, self.operations, self.magnitude)), box
+        return self.transform(rand_augment(image, rng, self.operations, self.magnitude)), box
 
 
-def random_box(size: tuple[int, int], rng: np.random.Generator, least_area: float) -> Box:
-    """A random crop of `least_area` to 1 of the image's area (Szegedy et al. 2015), on whole pixels.
+def random_box(size: tuple[int, int], rng: np.random.Generator, min_area: float) -> Box:
+    """Draw a random crop with whole pixels as corners (Szegedy et al. 2015).
 
     Args:
         size: Width and height of the image in pixels.
-        rng: Where chance comes from.
-        least_area: Least share of the area.
+        rng: Random generator.
+        min_area: Minimum share of the image's area; the maximum is 1.
     """
     width, height = size
     for _ in range(10):
-        area = width * height * rng.uniform(least_area, 1)
+        area = width * height * rng.uniform(min_area, 1)
         aspect = math.exp(rng.uniform(*np.log(ASPECT)))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
@@ -63,7 +71,7 @@ def random_box(size: tuple[int, int], rng: np.random.Generator, least_area: floa
 
 
 def rand_augment(image: Image.Image, rng: np.random.Generator, operations: int, magnitude: float) -> Image.Image:
-    """So many random operations of one strength, from 0 to 10 (RandAugment, Cubuk et al. 2019)."""
+    """Apply `operations` random operations with strength `magnitude`, 0 to 10 (RandAugment, Cubuk et al. 2019)."""
     for _ in range(operations):
         operation = _OPERATIONS[rng.integers(len(_OPERATIONS))]
         image = operation(image, magnitude / 10, 1 if rng.random() < 0.5 else -1)
@@ -96,7 +104,7 @@ def _shift_y(image: Image.Image, strength: float, sign: int) -> Image.Image:
     return _affine(image, (1, 0, 0, 0, 1, sign * 0.3 * strength * image.height))
 
 
-def _colour(image: Image.Image, strength: float, sign: int) -> Image.Image:
+def _color(image: Image.Image, strength: float, sign: int) -> Image.Image:
     return ImageEnhance.Color(image).enhance(1 + sign * 0.9 * strength)
 
 
@@ -112,11 +120,11 @@ def _sharpness(image: Image.Image, strength: float, sign: int) -> Image.Image:
     return ImageEnhance.Sharpness(image).enhance(1 + sign * 0.9 * strength)
 
 
-def _posterise(image: Image.Image, strength: float, sign: int) -> Image.Image:
+def _posterize(image: Image.Image, strength: float, sign: int) -> Image.Image:
     return ImageOps.posterize(image, 8 - round(4 * strength))
 
 
-def _solarise(image: Image.Image, strength: float, sign: int) -> Image.Image:
+def _solarize(image: Image.Image, strength: float, sign: int) -> Image.Image:
     return ImageOps.solarize(image, 256 - round(256 * strength))
 
 
@@ -124,7 +132,7 @@ def _auto_contrast(image: Image.Image, strength: float, sign: int) -> Image.Imag
     return ImageOps.autocontrast(image)
 
 
-def _equalise(image: Image.Image, strength: float, sign: int) -> Image.Image:
+def _equalize(image: Image.Image, strength: float, sign: int) -> Image.Image:
     return ImageOps.equalize(image)
 
 
@@ -135,11 +143,11 @@ def _identity(image: Image.Image, strength: float, sign: int) -> Image.Image:
 _OPERATIONS = (
     _identity,
     _auto_contrast,
-    _equalise,
+    _equalize,
     _rotate,
-    _posterise,
-    _solarise,
-    _colour,
+    _posterize,
+    _solarize,
+    _color,
     _contrast,
     _brightness,
     _sharpness,
@@ -153,14 +161,16 @@ _OPERATIONS = (
 def mix_batch(
     pixels: torch.Tensor, targets: torch.Tensor, rng: np.random.Generator, mixup: float, cutmix: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mix each image of a batch with the one opposite; both targets count as much as there is of their images.
+    """Mix each image in a batch with another one; their targets are mixed in the same proportion.
+
+    Image i is mixed with image B - 1 - i. If both alphas are positive, mixup or cutmix is chosen at random.
 
     Args:
         pixels: float [B, 3, S, S].
         targets: float [B, C], multi-hot or soft.
-        rng: Where chance comes from.
-        mixup: Alpha of mixup (Zhang et al. 2018), which blends the pictures; 0 is none.
-        cutmix: Alpha of cutmix (Yun et al. 2019), which pastes a rectangle; 0 is none. Of both, one is drawn.
+        rng: Random generator.
+        mixup: Alpha of mixup (Zhang et al. 2018), which blends the images; 0 turns it off.
+        cutmix: Alpha of cutmix (Yun et al. 2019), which pastes a rectangle; 0 turns it off.
     """
     if mixup == 0 and cutmix == 0:
         return pixels, targets

@@ -1,4 +1,4 @@
-"""Settings of `fit` and `transfer`: all defaults, each refused where no run could use it."""
+"""Settings of `fit` and `transfer`, with defaults and validation."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,40 +19,40 @@ class TrainingConfig:
         model: Image classifier to start from: Hub id, local folder, or a config.json to train from scratch.
         revision: Branch, tag or commit of the model on the Hub.
         scratch: Use the model's configuration only, with random weights.
-        new_head: Start with a new head even if the model knows the same classes.
+        new_head: Start with a new head even if the model was trained on the same classes.
         freeze: Train the head only.
-        out: Folder of the trained classifier.
-        overwrite: Replace what is in the folder.
-        resume: Go on from the last checkpoint in the folder.
-        image_size: Side of the square images; by default what the model was made for.
-        loss: bce and asymmetric take each class as a yes or no of its own; cross_entropy takes the classes of an
-            image as one distribution.
-        floor: Target of a class that is absent (label smoothing).
-        cap: Target of a class that is present (label smoothing).
-        gamma_pos: Focusing of the asymmetric loss on present classes.
-        gamma_neg: Focusing of the asymmetric loss on absent classes.
-        clip: Probability below which the asymmetric loss forgives an absent class.
-        crop_scale: Least share of the image's area in a random crop; 1 takes the whole image.
+        out: Output folder for the trained classifier.
+        overwrite: Replace the content of the output folder.
+        resume: Resume from the last checkpoint in the output folder.
+        image_size: Side of the square images in pixels; by default the size the model was made for.
+        loss: bce and asymmetric treat each class independently; cross_entropy treats the classes of an image as one
+            distribution.
+        floor: Target of an absent class (label smoothing).
+        cap: Target of a present class (label smoothing).
+        gamma_pos: Focusing parameter of the asymmetric loss for present classes.
+        gamma_neg: Focusing parameter of the asymmetric loss for absent classes.
+        clip: Probability below which the asymmetric loss ignores an absent class.
+        crop_scale: Minimum share of the image's area in a random crop; 1 uses the whole image.
         flip: Mirror half of the images.
-        randaugment: Random operations on each image.
+        randaugment: Number of random operations per image.
         magnitude: Strength of these operations, from 0 to 10.
-        mixup: Alpha of mixup's Beta distribution; 0 is none.
-        cutmix: Alpha of cutmix's Beta distribution; 0 is none. With both, each batch takes one of them.
-        optimizer: adamw or sgd with Nesterov momentum.
-        lr: Highest learning rate.
-        weight_decay: Weight decay, of weight matrices only.
+        mixup: Alpha of the Beta distribution of mixup; 0 turns it off.
+        cutmix: Alpha of the Beta distribution of cutmix; 0 turns it off. With both, each batch uses one of them.
+        optimizer: adamw, or sgd with Nesterov momentum.
+        lr: Maximum learning rate.
+        weight_decay: Weight decay, applied to weight matrices only.
         momentum: Momentum of sgd.
         epochs: Passes over the images.
-        warmup_epochs: Epochs in which the learning rate rises, before its cosine decay.
-        batch_size: Images in one forward pass of each process.
-        accumulation: Forward passes before a step.
-        clip_norm: Largest norm of the gradient; 0 does not clip.
-        ema: Decay of the moving average of the weights, which is then what is saved; 0 is none.
+        warmup_epochs: Epochs of linear warmup, before the cosine decay.
+        batch_size: Images per forward pass and process.
+        accumulation: Forward passes per optimizer step.
+        clip_norm: Maximum norm of the gradient; 0 turns clipping off.
+        ema: Decay of the moving average of the weights, which is then saved; 0 turns it off.
         mixed_precision: no, bf16 or fp16.
         checkpoint_every: Epochs between checkpoints; 0 writes none.
-        log_with: Tracker of accelerate, such as tensorboard or wandb.
-        workers: Processes that decode and augment images, for each process that trains.
-        seed: Seed of everything random.
+        log_with: Tracker supported by accelerate, such as tensorboard or wandb.
+        workers: Processes that decode and augment images, per training process.
+        seed: Random seed.
     """
 
     model: str = ""
@@ -95,7 +95,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _require(bool(self.model), "--model", self.model, "a Hub id, a local folder or a config.json")
         _require(bool(self.out), "--out", self.out, "a folder")
-        _require(not (self.freeze and self.scratch), "--freeze", True, "left out with --scratch, or nothing is learnt")
+        _require(not (self.freeze and self.scratch), "--freeze", True, "left out with --scratch (nothing is learned)")
         for key in ("epochs", "batch_size", "accumulation"):
             _require(getattr(self, key) >= 1, _flag(key), getattr(self, key), "1 or more")
         zero_or_more = (
@@ -114,15 +114,15 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class FitConfig(TrainingConfig):
-    """Which labels of a release a classifier is trained on.
+    """Which labels in a release a classifier is trained on.
 
     Args:
         release: Release folder, or user/name@revision on the Hub.
-        split: Split of the release; needed only if it has several.
-        target: single, the original label; soft, the scores; threshold, 1 for a score of at least the threshold.
-        threshold: Least score of a present class, for the target threshold.
-        include_original: The original label is always present, with 1.
-        crop_aware: A class counts only as far as its region is inside the crop; needs the release's masks.
+        split: Split of the release; required if it has several.
+        target: single: the original label; soft: the scores; threshold: 1 for each score of at least the threshold.
+        threshold: Minimum score of a present class, for the target `threshold`.
+        include_original: Always set the target of the original label to 1.
+        crop_aware: Scale each target by the share of its region inside the crop; requires the release's masks.
     """
 
     release: str = ""

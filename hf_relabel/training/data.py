@@ -1,4 +1,4 @@
-"""Training examples: augmented images with their targets, the same whatever the number of workers."""
+"""Augmented images with their targets; the number of workers does not change them."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -8,45 +8,45 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hf_relabel.errors import ImageReadError
-from hf_relabel.evaluation.datasets import LabelledImages
+from hf_relabel.evaluation.datasets import LabeledImages
 from hf_relabel.training.augment import Augmentation
 from hf_relabel.training.targets import Targets
 
 WORKER_TIMEOUT = 600
-"""Seconds in which a worker must bring its next batch: one that is stuck ends the run instead of stopping it."""
+"""Seconds to wait for a worker's next batch, so that a stuck worker raises an error instead of blocking the run."""
 
 
 def make_loader(dataset: Dataset, batch_size: int, workers: int, **settings: Any) -> DataLoader:
-    """A loader whose workers are forks, as what reads the images cannot be sent to a process of another kind."""
+    """Make a loader with forked workers, because the functions that read images cannot be pickled."""
     if workers:
         settings |= {"multiprocessing_context": "fork", "timeout": WORKER_TIMEOUT}
     return DataLoader(dataset, batch_size=batch_size, num_workers=workers, **settings)
 
 
 def batches(loader: Iterable[Any]) -> Iterator[Any]:
-    """The loader's batches; an image that a worker cannot read is named in one line, as without workers."""
+    """Yield the loader's batches; the error for an unreadable image is one line, with workers and without."""
     try:
         yield from loader
     except ImageReadError as error:
-        # The message of a worker's error is its traceback, which ends with the exception's name and message.
+        # An error from a worker has a traceback as its message; the last line is the name and message of the original.
         raise ImageReadError(str(error).strip().splitlines()[-1].split("ImageReadError: ")[-1]) from None
 
 
-class Examples(Dataset):
-    """Image `rows[i]` and target i, of N.
+class AugmentedImages(Dataset):
+    """N augmented images with their targets: item i is image `rows[i]` with target i.
 
-    An item's number is `epoch * N + i`, so that chance depends on the epoch, the image and the seed alone.
+    Items are numbered `epoch * N + i`, so that the augmentation depends only on the epoch, the image and the seed.
 
     Args:
-        images: Where the images come from.
-        rows: Image of each target, N indices.
-        targets: Gives the target of row i, for a crop.
-        augmentation: What happens to an image.
-        seed: Seed of the augmentation.
+        images: The images.
+        rows: Index of the image of each target, int [N].
+        targets: Returns the target of row i for a crop.
+        augmentation: Augments an image.
+        seed: Random seed of the augmentation.
     """
 
     def __init__(
-        self, images: LabelledImages, rows: np.ndarray, targets: Targets, augmentation: Augmentation, seed: int
+        self, images: LabeledImages, rows: np.ndarray, targets: Targets, augmentation: Augmentation, seed: int
     ):
         self._images = images
         self._rows = rows
@@ -65,7 +65,7 @@ class Examples(Dataset):
 
 
 class EpochSampler(Sampler):
-    """Every image once an epoch, in an order of the epoch's own."""
+    """Yields each image once per epoch, in an order that depends on the epoch and the seed."""
 
     def __init__(self, count: int, seed: int):
         self._count = count

@@ -1,4 +1,4 @@
-"""A classifier's scores for images, by one process or by several under `accelerate launch`."""
+"""A classifier's scores for images, computed by one process or by several under `accelerate launch`."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hf_relabel.errors import UsageError
-from hf_relabel.evaluation.datasets import LabelledImages
+from hf_relabel.evaluation.datasets import LabeledImages
 from hf_relabel.training.data import batches, make_loader
 from hf_relabel.training.models import MULTI_LABEL
 
 
 def open_accelerator(mixed_precision: str, **settings: Any) -> Accelerator:
-    """An accelerator with this precision: no, bf16 or fp16.
+    """Make an accelerator with the given precision: no, bf16 or fp16.
 
     Raises:
-        UsageError: fp16 is asked for without a GPU.
+        UsageError: fp16 is requested without a GPU.
     """
     if mixed_precision == "fp16" and PartialState().device.type == "cpu":
         raise UsageError("--mixed-precision: fp16 needs a GPU; use bf16 or no")
@@ -27,9 +27,9 @@ def open_accelerator(mixed_precision: str, **settings: Any) -> Accelerator:
 
 
 class _Pixels(Dataset):
-    """Images as the classifier's processor prepares them, with their place."""
+    """Images prepared by the classifier's processor, with their index."""
 
-    def __init__(self, images: LabelledImages, processor: Any):
+    def __init__(self, images: LabeledImages, processor: Any):
         self.images = images
         self.processor = processor
 
@@ -44,15 +44,25 @@ class _Pixels(Dataset):
 def predict(
     model: PreTrainedModel,
     processor: Any,
-    images: LabelledImages,
+    images: LabeledImages,
     accelerator: Accelerator,
     batch_size: int = 32,
     workers: int = 0,
 ) -> np.ndarray:
-    """Probabilities of every class for every image, float32 [N, C], in every process.
+    """Compute the probability of each class for each image; all processes return all of them.
 
-    They are sigmoids where the model's configuration says that classes are yes or no each (`problem_type`), else a
-    softmax.
+    The model's `problem_type` decides between a sigmoid per class (multi-label) and a softmax.
+
+    Args:
+        model: The classifier.
+        processor: Its image processor, or a transform with the same interface.
+        images: N images.
+        accelerator: From `open_accelerator`.
+        batch_size: Images per forward pass and process.
+        workers: Processes that decode images; 0 for none.
+
+    Returns:
+        float32 [N, C] in [0, 1].
     """
     loader = make_loader(_Pixels(images, processor), batch_size, workers)
     multi_label = model.config.problem_type == MULTI_LABEL

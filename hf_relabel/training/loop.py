@@ -1,10 +1,11 @@
-"""The training loop: accelerate, cosine schedule, moving average of the weights, checkpoints."""
+"""The training loop, with accelerate: cosine schedule, moving average of the weights, checkpoints."""
 
 import copy
 import math
 import shutil
+from collections.abc import Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,13 +20,13 @@ from hf_relabel.training.data import EpochSampler, batches, make_loader
 from hf_relabel.training.losses import make_loss
 
 CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints in the output folder."""
 
 
 class MovingAverage:
-    """Exponential moving average of a model's weights; buffers, such as a BatchNorm's statistics, are copied.
+    """Exponential moving average of a model's weights; buffers, such as BatchNorm statistics, are copied.
 
-    Early averages are shorter, min(decay, (1 + t) / (10 + t)) at step t, so that the first random weights are soon
-    forgotten.
+    The decay at step t is min(decay, (1 + t) / (10 + t)), so that the initial weights soon lose their influence.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -35,26 +36,26 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the weights after a step."""
+        """Add the weights after a step to the average."""
         self._steps += 1
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         for average, current in zip(self.model.parameters(), model.parameters(), strict=True):
             average.lerp_(current, 1 - decay)
-        for average, current in zip(self.model.buffers(), model.buffers(), strict=True):
-            average.copy_(current)
+        for kept, new in zip(self.model.buffers(), model.buffers(), strict=True):
+            kept.copy_(new)
 
     def state_dict(self) -> dict[str, Any]:
-        """For checkpoints."""
+        """The state for a checkpoint."""
         return {"model": self.model.state_dict(), "steps": self._steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """From a checkpoint."""
+        """Restore the state from a checkpoint."""
         self.model.load_state_dict(state["model"])
         self._steps = state["steps"]
 
 
 class _History:
-    """Loss and learning rate of each epoch so far; a part of the checkpoints."""
+    """Loss and learning rate of each epoch so far; part of the checkpoints."""
 
     def __init__(self) -> None:
         self.epochs: list[dict[str, float]] = []
@@ -67,14 +68,14 @@ class _History:
 
 
 def learning_rate(step: int, steps: int, warmup: int) -> float:
-    """Factor of the learning rate at a step: rises linearly over the warm-up, then falls as a half cosine to 0."""
+    """Factor of the learning rate at a step, in [0, 1]: linear warmup, then a half cosine to 0."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """The optimizer that the settings name; biases, norms and other vectors are not decayed."""
+    """Make the optimizer from the settings; biases, norms and other vectors have no weight decay."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -87,27 +88,29 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
 
 
 def train(
-    model: nn.Module, examples: Dataset, config: TrainingConfig, accelerator: Accelerator
+    model: nn.Module, items: Dataset, config: TrainingConfig, accelerator: Accelerator
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Train a classifier.
 
     Args:
         model: Maps `pixel_values` [B, 3, S, S] to an output with `logits` [B, C].
-        examples: Items (pixels, target) by number; see `data.Examples`.
-        config: The settings; checkpoints go below `config.out`.
-        accelerator: Decides devices, processes and precision.
+        items: Pairs (pixels, target) by number, with a length, like `data.AugmentedImages`.
+        config: The settings; checkpoints are written below `config.out`.
+        accelerator: Provides device, processes and precision.
 
     Returns:
-        The trained model (the moving average, if there is one), and of each epoch its mean loss and learning rate.
+        The trained model, or its moving average if the settings ask for one, and the mean loss and learning rate of
+        each epoch.
     """
-    sampler = EpochSampler(len(examples), config.seed)
+    count = len(cast(Sized, items))
+    sampler = EpochSampler(count, config.seed)
     loader = make_loader(
-        examples,
+        items,
         config.batch_size,
         config.workers,
         sampler=sampler,
         persistent_workers=config.workers > 0,
-        drop_last=len(examples) >= config.batch_size * accelerator.num_processes,
+        drop_last=count >= config.batch_size * accelerator.num_processes,
         pin_memory=accelerator.device.type == "cuda",
     )
     optimizer = make_optimizer(model, config)
@@ -115,11 +118,11 @@ def train(
     average = MovingAverage(accelerator.unwrap_model(model), config.ema) if config.ema else None
     history = _History()
     accelerator.register_for_checkpointing(history, *([average] if average else []))
-    steps_an_epoch = math.ceil(len(loader) / config.accumulation)
-    steps, warmup = config.epochs * steps_an_epoch, round(config.warmup_epochs * steps_an_epoch)
+    steps_per_epoch = math.ceil(len(loader) / config.accumulation)
+    steps, warmup = config.epochs * steps_per_epoch, round(config.warmup_epochs * steps_per_epoch)
     loss_of = make_loss(config)
     first = _resume(accelerator, config)
-    step = first * steps_an_epoch
+    step = first * steps_per_epoch
     bar = tqdm(total=steps, initial=step, desc="train", unit=" steps", disable=not accelerator.is_local_main_process)
     with bar:
         for epoch in range(first, config.epochs):
@@ -157,7 +160,7 @@ def train(
 
 
 def _to_training(model: nn.Module) -> None:
-    """Training mode, but for frozen parts: neither dropout nor new statistics there."""
+    """Set training mode except for frozen parts, which use no dropout and keep their statistics."""
     model.train()
     for module in model.modules():
         parameters = list(module.parameters())
@@ -166,12 +169,12 @@ def _to_training(model: nn.Module) -> None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the last epoch below `folder`; None where there is none."""
+    """The checkpoint of the last epoch in `folder`; None if there is none."""
     return max(folder.glob("epoch-*"), key=lambda path: int(path.name.removeprefix("epoch-")), default=None)
 
 
 def _save_checkpoint(accelerator: Accelerator, folder: Path, epoch: int) -> None:
-    """Write the state beside its place, rename it, and remove those of earlier epochs."""
+    """Write the state to a temporary folder, rename it, and remove the checkpoints of earlier epochs."""
     partial, final = folder / f".epoch-{epoch:05d}", folder / f"epoch-{epoch:05d}"
     accelerator.wait_for_everyone()
     accelerator.save_state(str(partial))
@@ -186,7 +189,7 @@ def _save_checkpoint(accelerator: Accelerator, folder: Path, epoch: int) -> None
 
 
 def _resume(accelerator: Accelerator, config: TrainingConfig) -> int:
-    """Load the last checkpoint if the settings say so; gives the number of epochs that are done."""
+    """Load the last checkpoint if `resume` is set; returns the number of finished epochs."""
     checkpoint = last_checkpoint(Path(config.out) / CHECKPOINTS) if config.resume else None
     if checkpoint is None:
         return 0

@@ -1,7 +1,7 @@
 """Losses on soft multi-label targets. Logits and targets are float [B, C]; a loss is the mean over the images.
 
-Binary losses add up the classes of an image (as the asymmetric loss's authors do), so that their size compares with
-cross-entropy's.
+Binary losses are summed over the classes of an image (like the original asymmetric loss), so that their magnitude is
+comparable to that of cross-entropy.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def make_loss(config: TrainingConfig) -> Loss:
-    """The loss that the settings name, label smoothing included."""
+    """Make the loss from the settings, including label smoothing."""
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         smooth = smoothed(targets, config.floor, config.cap)
@@ -29,12 +29,12 @@ def make_loss(config: TrainingConfig) -> Loss:
 
 
 def smoothed(targets: torch.Tensor, floor: float, cap: float) -> torch.Tensor:
-    """Targets moved from [0, 1] to [floor, cap]: label smoothing for classes that are present or absent each."""
+    """Map targets from [0, 1] to [floor, cap]: label smoothing for independent classes."""
     return floor + (cap - floor) * targets
 
 
 def binary_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Sum over the classes of the cross-entropy of each class's sigmoid with its target."""
+    """Binary cross-entropy between the sigmoid of each class and its target, summed over the classes."""
     return functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
 
 
@@ -43,12 +43,12 @@ def asymmetric(
 ) -> torch.Tensor:
     """Asymmetric loss (Ridnik et al. 2021, equations 4 to 7), linear in soft targets.
 
-    A present class costs (1 - p)^gamma_pos log p. An absent one costs q^gamma_neg log(1 - q), where q = max(p - clip,
-    0): easy absent classes hardly count, and those below `clip` not at all.
+    The loss of a present class is -(1 - p)^gamma_pos log p. The loss of an absent class is -q^gamma_neg log(1 - q) with
+    q = max(p - clip, 0): easy absent classes have little influence, and those below `clip` have none.
     """
     probability = logits.sigmoid()
     shifted = (probability - clip).clamp(min=0)
-    # log p from the logits; 1 - shifted is at least `clip` or so, unless clip is 0
+    # logsigmoid is finite for extreme logits; log1p(-shifted) is finite because shifted <= 1 - clip, unless clip is 0.
     present = (1 - probability) ** gamma_pos * functional.logsigmoid(logits)
     log_absent = functional.logsigmoid(-logits) if clip == 0 else torch.log1p(-shifted)
     absent = shifted**gamma_neg * log_absent
@@ -56,7 +56,7 @@ def asymmetric(
 
 
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the softmax with the targets, scaled to a distribution; an image without any costs 0."""
+    """Cross-entropy between the softmax and the targets, normalized to a distribution; 0 for all-zero targets."""
     totals = targets.sum(dim=1, keepdim=True)
     distribution = torch.where(totals > 0, targets / totals.clamp(min=torch.finfo(targets.dtype).tiny), targets)
     return -(distribution * functional.log_softmax(logits, dim=1)).sum() / len(logits)

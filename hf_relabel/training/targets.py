@@ -1,4 +1,4 @@
-"""What a classifier learns of each image: its label set as a vector, whole or seen through a crop."""
+"""Training targets: the label set of an image as a vector, for the whole image or for a crop."""
 
 from typing import Literal, Protocol
 
@@ -15,13 +15,13 @@ WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 class Targets(Protocol):
-    """Gives the target vector of an image, float32 [C] in [0, 1], for a crop of it."""
+    """Returns the target vector of an image for a crop, float32 [C] in [0, 1]."""
 
     def __call__(self, row: int, box: Box) -> np.ndarray: ...
 
 
 class SetTargets:
-    """Multi-hot targets, bool [N, C], whatever the crop."""
+    """Multi-hot targets, bool [N, C], which do not depend on the crop."""
 
     def __init__(self, sets: np.ndarray):
         self._sets = sets
@@ -31,17 +31,17 @@ class SetTargets:
 
 
 class ReleaseTargets:
-    """Targets from a release's labels.
+    """Targets from the labels in a release, which do not depend on the crop.
 
     Args:
         table: The release; row i of the targets is row i of the table.
-        kind: `single`, 1 for the original label; `soft`, the scores; `threshold`, 1 for scores of at least
+        kind: `single`: 1 for the original label; `soft`: the scores; `threshold`: 1 for each score of at least
             `threshold`.
-        threshold: See `kind`.
-        include_original: The original label has 1 in any case.
+        threshold: Minimum score of a present class, for `kind="threshold"`.
+        include_original: Always set the target of the original label to 1.
 
     Raises:
-        ReleaseError: The release has no scores and the kind needs them.
+        ReleaseError: The release has no scores and `kind` needs them.
     """
 
     def __init__(
@@ -69,11 +69,15 @@ class ReleaseTargets:
 
 
 class CropAwareTargets:
-    """Targets that count a class only as far as its region is inside the crop.
+    """Targets that scale a class by the share of its region inside the crop.
 
-    A class that several regions show takes the one that shows it best in the crop: the largest product of the region's
-    score for it and the share of the region's pixels inside, relative to its highest score. So the whole image has the
-    plain target, and a class without any region (the original label may be one) keeps it in every crop.
+    If a class has several regions, the factor is max(score * share inside) / max(score) over the regions. So the whole
+    image has the plain target, and a class without a region, such as the original label, keeps its target in every
+    crop.
+
+    Args:
+        table: The release, read with regions.
+        plain: Targets of the whole images.
 
     Raises:
         ReleaseError: The release was read without regions.
@@ -101,7 +105,7 @@ class CropAwareTargets:
 
 
 def coverage(mask: np.ndarray, box: Box) -> float:
-    """Share of a mask's pixels, bool [H, W], that lie inside a crop; 0 for an empty mask."""
+    """Share of the pixels in a mask, bool [H, W], that are inside a crop; 0 for an empty mask."""
     height, width = mask.shape
     left, top, right, bottom = box
     inside = mask[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]

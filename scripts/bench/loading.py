@@ -1,12 +1,12 @@
-"""A release as its users read it: bytes an image, rows a second, and what labels add to the reading of images.
+"""Reading a release: bytes per image, rows per second, and the cost of labels when reading images.
 
     python scripts/bench/loading.py --images PHOTOS
     python scripts/bench/loading.py --images PHOTOS --rows 100000
 
-The release is built by `hf-relabel build` from generated tables: 3 regions an image, each with a mask of its own, 1000
-classes. Rows are read with `load_dataset`, at random places and as a stream; images with their labels as the published
-loader gives them, `TrainingDataset` at random places and `joined` of a stream, from a folder in which the photos are
-linked under the names of the release. Reading the images alone takes turns with that. One process on one core.
+`hf-relabel build` builds the release from generated tables: 3 regions per image, each with a different mask, and 1000
+classes. Rows are read with the published loader, in random order and as a stream; images with labels are read with
+`TrainingDataset` in random order and with `joined` as a stream, from a folder that links the photos under the image
+ids. Reading only the images alternates with this. One process on one core.
 """
 
 import argparse
@@ -50,30 +50,30 @@ def main() -> None:
 
 
 def link_photos(photos: list[Path], folder: Path, ids: list[str]) -> None:
-    """Lay photos out under the names of a release, each under many."""
+    """Link the photos under all image ids of the release."""
     copies = []
     for number, photo in enumerate(photos):
         copies.append(folder.parent / f"photo-{number}{photo.suffix}")
         copies[-1].write_bytes(photo.read_bytes())
     for number, image_id in enumerate(ids):
-        place = folder / image_id
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.link(copies[number % len(copies)], place)
+        path = folder / image_id
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(copies[number % len(copies)], path)
 
 
 def sizes(release: Path, rows: int) -> dict[str, float]:
-    """Bytes an image of each configuration, on disk."""
+    """Measure the bytes per image of each configuration on disk."""
     found = {}
     for config_name in ("labels", "regions"):
         files = list((release / "data" / config_name).glob("*.parquet"))
         total = sum(file.stat().st_size for file in files)
         found[config_name] = total / rows
-        print(f"{config_name:8s} {total / rows:7.1f} bytes an image, {len(files)} file(s), {total / 2**20:.1f} MB")
+        print(f"{config_name:8s} {total / rows:7.1f} bytes per image, {len(files)} file(s), {total / 2**20:.1f} MB")
     return found
 
 
 def speeds(folder: Path, ids: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """Items a second of each way to read, and what labels add to the images; medians over turns."""
+    """Measure the items per second of each way to read, and the cost of labels; medians over turns."""
     release = str(folder / "run" / "release")
     cache = {"cache_dir": str(folder / "cache")}
     labels = load_relabel(release, VERSION, "labels", **cache)
@@ -82,26 +82,26 @@ def speeds(folder: Path, ids: list[str], options: argparse.Namespace) -> dict[st
     opened = open_images(photos)
     training = TrainingDataset(labels, images=photos, target="soft")
 
-    def places(count: int) -> list[int]:
+    def random_rows(count: int) -> list[int]:
         return np.random.default_rng(0).integers(options.rows, size=count).tolist()
 
     def stream(config_name: str, count: int) -> Iterator[dict[str, Any]]:
         return islice(load_relabel(release, VERSION, config_name, streaming=True), count)
 
     def masks_at_random(count: int) -> None:
-        for place in places(count):
-            for region in regions[place]["regions"]:
+        for row in random_rows(count):
+            for region in regions[row]["regions"]:
                 decode_rle(region["segmentation"])
 
     rows, images = options.reads, max(1, options.reads // 20)
     works: dict[str, tuple[int, Callable[[], Any]]] = {
-        "labels, at random": (rows, lambda: [labels[place] for place in places(rows)]),
+        "labels, random": (rows, lambda: [labels[row] for row in random_rows(rows)]),
         "labels, stream": (rows, lambda: list(stream("labels", rows))),
-        "regions, at random": (rows, lambda: [regions[place] for place in places(rows)]),
+        "regions, random": (rows, lambda: [regions[row] for row in random_rows(rows)]),
         "regions, stream": (rows, lambda: list(stream("regions", rows))),
-        "masks decoded, at random": (images, lambda: masks_at_random(images)),
-        "images alone": (images, lambda: [opened[ids[place]] for place in places(images)]),
-        "images with labels, at random": (images, lambda: [training[place] for place in places(images)]),
+        "masks decoded, random": (images, lambda: masks_at_random(images)),
+        "only images": (images, lambda: [opened[ids[row]] for row in random_rows(images)]),
+        "images with labels, random": (images, lambda: [training[row] for row in random_rows(images)]),
         "images with labels, stream": (images, lambda: list(joined(stream("labels", images), photos))),
     }
     taken: dict[str, list[float]] = {name: [] for name in works}
@@ -112,18 +112,18 @@ def speeds(folder: Path, ids: list[str], options: argparse.Namespace) -> dict[st
                 taken[name].append(spent)
     speed = {name: 1 / statistics.median(values) for name, values in taken.items()}
     for name, value in speed.items():
-        print(f"{name:30s} {value:10.1f} a second")
-    ratio, text = ratio_and_spread(taken["images with labels, at random"], taken["images alone"])
-    print(f"images with labels / images alone {text}", flush=True)
-    return {"per_second": speed, "with_labels_to_alone": ratio}
+        print(f"{name:30s} {value:10.1f} per second")
+    ratio, text = ratio_and_spread(taken["images with labels, random"], taken["only images"])
+    print(f"images with labels / only images {text}", flush=True)
+    return {"per_second": speed, "with_labels_to_only_images": ratio}
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=Path, required=True, help="folder of photos")
-    parser.add_argument("--rows", type=int, default=20_000, help="images of the release")
-    parser.add_argument("--reads", type=int, default=2000, help="rows read in a turn; of images a twentieth")
-    parser.add_argument("--repeats", type=int, default=5, help="turns that count")
+    parser.add_argument("--rows", type=int, default=20_000, help="number of images in the release")
+    parser.add_argument("--reads", type=int, default=2000, help="rows to read per turn; for images, a twentieth")
+    parser.add_argument("--repeats", type=int, default=5, help="number of turns after the first")
     parser.add_argument("--json", help="file to write all numbers to")
     options = parser.parse_args()
     if options.rows < CLASSES:

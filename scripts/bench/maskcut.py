@@ -1,12 +1,12 @@
-"""MaskCut's solvers against the dense reference of the tests: how much faster, and whether the masks are the same.
+"""MaskCut's solvers compared with the dense reference from the tests: speed, and agreement of the masks.
 
     python scripts/bench/maskcut.py
     python scripts/bench/maskcut.py --speed-images 0 --images PHOTOS --model CHECKPOINT --block -2
 
-Speed: the reference and the solvers take turns on the same features, one thread; a ratio is that of one image's times.
-Agreement: the share of images whose masks are all identical, and the IoU of masks at the same place in the order (0
-for one that is missing). For comparison, the reference as published, with LAPACK's signs, is held against itself with
-the sign rule.
+Speed: the reference and the solvers alternate on the same features with one thread; each ratio compares the times for
+one image. Agreement: the share of images whose masks are all identical, and the mean IoU of the masks with the same
+number (0 for a missing mask). For context, the reference with LAPACK's signs, as published, is compared with the
+reference with the sign rule.
 """
 
 import argparse
@@ -31,10 +31,10 @@ from hf_relabel.vision.backbone import Backbone  # noqa: E402
 from hf_relabel.vision.maskcut import maskcut_batch  # noqa: E402
 
 UNSEEN = 1000
-"""Scenes with this seed and later ones were never looked at while the solvers were written."""
+"""First seed of the scenes that were not used while the solvers were written."""
 
 FAST_RUNS = 3
-"""Runs of a fast solver before and again after each run of the reference."""
+"""Number of runs of a solver before and again after each run of the reference."""
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def measure_speed(n: int, channels: int, options: argparse.Namespace) -> list[dict]:
-    """One row a solver: medians over the images of seconds and of the ratio."""
+    """Return one row per solver: medians over the images of the seconds and of the ratio."""
     grid = (round(n**0.5),) * 2
     taken: dict[str, list[float]] = {solver: [] for solver in ("dense", *options.solvers)}
     for seed in range(options.speed_images):
@@ -65,7 +65,7 @@ def measure_speed(n: int, channels: int, options: argparse.Namespace) -> list[di
         fast: dict[str, list[float]] = {solver: [] for solver in options.solvers}
         for reference in (True, False):
             for solver in options.solvers:
-                _cut(solver, features, grid, options)  # fills the caches again
+                _cut(solver, features, grid, options)  # refill the caches
                 fast[solver] += [seconds(_cut, solver, features, grid, options) for _ in range(FAST_RUNS)]
             if reference:
                 taken["dense"].append(seconds(_cut, "dense", features, grid, options))
@@ -97,7 +97,7 @@ def measure_speed(n: int, channels: int, options: argparse.Namespace) -> list[di
 def measure_agreement(
     name: str, images: Iterable[torch.Tensor], grid: tuple[int, int], options: argparse.Namespace
 ) -> list[dict]:
-    """One row a solver, and one for the reference with LAPACK's signs, each held against the reference."""
+    """Return one row per solver and one for the reference with LAPACK's signs, each compared with the reference."""
     identical: dict[str, list[bool]] = {solver: [] for solver in (*options.solvers, "raw signs")}
     overlap: dict[str, list[float]] = {solver: [] for solver in identical}
     for features in images:
@@ -142,7 +142,7 @@ def _backbone(options: argparse.Namespace) -> Backbone:
 
 
 def _photos(backbone: Backbone, options: argparse.Namespace) -> Iterator[torch.Tensor]:
-    """Features [n, C] of the first photos of a folder, in the order of their paths."""
+    """Yield the features [n, C] of the first photos in a folder, in the order of their paths."""
     for path in find_photos(options.images, options.agreement_images):
         with Image.open(path) as image:
             pixels = backbone.preprocess(image.convert("RGB"))
@@ -151,17 +151,21 @@ def _photos(backbone: Backbone, options: argparse.Namespace) -> Iterator[torch.T
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--n", type=int, nargs="+", default=[1024, 2304, 4096], help="patches; square numbers")
-    parser.add_argument("--d", type=int, nargs="+", default=[384, 1024], help="lengths of a feature")
-    parser.add_argument("--speed-images", type=int, default=5, help="images for each n and d; 0 to skip")
-    parser.add_argument("--agreement-images", type=int, default=60, help="images to compare masks on; 0 to skip")
-    parser.add_argument("--side", type=int, default=32, help="patches across a generated image to compare masks on")
-    parser.add_argument("--images", type=Path, help="folder of photos to compare masks on as well")
+    parser.add_argument(
+        "--n", type=int, nargs="+", default=[1024, 2304, 4096], help="numbers of patches; square numbers"
+    )
+    parser.add_argument("--d", type=int, nargs="+", default=[384, 1024], help="numbers of channels")
+    parser.add_argument("--speed-images", type=int, default=5, help="images per n and d; 0 to skip")
+    parser.add_argument("--agreement-images", type=int, default=60, help="images for comparing masks; 0 to skip")
+    parser.add_argument(
+        "--side", type=int, default=32, help="patches per side of the generated images for comparing masks"
+    )
+    parser.add_argument("--images", type=Path, help="folder of photos for comparing masks too")
     parser.add_argument("--model", help="backbone for the photos: Hub id or local folder")
-    parser.add_argument("--image-size", type=int, default=448, help="side in pixels a photo is resized to")
+    parser.add_argument("--image-size", type=int, default=448, help="side of the resized photo in pixels")
     parser.add_argument("--feature", default="key", choices=["key", "query", "value", "token"])
-    parser.add_argument("--block", type=int, default=-1, help="block the feature comes from")
-    parser.add_argument("--tau", type=float, default=0.4, help="similarity above which patches are joined")
+    parser.add_argument("--block", type=int, default=-1, help="block of the feature")
+    parser.add_argument("--tau", type=float, default=0.4, help="similarity above which patches are connected")
     parser.add_argument("--masks", type=int, default=4, help="rounds of MaskCut")
     parser.add_argument("--solvers", nargs="+", default=["lanczos", "krylov"])
     parser.add_argument("--json", help="file to write all numbers to")

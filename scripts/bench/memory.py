@@ -1,11 +1,11 @@
-"""Peak memory of every stage by the number of images, each stage in a process of its own.
+"""Peak memory of every stage by the number of images; each stage runs in a separate process.
 
     python scripts/bench/memory.py
     python scripts/bench/memory.py --sizes 1000 10000
 
-A tiny random model and one tiny picture under many names keep it short: what is looked for is what grows with the
-number of images, not what one image takes. The features are as long as a ViT-S's would be at a third of its width. The
-peak is the resident set, which also counts pages of files that are mapped from disk.
+A tiny random model and links to a few tiny images keep the run short: the benchmark measures how memory grows with the
+number of images, not what one image needs. Features have a third of the channels of a ViT-S. The peak is that of the
+resident set, which includes pages of memory-mapped files.
 """
 
 import argparse
@@ -53,7 +53,7 @@ Dinov2Model(Dinov2Config(patch_size={PATCH}, image_size={SIDE}, **shape)).save_p
 
 
 def make_images(folder: Path, count: int) -> None:
-    """An image folder in which each class has one picture, linked under as many names as it takes."""
+    """Create an image folder with one image per class, linked under `count` names."""
     import numpy as np
     from PIL import Image
 
@@ -69,7 +69,7 @@ def make_images(folder: Path, count: int) -> None:
 
 
 def peak_megabytes(stage: str, images: Path, model: Path, run: Path) -> float:
-    """Peak resident set of one stage's command, in units of 2^20 bytes."""
+    """Measure the peak resident set of one stage's command in MiB."""
     command = [
         sys.executable, "-m", "hf_relabel", stage, f"--source.path={images}", f"--backbone.model={model}",
         f"--backbone.image_size={SIDE}", "--propose.tau=0.2", f"--run.dir={run}", "--train.hidden=64",
@@ -89,8 +89,10 @@ def peak_megabytes(stage: str, images: Path, model: Path, run: Path) -> float:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000], help="images")
-    parser.add_argument("--scratch", help="folder for images and runs; by default the system's for temporary files")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000], help="numbers of images")
+    parser.add_argument(
+        "--scratch", help="folder for images and runs (default: the system's folder for temporary files)"
+    )
     parser.add_argument("--json", help="file to write all numbers to")
     return parser.parse_args()
 

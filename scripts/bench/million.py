@@ -3,10 +3,10 @@
     python scripts/bench/million.py
     python scripts/bench/million.py --images 20000 --json million.json
 
-The tables that `build` starts from are generated: 3 regions an image, each with a mask of its own, 1000 classes. All
-else is what users run, each step in a process of its own: `build` of two versions that differ in the threshold,
-`publish` of the first and `publish --dry-run` of the second (against the tests' server of the Hub), `diff`, and
-`load_dataset` of both configurations. Memory is the process's largest resident set. A step above 2 GiB fails the run.
+The input tables of `build` are generated: 3 regions per image, each with a different mask, and 1000 classes. The other
+steps are what users run, each in a separate process: `build` of two versions with different thresholds, `publish` of
+the first and `publish --dry-run` of the second (on the tests' Hub server), `diff`, and `load_dataset` of both
+configurations. Memory is the peak resident set of the process. The run fails if a step needs more than 2 GiB.
 """
 
 import argparse
@@ -35,16 +35,16 @@ from hf_relabel.evaluation.report import render  # noqa: E402
 from hf_relabel.run.store import Fingerprint, ShardFolder  # noqa: E402
 from hf_relabel.schema import PROPOSALS, REGIONS  # noqa: E402
 
-LIMIT = 2 << 30
-"""Most bytes of memory of a step."""
+MAX_BYTES = 2 << 30
+"""Maximum memory of a step in bytes."""
 
-PATIENCE = 7200
-"""Seconds after which a step is taken to hang."""
+TIMEOUT = 7200
+"""Maximum seconds of a step."""
 
-CLASSES, REGIONS_AN_IMAGE, TOP_K, SHARD_SIZE = 1000, 3, 5, 1024
+CLASSES, REGIONS_PER_IMAGE, TOP_K, SHARD_SIZE = 1000, 3, 5, 1024
 THRESHOLDS = {"1.0.0": 0.5, "1.1.0": 0.6}
 REPO = "bench/million"
-BYTES_AN_IMAGE = 3000  # on the disk, all copies together, with some room
+BYTES_PER_IMAGE = 3000  # required disk space, for all copies, with some margin
 
 LOAD = """
 import sys, datasets
@@ -56,7 +56,7 @@ print(data[0]["image_id"], data[len(data) // 2]["image_id"], data[len(data) - 1]
 
 @dataclass(frozen=True)
 class Step:
-    """A measured process: wall-clock seconds and the largest resident set in bytes."""
+    """A measured process: wall-clock seconds and peak resident set in bytes."""
 
     name: str
     seconds: float
@@ -72,24 +72,24 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=options.dir, prefix="million-") as name:
         folder = Path(name)
         free = shutil.disk_usage(folder).free
-        if free < options.images * BYTES_AN_IMAGE:
-            raise SystemExit(f"{folder}: {human_bytes(free)} free, about {options.images * BYTES_AN_IMAGE:,} B needed")
-        # In a process of its own too: a process starts with the largest resident set of the one that forked it.
+        if free < options.images * BYTES_PER_IMAGE:
+            raise SystemExit(f"{folder}: {human_bytes(free)} free, about {options.images * BYTES_PER_IMAGE:,} B needed")
+        # Generate in a separate process: a process inherits the peak resident set of its parent.
         run("generate", [sys.executable, __file__, "--generate", name, "--images", str(options.images)], {**os.environ})
         with server(folder / "hub") as environment:
             steps = measure(folder, options.images, environment)
-    over = [step.name for step in steps if step.bytes > LIMIT]
+    over = [step.name for step in steps if step.bytes > MAX_BYTES]
     print(render(["step", "seconds", "MiB"], [[s.name, f"{s.seconds:.1f}", f"{s.bytes / 2**20:.0f}"] for s in steps]))
     if options.json:
-        report = {"images": options.images, "limit_bytes": LIMIT, "steps": [asdict(step) for step in steps]}
+        report = {"images": options.images, "limit_bytes": MAX_BYTES, "steps": [asdict(step) for step in steps]}
         Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     if over:
-        print(f"above {LIMIT >> 20} MiB: {', '.join(over)}", file=sys.stderr)
+        print(f"above {MAX_BYTES >> 20} MiB: {', '.join(over)}", file=sys.stderr)
     return 1 if over else 0
 
 
 def measure(folder: Path, images: int, environment: dict[str, str]) -> list[Step]:
-    """Every step in order; the output of each goes to stderr."""
+    """Run every step in order, with its output on stderr."""
     steps = []
 
     def step(name: str, *command: str) -> None:
@@ -111,7 +111,7 @@ def measure(folder: Path, images: int, environment: dict[str, str]) -> list[Step
 
 
 def run(name: str, command: list[str], environment: dict[str, str]) -> Step:
-    """Run a command; it must end well."""
+    """Run and measure a command; stop the benchmark if it fails."""
     print(f"--- {name}", file=sys.stderr, flush=True)
     started = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=sys.stderr)
@@ -119,7 +119,7 @@ def run(name: str, command: list[str], environment: dict[str, str]) -> Step:
         done, status, usage = os.wait4(process.pid, os.WNOHANG)
         if done:
             break
-        if time.perf_counter() - started > PATIENCE:
+        if time.perf_counter() - started > TIMEOUT:
             process.kill()
         time.sleep(0.02)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -131,7 +131,7 @@ def run(name: str, command: list[str], environment: dict[str, str]) -> Step:
 
 @contextmanager
 def server(folder: Path) -> Iterator[dict[str, str]]:
-    """The tests' server of the Hub; gives the environment in which the clients find it."""
+    """Run the tests' Hub server and yield the environment variables that make clients use it."""
     command = [sys.executable, str(ROOT / "tests/clients/hub_server.py"), str(folder), "--port", "0"]
     process = subprocess.Popen([*command, "--user", REPO.split("/")[0]], stdout=subprocess.PIPE, text=True)
     try:
@@ -145,7 +145,7 @@ def server(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def make_source(folder: Path, images: int) -> None:
-    """An image folder of empty files, spread over the classes: `build` reads names alone."""
+    """Create an image folder of empty files: `build` reads only their names."""
     for index in range(min(CLASSES, images)):
         (folder / f"{index:04d}").mkdir(parents=True)
     for image_id in image_ids(images):
@@ -153,12 +153,12 @@ def make_source(folder: Path, images: int) -> None:
 
 
 def image_ids(images: int) -> list[str]:
-    """The ids, sorted."""
+    """Return the sorted image ids."""
     return sorted(f"{index % CLASSES:04d}/{index // CLASSES:07d}.jpg" for index in range(images))
 
 
 def make_stages(folder: Path, images: int) -> None:
-    """The stored tables of the stages `propose` and `label`."""
+    """Write the tables of the stages `propose` and `label`."""
     rng = np.random.default_rng(0)
     inputs = {"backbone": {"model": "generated", "revision": None}, "propose": as_dict(ProposeConfig())}
     proposals = ShardFolder(folder / "proposals", "proposals", Fingerprint(inputs))
@@ -169,7 +169,7 @@ def make_stages(folder: Path, images: int) -> None:
     starts = range(0, images, SHARD_SIZE)
     for shard, start in enumerate(starts):
         chunk = ids[start : start + SHARD_SIZE]
-        names = [f"{image_id}#{place}" for image_id in chunk for place in range(REGIONS_AN_IMAGE)]
+        names = [f"{image_id}#{number}" for image_id in chunk for number in range(REGIONS_PER_IMAGE)]
         proposals.write(shard, _proposals(chunk, names, rng), {})
         regions.write(shard, _regions(chunk, names, rng), {})
     for shards in (proposals, regions):
@@ -177,7 +177,7 @@ def make_stages(folder: Path, images: int) -> None:
 
 
 def _proposals(ids: list[str], names: list[str], rng: np.random.Generator) -> pa.Table:
-    """A shard of `schema.PROPOSALS`: an ellipse of its own for every region, in images of one size."""
+    """Generate a shard of `schema.PROPOSALS` with a different ellipse for every region; all images have one size."""
     height, width = (int(side) for side in rng.integers(48, 80, size=2))
     rows, columns = np.ogrid[:height, :width]
     centre = rng.uniform(0.25, 0.75, size=(2, len(names))) * [[height], [width]]
@@ -203,7 +203,7 @@ def _proposals(ids: list[str], names: list[str], rng: np.random.Generator) -> pa
             "width": pa.repeat(pa.scalar(width, pa.int32()), images),
             "height": pa.repeat(pa.scalar(height, pa.int32()), images),
             "error": pa.nulls(images, pa.string()),
-            "feature_row": pa.array(np.arange(images) * (1 + REGIONS_AN_IMAGE)),
+            "feature_row": pa.array(np.arange(images) * (1 + REGIONS_PER_IMAGE)),
             "proposals": _structs(parts, PROPOSALS.field("proposals").type),
         },
         schema=PROPOSALS,
@@ -211,7 +211,7 @@ def _proposals(ids: list[str], names: list[str], rng: np.random.Generator) -> pa
 
 
 def _regions(ids: list[str], names: list[str], rng: np.random.Generator) -> pa.Table:
-    """A shard of `schema.REGIONS`: classes and softmax-like scores, highest first."""
+    """Generate a shard of `schema.REGIONS` with softmax-like scores in descending order."""
     struct = REGIONS.field("proposals").type.value_type
     labels, scores = _predictions(len(names), rng)
     parts = {
@@ -233,7 +233,7 @@ def _regions(ids: list[str], names: list[str], rng: np.random.Generator) -> pa.T
 
 
 def _predictions(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    steps = rng.integers(1, CLASSES // TOP_K, size=(count, TOP_K))  # so that no class comes twice
+    steps = rng.integers(1, CLASSES // TOP_K, size=(count, TOP_K))  # no class occurs twice
     labels = (rng.integers(CLASSES, size=(count, 1)) + np.cumsum(steps, axis=1)) % CLASSES
     weights = np.sort(rng.exponential(size=(count, TOP_K)) ** 3, axis=1)[:, ::-1]
     return labels.astype(np.int32), (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -246,16 +246,16 @@ def _lists(values: np.ndarray, length: int, kind: pa.DataType) -> pa.Array:
 
 def _structs(parts: dict[str, pa.Array], kind: pa.DataType) -> pa.Array:
     values = pa.StructArray.from_arrays(list(parts.values()), fields=list(kind.value_type))
-    offsets = np.arange(0, len(values) + 1, REGIONS_AN_IMAGE, dtype=np.int32)
+    offsets = np.arange(0, len(values) + 1, REGIONS_PER_IMAGE, dtype=np.int32)
     return pa.ListArray.from_arrays(offsets, values, type=kind)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--images", type=int, default=1_000_000, help="images of the release (default: 1,000,000)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures as JSON too")
+    parser.add_argument("--images", type=int, default=1_000_000, help="number of images (default: 1,000,000)")
+    parser.add_argument("--json", metavar="FILE", help="file to write all numbers to")
     parser.add_argument("--generate", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--dir", metavar="FOLDER", help="where to work; all of it is removed (default: the system's)")
+    parser.add_argument("--dir", metavar="FOLDER", help="folder for temporary files (default: the system's)")
     return parser.parse_args()
 
 

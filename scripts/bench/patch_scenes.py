@@ -1,4 +1,4 @@
-"""Generated patch features with objects in them: cheap, of any grid and length, and without a model."""
+"""Generated patch features that contain objects: fast, for any grid and number of channels, without a model."""
 
 import numpy as np
 import torch
@@ -6,10 +6,10 @@ from scipy import ndimage
 
 
 def scene(seed: int, grid: tuple[int, int], channels: int) -> torch.Tensor:
-    """Features, float32 [h * w, channels], of 1 to 4 ellipses on a ground of two kinds.
+    """Generate features, float32 [h * w, channels], of 1 to 4 ellipses on a background of two kinds.
 
-    All patches have something in common, so that at tau 0.4 about a third of the pairs are joined, as with a real ViT;
-    each kind has its own direction, and noise of three sizes varies it from patch to patch.
+    All patches share a component, so that at tau 0.4 about a third of the pairs are connected, as with a real ViT. Each
+    kind has its own direction, which noise of three scales varies from patch to patch.
     """
     rng = np.random.default_rng(seed)
     height, width = grid

@@ -1,16 +1,16 @@
-r"""The whole propose stage against the bare forward of its backbone over the same images.
+r"""Time of the whole propose stage compared with a plain forward pass of its backbone over the same images.
 
     python scripts/bench/propose.py --model .cache/demo-backbone --images PHOTOS
     python scripts/bench/propose.py --model .cache/demo-backbone --images PHOTOS --cores 2 --processes
     python scripts/bench/propose.py --model random-vitl16 --images PHOTOS --image-size 512 --dtype bfloat16 \
         --cores 16 --batch-size 64 --count 1024 --repeats 5
 
-The stage reads, decodes and resizes the photos, runs the backbone, cuts, pools, encodes and writes its shards. The bare
-forward is transformers' own model, all blocks, on tensors that lie ready in memory, one image a thread or a batch at
-once, whichever is faster. They take turns in one process on the same cores, by the clock on the wall and by the
-processor's time, which a neighbour on the same machine hardly disturbs. `--processes` also measures the
-command with one process, which has a thread a core, by itself and started by torchrun, and with one process a core,
-started by torchrun. The last line is for a GPU, where there is one.
+The stage reads, decodes and resizes the photos, runs the backbone and MaskCut, pools features, encodes masks and writes
+shards. The plain forward pass is that of the transformers model, with all blocks, on tensors in memory, one image per
+thread or in batches, whichever is faster. Both alternate in one process on the same cores. Wall-clock time and
+processor time are reported; other processes on the machine hardly affect the latter. `--processes` also measures the
+command with one process (one thread per core), started directly and by torchrun, and with one process per core, started
+by torchrun. The last example is for a GPU.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from hf_relabel.vision.backbone import Backbone  # noqa: E402
 RANDOM = "random-vitl16"
 
 SHARDS_PER_CORE = 4
-"""Enough that two processes end at about the same time, as they do in a long run."""
+"""Enough shards for two processes to finish at about the same time, as in a long run."""
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def random_model(folder: Path) -> str:
-    """A DINOv3 ViT-L/16 with random weights: it takes as long as a trained one, and needs no Hub."""
+    """Write a DINOv3 ViT-L/16 with random weights, which is as fast as a trained one and needs no Hub."""
     from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
     shape = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
@@ -67,22 +67,22 @@ def random_model(folder: Path) -> str:
 
 
 def measure_stage(photos: Path, folder: Path, options: argparse.Namespace) -> dict:
-    """Seconds of the stage and of the bare forward, in turns."""
+    """Measure the stage and the plain forward pass alternately."""
     config = _config(photos, folder / "run", options, shards=options.cores)
     job = Job(config, current_rank(config.run))
     with thread_pool(job.rank.threads) as threads:
         backbone = Backbone.load(config.backbone, job.rank.device)
-        bare = AutoModel.from_pretrained(options.model, dtype=getattr(torch, options.dtype)).eval().to(job.rank.device)
+        plain = AutoModel.from_pretrained(options.model, dtype=getattr(torch, options.dtype)).eval().to(job.rank.device)
         pixels = torch.stack([backbone.preprocess(job.source.load(index).image) for index in range(len(job.source))])
-        pixels = pixels.to(job.rank.device, bare.dtype)
+        pixels = pixels.to(job.rank.device, plain.dtype)
         proposer = Proposer(job, backbone, threads)
         on_gpu = job.rank.device.type == "cuda"
 
         @torch.inference_mode()
         def forward(images: torch.Tensor) -> None:
-            bare(pixel_values=images)
+            plain(pixel_values=images)
 
-        def bare_forward(images_at_once: int) -> None:
+        def plain_forward(images_at_once: int) -> None:
             if on_gpu:
                 for images in pixels.split(images_at_once):
                     forward(images)
@@ -96,31 +96,31 @@ def measure_stage(photos: Path, folder: Path, options: argparse.Namespace) -> di
 
         works = {
             "stage": stage,
-            "one image a thread": lambda turn: bare_forward(1),
-            "batches": lambda turn: bare_forward(options.batch_size),
+            "one image per thread": lambda turn: plain_forward(1),
+            "batches": lambda turn: plain_forward(options.batch_size),
         }
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
         for turn in range(1 + options.repeats):
             for name, work in works.items():
                 spent = wall_and_cpu(work, turn)
-                if turn:  # the first turn warms up
+                if turn:  # the first turn is for warming up
                     taken[name].append(spent)
     device = torch.cuda.get_device_name() if on_gpu else "cpu"
     print(f"{device}, {len(pixels)} images, {job.rank.threads} threads")
     report: dict = {"device": device, "images": len(pixels), "threads": job.rank.threads}
-    for place, clock in enumerate(("wall",) if on_gpu else ("wall", "processor")):
-        values = {name: [spent[place] for spent in spents] for name, spents in taken.items()}
+    for index, clock in enumerate(("wall",) if on_gpu else ("wall", "processor")):
+        values = {name: [spent[index] for spent in spents] for name, spents in taken.items()}
         medians = {name: statistics.median(times) / len(pixels) for name, times in values.items()}
-        bare_name = min("one image a thread", "batches", key=medians.__getitem__)
-        ratio, text = ratio_and_spread(values["stage"], values[bare_name])
+        plain_name = min("one image per thread", "batches", key=medians.__getitem__)
+        ratio, text = ratio_and_spread(values["stage"], values[plain_name])
         parts = ", ".join(f"{name} {1000 * median:.1f}" for name, median in medians.items())
-        print(f"{clock:9s} stage / bare forward {text}; ms an image: {parts}", flush=True)
+        print(f"{clock:9s} stage / plain forward {text}; ms per image: {parts}", flush=True)
         report[clock] = {"ratio": ratio, "seconds": values}
     return report
 
 
 def measure_processes(photos: Path, folder: Path, options: argparse.Namespace) -> dict:
-    """Seconds of the command by one process and by one process a core, start and model loading included, in turns."""
+    """Measure the command with one process and with one per core alternately, including start and model loading."""
     one, launched, several = "1 process", "1 process, launched", f"{options.cores} processes, launched"
     processes = {one: 0, launched: 1, several: options.cores}
     taken: dict[str, list[float]] = {name: [] for name in processes}
@@ -136,7 +136,7 @@ def measure_processes(photos: Path, folder: Path, options: argparse.Namespace) -
             if turn:
                 taken[name].append(spent)
     for name, values in taken.items():
-        print(f"{name:24s} {statistics.median(values):8.2f} s the command")
+        print(f"{name:24s} {statistics.median(values):8.2f} s")
     report: dict = {"seconds": taken}
     for name in (one, launched):
         report[f"{name} / {several}"], text = ratio_and_spread(taken[name], taken[several])
@@ -161,7 +161,7 @@ def _config(photos: Path, run: Path, options: argparse.Namespace, shards: int) -
 
 
 def _arguments(config: Config) -> list[str]:
-    """The settings of `_config` as the command takes them."""
+    """Return the settings of `_config` as command-line arguments."""
     values = {
         "source.path": config.source.path,
         "backbone.model": config.backbone.model,
@@ -182,16 +182,16 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default=".cache/demo-backbone", help=f"local folder, Hub id, or {RANDOM}")
     parser.add_argument("--images", type=Path, required=True, help="folder of photos")
-    parser.add_argument("--count", type=int, default=4, help="photos")
-    parser.add_argument("--repeats", type=int, default=15, help="turns that count")
-    parser.add_argument("--cores", type=int, default=1, help="cores, hence threads")
-    parser.add_argument("--processes", action="store_true", help="measure one process against one a core as well")
-    parser.add_argument("--image-size", type=int, default=448, help="side in pixels a photo is resized to")
+    parser.add_argument("--count", type=int, default=4, help="number of photos")
+    parser.add_argument("--repeats", type=int, default=15, help="number of turns after the first")
+    parser.add_argument("--cores", type=int, default=1, help="number of cores and threads")
+    parser.add_argument("--processes", action="store_true", help="also compare one process with one per core")
+    parser.add_argument("--image-size", type=int, default=448, help="side of the resized photo in pixels")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--block", type=int, default=-2, help="block whose keys are cut")
-    parser.add_argument("--tau", type=float, default=0.4, help="similarity above which patches are joined")
+    parser.add_argument("--block", type=int, default=-2, help="block whose keys MaskCut uses")
+    parser.add_argument("--tau", type=float, default=0.4, help="similarity above which patches are connected")
     parser.add_argument("--solver", default="auto", choices=["auto", "lanczos", "krylov"])
-    parser.add_argument("--batch-size", type=int, default=4, help="images in a batch of the bare forward")
+    parser.add_argument("--batch-size", type=int, default=4, help="batch size of the plain forward pass")
     parser.add_argument("--json", help="file to write all numbers to")
     return parser.parse_args()
 

@@ -1,9 +1,9 @@
-"""The stages of a run: seconds, images a second and share of the whole, on real photos with a real backbone.
+"""The stages of a run: seconds, images per second and share of the total time, on photos with a real backbone.
 
     python scripts/bench/stages.py --model .cache/demo-backbone --images PHOTOS
 
-Every stage runs as the command runs it, in one process on one core; the model's loading is part of propose. The last
-line is what training the labeler and labeling cost of the propose stage's time.
+Every stage runs as in the command, in one process on one core; loading the model is part of propose. The last line is
+the time of train and label as a share of the time of propose.
 """
 
 import argparse
@@ -30,7 +30,7 @@ FILES = {
     "release labels": "release/data/labels/*.parquet",
     "release regions": "release/data/regions/*.parquet",
 }
-"""What a run writes for each image."""
+"""Files whose sizes are reported."""
 
 
 def main() -> None:
@@ -39,23 +39,23 @@ def main() -> None:
     runs = [measure_run(options) for _ in range(options.repeats)]
     images = runs[0].pop("images")
     bytes_of = {name: size / images for name, size in runs[0].pop("bytes").items()}
-    whole = statistics.median(sum(run[name] for name in STAGES) for run in runs)
+    total = statistics.median(sum(run[name] for name in STAGES) for run in runs)
     report = {}
     for name in STAGES:
         spent = statistics.median(run[name] for run in runs)
-        report[name] = {"seconds": spent, "images_per_second": images / spent, "share": spent / whole}
-        print(f"{name:8s} {spent:8.2f} s  {images / spent:8.1f} images/s  {spent / whole:6.1%}")
+        report[name] = {"seconds": spent, "images_per_second": images / spent, "share": spent / total}
+        print(f"{name:8s} {spent:8.2f} s  {images / spent:8.1f} images/s  {spent / total:6.1%}")
     shares = [(run["train"] + run["label"]) / run["propose"] for run in runs]
     print(
         f"(train + label) / propose {statistics.median(shares):.4f}; {images} images, {options.cores} cores", flush=True
     )
-    print(", ".join(f"{name} {size:.0f}" for name, size in bytes_of.items()), "bytes an image on disk")
-    report = {"images": images, "stages": report, "train_and_label_of_propose": shares, "bytes_an_image": bytes_of}
+    print(", ".join(f"{name} {size:.0f}" for name, size in bytes_of.items()), "bytes per image on disk")
+    report = {"images": images, "stages": report, "train_and_label_of_propose": shares, "bytes_per_image": bytes_of}
     write_report(options.json, report)
 
 
 def measure_run(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of each stage of one run in a folder of its own, its number of images, and bytes by kind of file."""
+    """Measure one run in a new folder: seconds of each stage, number of images, bytes by kind of file."""
     with tempfile.TemporaryDirectory() as folder:
         copy_photos(options.images, options.count, Path(folder) / "photos", options.classes)
         config = Config(
@@ -85,13 +85,13 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default=".cache/demo-backbone", help="backbone: local folder or Hub id")
     parser.add_argument("--images", type=Path, required=True, help="folder of photos")
-    parser.add_argument("--count", type=int, default=48, help="photos")
-    parser.add_argument("--classes", type=int, default=10, help="classes the photos are dealt to")
-    parser.add_argument("--repeats", type=int, default=1, help="runs, of which the medians are shown")
-    parser.add_argument("--cores", type=int, default=1, help="cores, hence threads")
-    parser.add_argument("--image-size", type=int, default=448, help="side in pixels a photo is resized to")
-    parser.add_argument("--block", type=int, default=-2, help="block whose keys are cut")
-    parser.add_argument("--tau", type=float, default=0.4, help="similarity above which patches are joined")
+    parser.add_argument("--count", type=int, default=48, help="number of photos")
+    parser.add_argument("--classes", type=int, default=10, help="number of classes")
+    parser.add_argument("--repeats", type=int, default=1, help="number of runs; medians are shown")
+    parser.add_argument("--cores", type=int, default=1, help="number of cores and threads")
+    parser.add_argument("--image-size", type=int, default=448, help="side of the resized photo in pixels")
+    parser.add_argument("--block", type=int, default=-2, help="block whose keys MaskCut uses")
+    parser.add_argument("--tau", type=float, default=0.4, help="similarity above which patches are connected")
     parser.add_argument("--json", help="file to write all numbers to")
     return parser.parse_args()
 

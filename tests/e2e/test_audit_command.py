@@ -14,7 +14,7 @@ NAMES = [f"class {i}" for i in range(6)]
 
 @pytest.fixture
 def release(tmp_path):
-    """A release of 60 images whose scores are the chance that a label is true, and its truth file."""
+    """A release with 60 images and scores equal to the probability that a label is true, and its truth file."""
     rng = np.random.default_rng(0)
     rows, truth = [], []
     for i in range(60):
@@ -30,7 +30,7 @@ def release(tmp_path):
     return write_release(tmp_path / "release", NAMES, rows), file
 
 
-def test_audit_prints_writes_json_and_draws(release, tmp_path, capsys):
+def test_audit_prints_a_report_and_writes_json_and_a_plot(release, tmp_path, capsys):
     folder, truth = release
     results, plot = tmp_path / "audit.json", tmp_path / "reliability.png"
     assert main(["audit", str(folder), "--truth", str(truth), "--json", str(results), "--plot", str(plot)]) == 0
@@ -49,7 +49,7 @@ def test_audit_prints_writes_json_and_draws(release, tmp_path, capsys):
         assert len(picture.convert("RGB").getcolors(100_000)) > 5
 
 
-def test_ids_of_other_images_are_refused_with_their_number(release, tmp_path, capsys):
+def test_ids_without_truth_are_counted(release, tmp_path, capsys):
     other = tmp_path / "other.jsonl"
     other.write_text('{"image_id": "000.jpg", "labels": [0]}\n')
     assert main(["audit", str(release[0]), "--truth", str(other)]) == 1
@@ -66,7 +66,7 @@ def test_release_without_scores_is_refused(release, tmp_path, capsys):
     assert "has no column `scores`" in capsys.readouterr().err
 
 
-def test_truth_of_nothing_is_refused(release, tmp_path, capsys):
+def test_truth_without_labels_is_refused(release, tmp_path, capsys):
     empty = tmp_path / "empty.json"
     empty.write_text(json.dumps([[]] * 60))
     assert main(["audit", str(release[0]), "--truth", str(empty)]) == 1

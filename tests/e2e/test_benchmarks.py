@@ -1,4 +1,4 @@
-"""The benchmarks run and report their numbers; on so little, the numbers themselves say nothing."""
+"""The benchmarks run and report numbers; the inputs are too small for the numbers to mean anything."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ BENCH = Path(__file__).resolve().parents[2] / "scripts" / "bench"
 
 
 def bench(name: str, tmp_path: Path, *arguments: object) -> dict:
-    """The report of a benchmark."""
+    """Run a benchmark and read its report."""
     command = [sys.executable, str(BENCH / f"{name}.py"), *map(str, arguments), "--json", str(tmp_path / "report.json")]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
@@ -45,7 +45,7 @@ def test_stages(image_folder, tiny_dinov2, tmp_path):
     report = bench("stages", tmp_path, *settings, "--tau", 0.3)
     assert list(report["stages"]) == ["propose", "score", "train", "label", "build"]
     assert sum(stage["share"] for stage in report["stages"].values()) == pytest.approx(1)
-    assert all(size > 0 for size in report["bytes_an_image"].values())
+    assert all(size > 0 for size in report["bytes_per_image"].values())
 
 
 @pytest.mark.slow

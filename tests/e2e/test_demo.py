@@ -1,4 +1,4 @@
-"""The demo as a stranger runs it: real weights, known truth."""
+"""The demo as a new user runs it, with real weights and known ground truth."""
 
 import json
 import subprocess
@@ -15,14 +15,14 @@ SCENES = 400
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_demo_recovers_most_of_the_truth(request, tmp_path):
-    """Nine objects in ten are found, and the labels say far more of the truth than the given ones do."""
+    """At least 90% of the objects are found, and the labels are far more complete than the original ones."""
     root, folder = request.config.rootpath, tmp_path / "demo"
     done = hf_relabel("demo", "--dir", str(folder), cwd=root, timeout=600)
     assert done.returncode == 0, done.stderr
     lines = {line.rsplit(maxsplit=3)[0].strip(): line.split()[-3:] for line in done.stdout.splitlines() if line.strip()}
     given = [float(value) for value in lines["the given labels alone"]]
     final = [float(value) for value in lines["final labels"]]
-    assert given[0] == 1.0  # each given label is true; most scenes show more
+    assert given[0] == 1.0  # every original label is correct, but most scenes show more objects
     assert given[2] < 0.7
     assert final[2] >= 0.9
     share = next(line for line in done.stdout.splitlines() if "objects in" in line).split("(")[1].split("%")[0]

@@ -1,4 +1,4 @@
-"""`hf-relabel evaluate` on stored predictions and on a tiny classifier."""
+"""`hf-relabel evaluate` with stored predictions and with a tiny classifier."""
 
 import json
 
@@ -9,12 +9,11 @@ import yaml
 
 from hf_relabel.cli import main
 from hf_relabel.evaluation.predictions import Predictions, load_predictions, save_predictions
-from hf_relabel.training.models import make_classifier, preprocessing_of
+from hf_relabel.training.models import make_classifier, read_transform
 
 
 def _by_hand(scores, truth):
-    """ReaL accuracy and the mAP over images, image by image as the paper words them: the first of the ranked classes
-    is in the list; the mean, over the listed classes, of the share of listed classes among those ranked so far."""
+    """ReaL accuracy and mAP over images, computed per image from the definitions in the papers."""
     right, precisions = [], []
     for row, true in zip(scores, truth, strict=True):
         if not true:
@@ -56,10 +55,10 @@ def images(tmp_path_factory):
 
 
 def _save_classifier(folder, names):
-    """An untrained classifier of these classes with its processor."""
+    """Save an untrained classifier with these classes, and its processor."""
     model = make_classifier(tiny_data.write_model_config(folder), None, names, True, True, False)
     model.save_pretrained(folder)
-    preprocessing_of(str(folder), tiny_data.SIDE).save(folder)
+    read_transform(str(folder), tiny_data.SIDE).save(folder)
     return model
 
 
@@ -85,7 +84,7 @@ def test_model_on_an_image_folder_with_truth(images, classifier, tmp_path, capsy
     index = yaml.safe_load(card.read_text().split("---")[1])["model-index"][0]["results"][0]["metrics"]
     assert {"type": "top1", "name": "top-1 (in the list)"}.items() <= index[0].items()
     assert index[0]["value"] == pytest.approx(from_model["metrics"]["top1"]["value"], abs=1e-6)
-    # a card that is there keeps its text and other metadata; the results are replaced
+    # an existing card keeps its text and other metadata; only the results are replaced
     card.write_text(card.read_text().replace("---\n", "---\nlicense: mit\n", 1) + "\nTrained on squares.\n")
     predictions = ["--predictions", str(stored), "--truth", str(images / "truth.jsonl"), "--resamples", "0"]
     assert main(["evaluate", *predictions, "--threshold", "0.9", "--model-index", str(card)]) == 0
@@ -95,7 +94,7 @@ def test_model_on_an_image_folder_with_truth(images, classifier, tmp_path, capsy
     assert results_now["metrics"][0] == index[0]
     assert results_now["metrics"] != index
     assert card.read_text().endswith("Trained on squares.\n")
-    # the stored scores give the same, with and without the images at hand
+    # the stored scores give the same metrics, with and without the images
     for more in (["--images", str(images / "images")], []):
         arguments = ["--predictions", str(stored), "--truth", str(images / "truth.jsonl"), "--resamples", "20", *more]
         assert main(["evaluate", *arguments, "--json", str(tmp_path / "b.json")]) == 0
@@ -103,7 +102,7 @@ def test_model_on_an_image_folder_with_truth(images, classifier, tmp_path, capsy
         assert from_stored["metrics"] == from_model["metrics"]
 
 
-def test_single_labels_are_the_truth_where_none_is_named(images, classifier, tmp_path):
+def test_single_labels_are_the_default_truth(images, classifier, tmp_path):
     arguments = ["--model", str(classifier), "--images", str(images / "images"), "--resamples", "0"]
     assert main(["evaluate", *arguments, "--json", str(tmp_path / "r.json")]) == 0
     found = json.loads((tmp_path / "r.json").read_text())
@@ -131,11 +130,11 @@ def test_a_dataset_with_a_list_of_labels(images, classifier, tmp_path):
         assert main(["evaluate", *arguments]) == 0
     one, other = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "ab")
     for name, estimate in other["metrics"].items():
-        assert one["metrics"][name] == pytest.approx(estimate), name  # in another order of images
+        assert one["metrics"][name] == pytest.approx(estimate), name  # the images are in another order
     assert one["groups"]["2"]["images"] == other["groups"]["2"]["images"] > 0
 
 
-def test_imagenet_v2_has_folders_of_class_indices_and_a_file_by_file_names(tmp_path):
+def test_imagenet_v2_with_folders_named_by_class_index_and_a_truth_keyed_by_file_name(tmp_path):
     classes, images = 12, tmp_path / "images"
     rng = np.random.default_rng(3)
     labels = {}
@@ -175,24 +174,24 @@ def test_bad_input(images, classifier, tmp_path, capsys):
     folder, truth = images / "images", images / "truth.jsonl"
     assert "either --model or --predictions" in _error(capsys, "--images", folder)
     assert "--model needs --images" in _error(capsys, "--model", classifier)
-    # a model of other classes
+    # a model with other classes
     other = tmp_path / "other"
     model = _save_classifier(other, ["ape", "red", "cow", "elk"])
     message = _error(capsys, "--model", other, "--images", folder)
-    assert "does not know 3 of the 4 classes of the images: 'blue', 'green', 'yellow'" in message
+    assert "lacks 3 of the 4 classes of the images: 'blue', 'green', 'yellow'" in message
     # predictions for other classes or other images
     ids = [json.loads(line)["image_id"] for line in truth.read_text().splitlines()]
     zeros = np.zeros((24, 4), np.float32)
     save_predictions(tmp_path / "other.parquet", Predictions(zeros, ids, ["ape", "red", "cow", "elk"]))
     message = _error(capsys, "--predictions", tmp_path / "other.parquet", "--images", folder, "--truth", truth)
-    assert "does not know 3 of the 4 classes of the images: 'blue', 'green', 'yellow'" in message
+    assert "lacks 3 of the 4 classes of the images: 'blue', 'green', 'yellow'" in message
     message = _error(capsys, "--predictions", tmp_path / "other.parquet", "--truth", truth)
     assert "labels are not among the 4 classes: 'blue'" in message
     strangers = [f"x/{number}.png" for number in range(20)]
     save_predictions(tmp_path / "some.parquet", Predictions(zeros, ids[:4] + strangers, tiny_data.NAMES))
     message = _error(capsys, "--predictions", tmp_path / "some.parquet", "--images", folder)
     assert "20 of 24 image ids have no prediction" in message
-    assert message.count(".png'") == 4  # three, and what the ids there look like
+    assert message.count(".png'") == 4  # three ids, and an example of the known ids
     np.save(tmp_path / "wide.npy", np.random.default_rng(0).random((24, 7)).astype(np.float32))
     message = _error(capsys, "--predictions", tmp_path / "wide.npy", "--images", folder, "--truth", truth)
     assert "scores 7 classes, the images have 4" in message
@@ -203,7 +202,7 @@ def test_bad_input(images, classifier, tmp_path, capsys):
     message = _error(capsys, "--model", classifier, "--images", folder, "--truth", tmp_path / "few.jsonl")
     assert "23 of 24 image ids have no entry" in message
     assert "'blue/0004.png', 'blue/0008.png', 'blue/0012.png'" in message
-    # checkpoints that are no classifier
+    # checkpoints without a classifier
     model.base_model.save_pretrained(tmp_path / "trunk")
     assert "a backbone without a trained head" in _error(capsys, "--model", tmp_path / "trunk", "--images", folder)
     assert "no such folder" in _error(capsys, "--model", tmp_path / "nowhere", "--images", folder)

@@ -1,6 +1,6 @@
-"""Real photos through the real commands and the demo's ViT: proposals that meet objects, tables that are equal.
+"""Real photos with the real commands and the demo's ViT: proposals overlap with objects, and tables are equal.
 
-The photos lie beside the checkout, in ../shared/data; without them these tests are skipped.
+The photos are in ../shared/data, next to the checkout; without them these tests are skipped.
 """
 
 import json
@@ -22,12 +22,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def checkpoint(request) -> Path:
-    """The demo's backbone, where `scripts/demo.sh` puts it too."""
+    """The demo's backbone, in the folder that `scripts/demo.sh` uses."""
     return ensure_checkpoint(request.config.rootpath / ".cache" / "demo-backbone").resolve()
 
 
 def config_of(folder: Path, images: Path, checkpoint: Path, **sections) -> str:
-    """A run with the settings that suit the demo's backbone on photos."""
+    """Write a configuration with settings that work for the demo's backbone on photos."""
     settings = {
         "source": {"path": str(images)},
         "backbone": {
@@ -37,7 +37,7 @@ def config_of(folder: Path, images: Path, checkpoint: Path, **sections) -> str:
             "region_feature": {"kind": "token", "block": -3},
         },
         "propose": {"tau": 0.4, "max_masks": 3},
-        "train": {"standardise": True, "epochs": 5},
+        "train": {"standardize": True, "epochs": 5},
         "run": {"shard_size": 16},
     }
     for section, values in sections.items():
@@ -46,7 +46,7 @@ def config_of(folder: Path, images: Path, checkpoint: Path, **sections) -> str:
 
 
 def object_boxes(path: Path, width: int, height: int) -> np.ndarray:
-    """Boxes of a YOLO label file as x, y, width, height in pixels, float [N, 4]."""
+    """Read the boxes of a YOLO label file: x, y, width, height in pixels, float [N, 4]."""
     lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
     boxes = np.array(lines, float).reshape(-1, 5)[:, 1:] * [width, height, width, height]
     boxes[:, :2] -= boxes[:, 2:] / 2
@@ -54,15 +54,15 @@ def object_boxes(path: Path, width: int, height: int) -> np.ndarray:
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of every box of a, [N, 4] as x, y, width, height, with every box of b, [M, 4]: [N, M]."""
+    """Compute the IoU, [N, M], of boxes [N, 4] and [M, 4], each x, y, width, height."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum((a[:, :2] + a[:, 2:])[:, None], (b[:, :2] + b[:, 2:])[None])
     common = np.clip(high - low, 0, None).prod(axis=2)
     return common / (a[:, 2:].prod(axis=1)[:, None] + b[:, 2:].prod(axis=1)[None] - common)
 
 
-def test_proposals_meet_the_objects_of_real_photos(shared_data, checkpoint, tmp_path):
-    """In at least 52% of the photos of COCO some proposal's box has IoU >= 0.5 with some object's box."""
+def test_proposals_overlap_with_objects_in_real_photos(shared_data, checkpoint, tmp_path):
+    """In at least 52% of COCO photos, the box of a proposal has IoU >= 0.5 with the box of an object."""
     photos = sorted((shared_data / "coco_val" / "images").glob("*.jpg"))
     (tmp_path / "images").mkdir()
     os.symlink(photos[0].parent, tmp_path / "images" / "photos")
@@ -71,22 +71,22 @@ def test_proposals_meet_the_objects_of_real_photos(shared_data, checkpoint, tmp_
     assert done.returncode == 0, done.stderr
     rows = [row for path in sorted((tmp_path / "run/proposals").glob("*.parquet")) for row in rows_of(path)]
     assert len(rows) == len(photos)
-    met = []
+    matched = []
     for row in rows:
         label = shared_data / "coco_val" / "labels" / f"{Path(row['image_id']).stem}.txt"
         objects = object_boxes(label, row["width"], row["height"]) if label.is_file() else np.zeros((0, 4))
         proposals = np.array([proposal["bbox"] for proposal in row["proposals"]], float).reshape(-1, 4)
-        met.append(bool((box_iou(proposals, objects) >= 0.5).any()))
-    print(f"a proposal meets an object in {np.mean(met):.1%} of {len(met)} photos")
-    assert np.mean(met) >= 0.52
+        matched.append(bool((box_iou(proposals, objects) >= 0.5).any()))
+    print(f"a proposal overlaps with an object in {np.mean(matched):.1%} of {len(matched)} photos")
+    assert np.mean(matched) >= 0.52
 
 
 def rows_of(path: Path) -> list[dict]:
     return pq.read_table(path).to_pylist()
 
 
-def test_any_number_of_processes_and_any_kill_give_the_same_tables(shared_data, checkpoint, tmp_path):
-    """200 photos of ImageNet by one process, by two, and by two of which all are killed twice on the way."""
+def test_process_counts_and_kills_do_not_change_the_tables(shared_data, checkpoint, tmp_path):
+    """200 ImageNet photos with one process, with two, and with two that are killed twice."""
     config = config_of(tmp_path, shared_data / "imagenet_samples", checkpoint, backbone={"image_size": 224})
     one, two, killed = tmp_path / "one", tmp_path / "two", tmp_path / "killed"
     done = hf_relabel("run", "--config", config, "--run.dir", str(one), timeout=600)
@@ -99,7 +99,7 @@ def test_any_number_of_processes_and_any_kill_give_the_same_tables(shared_data, 
     assert done.returncode == 0, done.stderr
     assert_equal_runs(one, two)
     kept: dict[Path, int] = {}
-    for shards in (3, 8):  # enough of them are there when the axe falls
+    for shards in (3, 8):  # finished shards at each kill
         kill_when(lambda count=shards: len(finished(killed)) >= count, config, killed)
         assert all(path.stat().st_mtime_ns == written for path, written in kept.items()), "a finished shard was redone"
         kept = {path: path.stat().st_mtime_ns for path in finished(killed)}
@@ -115,7 +115,7 @@ def finished(run: Path) -> list[Path]:
 
 
 def kill_when(ready, config: str, run: Path) -> None:
-    """Start two processes in a group of their own and kill all of it as soon as `ready()`."""
+    """Start two processes in a new process group and kill the group as soon as `ready()`."""
     command = [*launcher(2), "run", "--config", config, "--run.dir", str(run)]
     with open(run.with_suffix(".log"), "w") as log:
         process = subprocess.Popen(command, env=ENVIRONMENT | ON_CPU, stdout=log, stderr=log, start_new_session=True)

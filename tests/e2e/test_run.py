@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from commands import ENVIRONMENT, assert_equal_runs, config_of, error_line, hf_relabel, launch
+from PIL import Image
 from pycocotools import mask as coco
 
 READ_RELEASE = """
@@ -205,8 +207,6 @@ def test_a_datasets_dataset_is_a_source_too(image_folder, tiny_dinov3, tmp_path)
 
 @pytest.mark.slow
 def test_an_unreadable_image_is_left_out_with_its_reason(image_folder, tiny_dinov3, tmp_path):
-    import shutil
-
     images = shutil.copytree(image_folder, tmp_path / "images")
     first = sorted(path for path in images.rglob("*.*") if path.is_file())[0]
     first.write_bytes(b"not an image")
@@ -216,7 +216,7 @@ def test_an_unreadable_image_is_left_out_with_its_reason(image_folder, tiny_dino
     excluded = [json.loads(line) for line in (tmp_path / "run/release/excluded.jsonl").read_text().splitlines()]
     assert [item["image_id"] for item in excluded] == [str(first.relative_to(images))]
     assert excluded[0]["reason"]
-    assert "errors 1" in done.stdout
+    assert "unreadable" in done.stdout
     strict = config_of(tmp_path, images, tiny_dinov3, "strict.yaml", run={"max_error_rate": 0.0})
     line = error_line(hf_relabel("run", "--config", strict, "--run.dir", str(tmp_path / "strict")), 1)
     assert "run.max_error_rate" in line
@@ -224,8 +224,6 @@ def test_an_unreadable_image_is_left_out_with_its_reason(image_folder, tiny_dino
 
 def test_label_maps_score_real_proposals(finished_run, image_folder, tiny_dinov3, tmp_path):
     """ReLabel files beside the proposals of the finished run: every proposal shows its label, all are kept."""
-    import shutil
-
     import torch
 
     run = shutil.copytree(finished_run[0], tmp_path / "run")
@@ -251,10 +249,52 @@ def test_label_maps_score_real_proposals(finished_run, image_folder, tiny_dinov3
     assert manifest["counters"]["kept"] == proposals["counters"]["proposals"] > 0
 
 
+def test_a_run_ends_with_pictures_and_the_next_commands(finished_run):
+    run, output = finished_run
+    with Image.open(run / "overlays" / "sheet.png") as sheet:
+        assert sheet.width > sheet.height > 1000  # 12 images in 3 rows
+    assert len(list((run / "overlays").glob("*.jpg"))) == 12
+    for text in (str(run / "release"), str(run / "overlays" / "sheet.png"), f"--config {run / 'config.yaml'}"):
+        assert text in output
+
+
+def test_a_run_whose_images_cannot_be_read_says_why_there_are_no_pictures(finished_run, image_folder, tmp_path):
+    run, images = shutil.copytree(finished_run[0], tmp_path / "run"), shutil.copytree(image_folder, tmp_path / "images")
+    shutil.rmtree(run / "overlays")
+    for path in images.rglob("*.png"):  # damaged without a trace in size and time: the stages have no reason to run
+        found = path.stat()
+        path.write_bytes(b"0" * found.st_size)
+        os.utime(path, ns=(found.st_mtime_ns, found.st_mtime_ns))
+    config = str(run / "config.yaml")
+    done = hf_relabel("run", "--config", config, "--source.path", str(images), "--run.dir", str(run))
+    assert done.returncode == 0, done.stderr
+    assert "pictures: not drawn (" in done.stdout
+    assert not (run / "overlays" / "sheet.png").exists()
+
+
+def test_two_runs_in_one_process(image_folder, tiny_dinov3, finished_run, tmp_path):
+    """As in a notebook: each call is the main process of its own run, whatever the one before left behind."""
+    code = "import sys; from hf_relabel.cli import main; sys.exit(max(main(line.split()) for line in sys.argv[1:]))"
+    config = config_of(tmp_path, image_folder, tiny_dinov3)
+    commands = [f"run --config {config} --run.dir {tmp_path / name}" for name in ("one", "two")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *commands],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("pictures: ") == 2
+    for name in ("one", "two"):
+        assert_equal_runs(finished_run[0], tmp_path / name)
+
+
 def test_relabeling_needs_no_write_access_outside_its_folder(finished_run):
     run, _ = finished_run
     assert {path.name for path in run.iterdir()} == {
-        "config.yaml", "labeler", "proposals", "regions", "release", "scores",
+        "config.yaml", "labeler", "overlays", "proposals", "regions", "release", "scores",
     }  # fmt: skip
     assert not [path for path in run.rglob("*") if path.name.startswith(".") or path.suffix == ".claim"]
     assert os.access(run, os.W_OK)

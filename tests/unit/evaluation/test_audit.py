@@ -1,4 +1,4 @@
-"""Auditing label sets against a truth worked by hand."""
+"""The audit against a truth worked out by hand."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_audit_by_hand(table):
     assert at[0.8].recall == 2 / 5
     assert at[0.8].labels_per_image == 2 / 3
     assert (result.best.threshold, result.best.f1) == (0.25, 0.8)
-    # images: a 1; b (1 + 2/4)/2, for the unlisted fish is tied last; c 1
+    # images: a 1; b (1 + 2/4)/2, because the unlisted fish ties for last place; c 1
     assert at[0.0].map_over_images == pytest.approx((1 + 0.75 + 1) / 3)
     assert at[0.0].subset_accuracy == pytest.approx(2 / 3)
     assert at[0.0].iou == pytest.approx((1 + 1 / 3 + 1) / 3)
@@ -51,7 +51,7 @@ def test_audit_by_hand(table):
     assert result.confused == [Confusion("fish", "dog", 1)]
 
 
-def test_calibration_tells_all_labels_from_the_added(table):
+def test_calibration_of_all_and_of_added_labels(table):
     result = audit(table, TRUTH, bins=4)
     assert result.calibration.labels == 5
     assert result.calibration_of_added.labels == 3
@@ -61,7 +61,7 @@ def test_calibration_tells_all_labels_from_the_added(table):
     assert result.calibration_of_added.ece == pytest.approx((0.75 + 0.5 + 0.25) / 3)
 
 
-def test_average_precision_of_lists_equals_that_of_the_matrix():
+def test_average_precision_from_lists_and_from_the_matrix_are_equal():
     rng = np.random.default_rng(2)
     truth = rng.random((50, 12)) < 0.2
     dense = np.round(rng.random((50, 12)), 1) * (rng.random((50, 12)) < 0.3)

@@ -1,4 +1,4 @@
-"""Multi-label datasets of every form, made in a folder and read back."""
+"""Multi-label datasets in every format, written to a folder and read back."""
 
 import io
 import json
@@ -9,17 +9,17 @@ import pytest
 from PIL import Image
 
 from hf_relabel.errors import ImageReadError, SourceError
-from hf_relabel.evaluation.datasets import from_coco, from_dataset, from_rows, from_voc, open_labelled
+from hf_relabel.evaluation.datasets import from_coco, from_dataset, from_rows, from_voc, open_labeled
 
 
-def _save(folder, name, colour):
+def _save(folder, name, color):
     folder.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 6), colour).save(folder / name, "PNG")
+    Image.new("RGB", (8, 6), color).save(folder / name, "PNG")
 
 
 @pytest.fixture
 def coco(tmp_path):
-    """COCO's form with category ids that have gaps, an image without objects, images in no order."""
+    """A COCO file with gaps in the category ids, an image without objects, and unsorted images."""
     _save(tmp_path / "images", "b.png", "red")
     _save(tmp_path / "images", "a.png", "blue")
     content = {
@@ -41,14 +41,14 @@ def test_coco(coco):
     assert (images.image_ids, images.labels) == (["a.png", "b.png"], [[], [0, 1]])
     assert images.multi_hot.tolist() == [[False, False], [True, True]]
     assert images.load(1).getpixel((0, 0)) == (255, 0, 0)
-    assert open_labelled(str(coco[0]), str(coco[1]), "x", "labels", "image").labels == images.labels
+    assert open_labeled(str(coco[0]), str(coco[1]), "x", "labels", "image").labels == images.labels
 
 
-def test_coco_that_is_damaged(coco, tmp_path):
+def test_damaged_coco_files(coco, tmp_path):
     (coco[1] / "b.png").unlink()
     with pytest.raises(SourceError, match=r"1 of 2 images are not in .*: 'b.png'"):
         from_coco(*map(str, coco))
-    with pytest.raises(SourceError, match="no such folder of images"):
+    with pytest.raises(SourceError, match="no such folder"):
         from_coco(str(coco[0]), str(tmp_path / "nowhere"))
     other = tmp_path / "other.json"
     other.write_text("{}")
@@ -59,11 +59,11 @@ def test_coco_that_is_damaged(coco, tmp_path):
         from_coco(str(other), str(coco[1]))
 
 
-def test_names_that_lead_out_of_the_folder_are_refused(coco):
+def test_file_names_outside_the_folder_are_refused(coco):
     content = json.loads(coco[0].read_text())
     content["images"][0]["file_name"] = "../instances.json"
     coco[0].write_text(json.dumps(content))
-    with pytest.raises(SourceError, match="leads out of"):
+    with pytest.raises(SourceError, match="is outside"):
         from_coco(*map(str, coco))
 
 
@@ -75,7 +75,7 @@ def test_voc(tmp_path):
         (tmp_path / "Annotations" / f"{stem}.xml").write_text(f"<annotation>{objects}</annotation>")
     (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
     (tmp_path / "ImageSets" / "Main" / "trainval.txt").write_text("002\n001\n")
-    images = open_labelled(str(tmp_path), None, "trainval", "labels", "image")
+    images = open_labeled(str(tmp_path), None, "trainval", "labels", "image")
     assert images.class_names == ["cat", "dog", "person"]
     assert images.image_ids == ["001.jpg", "002.jpg"]
     assert images.multi_hot.tolist() == [[False, True, True], [True, False, False]]
@@ -92,8 +92,8 @@ def test_rows_by_path(tmp_path):
     assert images.with_classes(["dog", "bird", "cat"]).labels == [[0, 2]]
     with pytest.raises(SourceError, match="not among the 1 classes: 'cat'"):
         images.with_classes(["dog"])
-    with pytest.raises(SourceError, match="name the folder of its images"):
-        open_labelled(str(file), None, "x", "labels", "image")
+    with pytest.raises(SourceError, match="also give the folder of its images"):
+        open_labeled(str(file), None, "x", "labels", "image")
 
 
 def _dataset(folder, **columns):
@@ -127,7 +127,7 @@ def test_dataset_columns(tmp_path):
         numbers=[[0], [1]],
         objects=[{"category": [1, 1]}, {"category": [0]}],
     )
-    images = open_labelled(path, None, "test", "labels", "image")
+    images = open_labeled(path, None, "test", "labels", "image")
     assert (images.class_names, images.labels) == (["cat", "dog"], [[0, 1], []])
     assert images.image_ids == ["test/0", "test/1"]
     assert images.load(1).size == (4, 4)
@@ -138,13 +138,13 @@ def test_dataset_columns(tmp_path):
     with pytest.raises(SourceError, match="classes are numbers without names"):
         from_dataset(path, "test", labels_column="numbers")
     assert from_dataset(path, "test", labels_column="numbers", class_names=["a", "b"]).labels == [[0], [1]]
-    with pytest.raises(SourceError, match="no column 'tags'; it has image, labels"):
+    with pytest.raises(SourceError, match="no column 'tags'; the columns are image, labels"):
         from_dataset(path, "test", labels_column="tags")
 
 
-def test_what_is_nothing():
+def test_a_path_that_does_not_exist():
     with pytest.raises(SourceError, match="no such annotation file, VOC folder or dataset"):
-        open_labelled("nowhere", None, "test", "labels", "image")
+        open_labeled("nowhere", None, "test", "labels", "image")
 
 
 def test_unreadable_image(coco):

@@ -1,4 +1,4 @@
-"""Truth files of every form, and their join with image ids."""
+"""Truth files in every format, and matching them with image ids."""
 
 import json
 
@@ -28,11 +28,11 @@ def test_lists_follow_the_order_of_file_names_not_of_folders(tmp_path):
     assert _lists(truth.of(ids, NAMES)) == [[0], [], [1, 2]]
 
 
-def test_imagenet_validation_names_carry_their_place_so_a_part_is_enough(tmp_path):
+def test_imagenet_validation_names_contain_their_position_so_a_subset_works(tmp_path):
     truth = read_truth(_write(tmp_path / "real.json", [[0], [1], [2]]))
     ids = ["n2/ILSVRC2012_val_00000003.JPEG", "n1/ILSVRC2012_val_00000001.JPEG"]
     assert _lists(truth.of(ids, NAMES)) == [[2], [0]]
-    with pytest.raises(SourceError, match="has 3 lists, but an image is number 4"):
+    with pytest.raises(SourceError, match="has 3 lists, but an image has number 4"):
         truth.of(["ILSVRC2012_val_00000004.JPEG"], NAMES)
 
 
@@ -59,9 +59,9 @@ def test_rows_with_ids_in_every_format(tmp_path):
 def test_bare_file_names_and_indices_written_as_text(tmp_path):
     truth = read_truth(_write(tmp_path / "v2.json", {"a.jpeg": ["0", "2"], "b.jpeg": [1], "c.jpeg": []}))
     assert _lists(truth.of(["1/b.jpeg", "0/a.jpeg", "1/c.jpeg"], NAMES)) == [[1], [0, 2], []]
-    # names that are digits are names first
+    # text that is both a name and an index is a name
     assert _lists(truth.of(["1/b.jpeg", "0/a.jpeg"], ["2", "1", "0"])) == [[1], [0, 2]]
-    # two images of one file name cannot be told apart without their folders
+    # two images with the same file name cannot be distinguished without their folders
     with pytest.raises(SourceError, match="2 of 2 image ids have no entry"):
         truth.of(["0/a.jpeg", "1/a.jpeg"], NAMES)
     with pytest.raises(SourceError, match="labels are not among the 2 classes: '2'"):
@@ -76,21 +76,21 @@ def test_objects_with_a_class(tmp_path):
     assert labels_of(3, "x") == [3]
     with pytest.raises(SourceError, match="an object has no `class`"):
         labels_of([{"bbox": []}], "x")
-    with pytest.raises(SourceError, match="labels must be classes or objects"):
+    with pytest.raises(SourceError, match="labels must be classes, or objects"):
         labels_of([1.5], "x")
 
 
-def test_ids_that_do_not_match_are_counted_and_three_are_shown():
+def test_unmatched_ids_are_counted_and_three_are_shown():
     truth = Truth("truth.json", {"train/0.jpg": [0]})
     with pytest.raises(
-        SourceError, match=r"4 of 5 image ids have no entry in truth.json: 'a', 'b', 'c'; ids there"
+        SourceError, match=r"4 of 5 image ids have no entry in truth.json: 'a', 'b', 'c'; an id there is"
     ) as e:
         truth.of(["a", "b", "train/0.jpg", "c", "d"], NAMES)
     assert "'train/0.jpg'" in str(e.value)
 
 
 @pytest.mark.parametrize("label", ["horse", 3, -1])
-def test_classes_that_are_not_there(label):
+def test_unknown_classes(label):
     with pytest.raises(SourceError, match="1 labels are not among the 3 classes: "):
         Truth("truth.json", {"a": [0, label]}).of(["a"], NAMES)
 
@@ -103,7 +103,7 @@ def test_classes_that_are_not_there(label):
         ("t.json", "3", "must be a list of lists"),
         ("t.jsonl", '{"labels": [1]}', "row 1 has no 'image_id'"),
         ("t.jsonl", '{"image_id": "a"}', "row 1 has no 'labels'"),
-        ("t.jsonl", '{"image_id": "a", "labels": []}\n' * 2, "1 image ids occur twice"),
+        ("t.jsonl", '{"image_id": "a", "labels": []}\n' * 2, "1 image ids occur more than once"),
         ("t.parquet", "text", "cannot be read"),
         ("t.csv", "a,b", "must be a .json, .jsonl or .parquet file"),
     ],
@@ -123,5 +123,5 @@ def test_local_dataset_folder(tmp_path):
     folder.mkdir()
     pq.write_table(pa.table({"image_id": ["a", "b"], "labels": [[0], [1, 2]]}), folder / "test.parquet")
     assert _lists(read_truth(str(folder)).of(["b"], NAMES)) == [[1, 2]]
-    with pytest.raises(SourceError, match="no column 'classes'; it has image_id, labels"):
+    with pytest.raises(SourceError, match="no column 'classes'; the columns are image_id, labels"):
         read_truth(str(folder), column="classes")

@@ -1,4 +1,4 @@
-"""The metrics against scikit-learn and against tables worked by hand."""
+"""The metrics against scikit-learn and against tables worked out by hand."""
 
 import math
 import warnings
@@ -58,7 +58,7 @@ def test_set_metrics_equal_scikit_learn(scored):
     assert metrics.set_iou(predicted, truth).mean() == pytest.approx(expected)
 
 
-def test_macro_leaves_out_classes_that_nobody_claims():
+def test_macro_excludes_classes_that_are_neither_predicted_nor_true():
     truth = np.array([[True, False, False], [True, False, False]])
     predicted = np.array([[True, False, False], [False, True, False]])
     # class 0: precision 1, recall 1/2, F1 2/3; class 1: 0, 0, 0; class 2 does not occur
@@ -91,7 +91,7 @@ def test_average_precision_is_the_same_in_blocks(monkeypatch, scored):
     np.testing.assert_array_equal(metrics.average_precision(scores, truth), whole)
 
 
-def test_top1_is_in_the_list_and_a_tie_goes_to_the_lowest_index():
+def test_top1_with_a_tie_uses_the_lowest_index():
     scores = np.array([[0.1, 0.9, 0.2], [0.5, 0.5, 0.1], [0.5, 0.5, 0.1], [0.3, 0.2, 0.1]])
     truth = metrics.multi_hot([[1, 2], [1], [0], []], 3)
     assert metrics.top1_hits(scores, truth).tolist() == [True, False, True, False]
@@ -121,19 +121,14 @@ def test_empty_sets():
     assert np.isnan(metrics.average_precision(np.zeros((2, 0)), np.zeros((2, 0), bool))).all()
 
 
-def test_lists_become_matrices():
+def test_multi_hot():
     assert metrics.multi_hot([[2, 0], []], 3).tolist() == [[True, False, True], [False] * 3]
-    matrix = metrics.score_matrix([[2, 0], []], [[0.5, 0.25], []], 3)
-    assert matrix.dtype == np.float32
-    assert matrix.tolist() == [[0.25, 0, 0.5], [0, 0, 0]]
     assert metrics.multi_hot([], 3).shape == (0, 3)
     with pytest.raises(ValueError, match="from 0 to 2, got 1 to 3"):
         metrics.multi_hot([[1, 3]], 3)
-    with pytest.raises(ValueError, match="differ in length"):
-        metrics.score_matrix([[1]], [[0.5, 0.5]], 3)
 
 
-def test_shapes_and_values_that_make_no_sense_are_refused():
+def test_wrong_shapes_and_values_are_refused():
     truth = np.ones((2, 3), bool)
     for values, true in ((np.ones((2, 2)), truth), (np.ones((2, 3)), np.ones((2, 3))), (np.ones(3), np.ones(3, bool))):
         with pytest.raises(ValueError, match="expected"):
@@ -146,7 +141,7 @@ def test_reliability_by_hand():
     scores = np.array([0.0, 0.05, 0.1, 0.1, 0.95, 1.0, 1.0])
     hits = np.array([False, True, True, False, True, True, False])
     table = metrics.reliability(scores, hits)
-    assert [row.count for row in table] == [2, 2, 0, 0, 0, 0, 0, 0, 0, 3]  # 0.1 opens its bin, 1.0 closes the last
+    assert [row.count for row in table] == [2, 2, 0, 0, 0, 0, 0, 0, 0, 3]  # 0.1 starts its bin, 1.0 is in the last
     assert table[0] == metrics.Bin(0.0, 0.1, 2, 0.025, 0.5)
     assert (table[9].mean_score, table[9].hit_rate) == (pytest.approx(2.95 / 3), pytest.approx(2 / 3))
     assert math.isnan(table[2].mean_score)
@@ -183,7 +178,7 @@ def test_threshold_curve_equals_scikit_learn(decimals):
     assert curve.f1[curve.best] == pytest.approx(sklearn_metrics.f1_score(hits, chosen))
 
 
-def test_threshold_curve_counts_true_labels_that_are_not_listed_and_prefers_the_higher_threshold():
+def test_threshold_curve_counts_missed_labels_and_prefers_the_higher_threshold():
     curve = metrics.threshold_curve(np.array([0.9, 0.5, 0.5, 0.2]), np.array([True, True, False, False]), 4)
     assert curve.thresholds.tolist() == [0.9, 0.5, 0.2]
     assert curve.recall.tolist() == [0.25, 0.5, 0.5]

@@ -1,4 +1,4 @@
-"""Stored predictions and the matching of classes."""
+"""Prediction files and class matching."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ from hf_relabel.evaluation.predictions import Predictions, load_predictions, mat
 SCORES = np.array([[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]], np.float32)
 
 
-def test_what_is_saved_is_loaded(tmp_path):
+def test_save_and_load(tmp_path):
     save_predictions(tmp_path / "p.parquet", Predictions(SCORES, ["a", "b", "c"], ["cat", "dog"]))
     loaded = load_predictions(tmp_path / "p.parquet")
     np.testing.assert_array_equal(loaded.scores, SCORES)
     assert (loaded.image_ids, loaded.class_names) == (["a", "b", "c"], ["cat", "dog"])
     assert loaded.rows_of(["c", "a"], Path("p")).tolist() == [2, 0]
-    with pytest.raises(SourceError, match="2 of 3 image ids have no prediction in p: 'x', 'y'; ids there"):
+    with pytest.raises(SourceError, match="2 of 3 image ids have no prediction in p: 'x', 'y'; an id there is"):
         loaded.rows_of(["x", "a", "y"], Path("p"))
 
 
@@ -31,7 +31,7 @@ def test_arrays_are_in_the_order_of_file_names(tmp_path):
         loaded.rows_of(["a", "b"], Path("p"))
 
 
-def test_what_is_no_predictions_file(tmp_path):
+def test_files_that_are_not_predictions(tmp_path):
     (tmp_path / "text.parquet").write_text("scores")
     (tmp_path / "text.npy").write_text("scores")
     np.save(tmp_path / "flat.npy", SCORES[0])
@@ -44,7 +44,7 @@ def test_what_is_no_predictions_file(tmp_path):
         with pytest.raises(SourceError, match="cannot be read as predictions"):
             load_predictions(tmp_path / name)
     for name in ("flat.npy", "nan.npy", "ints.npy"):
-        with pytest.raises(SourceError, match="must hold finite scores"):
+        with pytest.raises(SourceError, match="must contain finite scores"):
             load_predictions(tmp_path / name)
     with pytest.raises(SourceError, match="no column 'scores'"):
         load_predictions(tmp_path / "bare.parquet")
@@ -52,15 +52,15 @@ def test_what_is_no_predictions_file(tmp_path):
         load_predictions(tmp_path / "ragged.parquet")
 
 
-def test_classes_are_found_by_name():
+def test_classes_are_matched_by_name():
     assert match_classes(["a", "b", "c"], ["c", "a"], "name", "model").tolist() == [2, 0]
-    with pytest.raises(SourceError, match=r"model: does not know 2 of the 3 classes of the images: 'x', 'y'"):
+    with pytest.raises(SourceError, match=r"model: lacks 2 of the 3 classes of the images: 'x', 'y'"):
         match_classes(["a", "b"], ["x", "a", "y"], "name", "model")
 
 
-def test_classes_are_taken_in_order_only_where_their_number_agrees():
+def test_classes_are_matched_by_index_only_if_their_number_is_equal():
     assert match_classes(["a", "b"], ["x", "y"], "index", "model").tolist() == [0, 1]
     with pytest.raises(SourceError, match="match them by index"):
         match_classes(["a", "b"], ["x", "y"], "name", "model")
-    with pytest.raises(SourceError, match="scores 2 classes, the images have 3"):
+    with pytest.raises(SourceError, match="has 2 classes, but the images have 3"):
         match_classes(["a", "b"], ["x", "y", "z"], "index", "model")

@@ -1,4 +1,4 @@
-"""Tables and JSON values of results, and the chart's geometry."""
+"""Result tables, JSON values, and the geometry of charts."""
 
 import json
 import math
@@ -23,7 +23,7 @@ def test_tables_are_aligned():
     ]
 
 
-def test_results_become_json_without_nan():
+def test_json_values_contain_no_nan():
     @dataclass
     class Result:
         value: float
@@ -35,7 +35,7 @@ def test_results_become_json_without_nan():
     }
 
 
-def test_a_bar_stands_where_its_values_say(tmp_path):
+def test_a_bar_is_drawn_at_its_values(tmp_path):
     chart = Chart("title", "x", "y", x_range=(0, 10), y_range=(0, 4))
     chart.y_ticks([0, 4], ["0", "4"])
     chart.bars([2], [4], [3])
@@ -43,10 +43,10 @@ def test_a_bar_stands_where_its_values_say(tmp_path):
     chart.save(tmp_path / "chart.png")
     with Image.open(tmp_path / "chart.png") as picture:
         assert picture.format == "PNG"
-        colour = tuple(int(BLUE[i : i + 2], 16) for i in (1, 3, 5))
+        color = tuple(int(BLUE[i : i + 2], 16) for i in (1, 3, 5))
 
         def at(x, y):
-            return picture.getpixel(tuple(map(round, chart.place(x, y)))) == colour
+            return picture.getpixel(tuple(map(round, chart.place(x, y)))) == color
 
         assert at(3, 1)
         assert at(3, 2.9)
@@ -55,10 +55,10 @@ def test_a_bar_stands_where_its_values_say(tmp_path):
         assert not at(4.1, 1)
 
 
-def test_results_that_could_not_be_written_are_refused_before_the_work(tmp_path):
+def test_unwritable_result_files_are_refused(tmp_path):
     refuse_unwritable(None, str(tmp_path / "new.json"))
     for path in (tmp_path, tmp_path / "missing" / "results.json"):
-        with pytest.raises(UsageError, match=r"cannot be written; name a file"):
+        with pytest.raises(UsageError, match=r"cannot be written; give a file"):
             refuse_unwritable(str(path))
         with pytest.raises(UsageError, match="cannot be written"):
             write_results(str(path), {"a": 1})

@@ -15,7 +15,7 @@ from hf_relabel.labeling.label_maps import (
 
 
 def label_map(left: int, right: int, logit: float = 8.0) -> torch.Tensor:
-    """Class `left` in the left 7 columns, class `right` in the other 8, four weaker classes everywhere."""
+    """A label map: class `left` in the left 7 columns, `right` in the other 8, and four weaker classes everywhere."""
     tensor = torch.zeros(2, 5, 15, 15)
     tensor[0, 0] = logit
     tensor[1, 0, :, :7] = left
@@ -25,16 +25,16 @@ def label_map(left: int, right: int, logit: float = 8.0) -> torch.Tensor:
     return tensor
 
 
-def test_a_mask_gets_the_class_under_it():
+def test_mask_gets_the_class_under_it():
     mask = np.zeros((150, 300), bool)
     mask[:, :140] = True  # the left 7 columns of the map
     probabilities = score_under_mask(label_map(3, 4), mask, 20)
     assert probabilities.sum() == pytest.approx(1)
-    # The mask-weighted mean logit is 8 for class 3 and 0 for the 19 others: softmax by hand.
+    # The mean logit under the mask is 8 for class 3 and 0 for the 19 others.
     assert probabilities[3] == pytest.approx(np.exp(8) / (np.exp(8) + 19), rel=1e-4)
 
 
-def test_the_mean_is_weighted_by_the_mask_and_missing_classes_count_zero():
+def test_mean_is_weighted_by_the_mask_and_missing_classes_count_as_zero():
     mask = np.ones((30, 30), bool)
     probabilities = score_under_mask(label_map(3, 4), mask, 20)
     logits = np.zeros(20)
@@ -42,14 +42,14 @@ def test_the_mean_is_weighted_by_the_mask_and_missing_classes_count_zero():
     assert np.allclose(probabilities, np.exp(logits) / np.exp(logits).sum(), atol=1e-6)
 
 
-def test_a_tiny_mask_still_has_probabilities():
+def test_tiny_mask_has_probabilities():
     mask = np.zeros((500, 500), bool)
     mask[3, 3] = True
     probabilities = score_under_mask(label_map(3, 4), mask, 20)
     assert int(probabilities.argmax()) == 3
 
 
-def test_files_are_read_by_the_image_id(tmp_path):
+def test_path_of_a_label_map_follows_the_image_id(tmp_path):
     path = label_map_path(tmp_path, "n01440764/n01440764_10042.JPEG")
     assert path == tmp_path / "n01440764" / "n01440764_10042.pt"
     path.parent.mkdir()
@@ -58,12 +58,12 @@ def test_files_are_read_by_the_image_id(tmp_path):
 
 
 @pytest.mark.parametrize("image_id", ["../secret.JPEG", "/etc/passwd", "a/../../b.JPEG"])
-def test_an_id_cannot_leave_the_folder(tmp_path, image_id):
+def test_image_id_outside_the_folder(tmp_path, image_id):
     with pytest.raises(LabelMapError, match="not a path below a folder"):
         label_map_path(tmp_path, image_id)
 
 
-class Harmful:
+class Malicious:
     def __reduce__(self):
         return (open, ("harmed", "w"))
 
@@ -77,28 +77,28 @@ class Harmful:
         (label_map(3, 4, float("nan")), "NaN or infinite values"),
     ],
 )
-def test_other_contents_are_errors_of_the_image(tmp_path, content, reason):
+def test_invalid_label_maps(tmp_path, content, reason):
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(LabelMapError, match=reason):
         read_label_map(tmp_path / "a.pt", 20)
 
 
-def test_missing_damaged_and_harmful_files_are_errors_of_the_image(tmp_path, monkeypatch):
+def test_missing_damaged_and_malicious_label_maps(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LabelMapError, match="no label map"):
         read_label_map(tmp_path / "a.pt", 20)
     (tmp_path / "b.pt").write_bytes(b"junk")
     with pytest.raises(LabelMapError, match="unreadable label map"):
         read_label_map(tmp_path / "b.pt", 20)
-    (tmp_path / "c.pt").write_bytes(pickle.dumps(Harmful()))
+    (tmp_path / "c.pt").write_bytes(pickle.dumps(Malicious()))
     with pytest.raises(LabelMapError, match="unreadable label map"):
         read_label_map(tmp_path / "c.pt", 20)
-    torch.save(Harmful(), tmp_path / "d.pt")
+    torch.save(Malicious(), tmp_path / "d.pt")
     with pytest.raises(LabelMapError, match="unreadable label map"):
         read_label_map(tmp_path / "d.pt", 20)
     assert not (tmp_path / "harmed").exists()
 
 
-def test_a_missing_folder_is_named(tmp_path):
+def test_missing_folder_of_label_maps(tmp_path):
     with pytest.raises(StageError, match=r"score\.label_maps: no folder"):
         check_label_maps(str(tmp_path / "nowhere"))

@@ -18,7 +18,7 @@ def make(config: TrainConfig = TrainConfig(hidden=8)) -> Labeler:
     return Labeler(head, ["a", "b", "c"], BACKBONE, TRAINING)
 
 
-def test_the_papers_head():
+def test_default_head_is_that_of_the_paper():
     head = Head(HeadShape.of(TrainConfig(), 1024, 1000))
     kinds = [type(layer).__name__ for layer in head.layers]
     assert kinds == ["Linear", "GELU", "Dropout", "Linear", "GELU", "Dropout", "Linear"]
@@ -26,7 +26,7 @@ def test_the_papers_head():
     assert head.layers[2].p == 0.1
 
 
-def test_a_linear_head_is_one_layer():
+def test_linear_head_has_one_layer():
     head = Head(HeadShape.of(TrainConfig(head="linear"), 6, 3))
     assert [type(layer).__name__ for layer in head.layers] == ["Linear"]
 
@@ -38,7 +38,7 @@ def test_standardize_centers_and_scales():
     assert torch.allclose(head(torch.tensor([[3.0, 2.0]])), expected)
 
 
-def test_save_and_load_give_the_same_logits(tmp_path):
+def test_a_loaded_labeler_gives_the_same_logits(tmp_path):
     labeler = make()
     labeler.save(tmp_path)
     again = Labeler.load(tmp_path, BACKBONE)
@@ -50,7 +50,7 @@ def test_save_and_load_give_the_same_logits(tmp_path):
     assert load_file(tmp_path / "model.safetensors")
 
 
-def test_another_backbone_is_refused_with_both_names(tmp_path):
+def test_features_from_another_backbone_are_refused(tmp_path):
     make().save(tmp_path)
     with pytest.raises(LabelerError) as error:
         Labeler.load(tmp_path, BACKBONE | {"model": "other/backbone"})
@@ -58,13 +58,13 @@ def test_another_backbone_is_refused_with_both_names(tmp_path):
     assert "other/backbone" in str(error.value)
 
 
-def test_another_feature_of_the_same_backbone_is_refused_too(tmp_path):
+def test_another_feature_of_the_same_backbone_is_refused(tmp_path):
     make().save(tmp_path)
     with pytest.raises(LabelerError, match='"kind": "key"'):
         Labeler.load(tmp_path, BACKBONE | {"region_feature": {"kind": "key"}})
 
 
-def test_missing_and_damaged_labelers_are_named(tmp_path):
+def test_missing_and_damaged_labelers(tmp_path):
     with pytest.raises(LabelerError, match="run `hf-relabel train` first"):
         Labeler.load(tmp_path, BACKBONE)
     make().save(tmp_path)

@@ -13,7 +13,7 @@ from hf_relabel.stages import score
 
 
 def bags(images: int, classes: int, dim: int = 16, seed: int = 0) -> tuple[list[int], list[np.ndarray], list[int]]:
-    """Images of 1 to 3 regions, of which one shows the image's label and the rest other classes or noise."""
+    """Labels, region features, and the number of the region that shows the label, for images of 1 to 3 regions."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(classes, dim)) * 2
     labels, regions, right = [], [], []
@@ -35,7 +35,7 @@ def kept(job) -> list[list[bool]]:
     return [[proposal["kept"] for proposal in row["proposals"]] for row in rows]
 
 
-def test_a_discriminant_without_shrinkage_is_scikit_learns():
+def test_discriminant_without_shrinkage_matches_scikit_learn():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 6)) @ rng.normal(size=(6, 6))
     y = rng.integers(0, 3, 300)
@@ -46,11 +46,11 @@ def test_a_discriminant_without_shrinkage_is_scikit_learns():
     weights, bias = moments.fit(1, 1e-12)
     theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(x[:200], y[:200])
     ours = torch.softmax(torch.from_numpy(x) @ weights + bias, dim=1).numpy()
-    # Ours adds one region at the common mean to each class, so the two are close, not equal.
+    # Our discriminant adds one region at the overall mean to each class, so the two are not exactly equal.
     assert np.abs(ours - theirs.predict_proba(x)).max() < 0.02
 
 
-def test_a_fold_is_fitted_on_the_others_alone():
+def test_a_fold_is_fitted_only_on_the_other_folds():
     rng = np.random.default_rng(1)
     x, y = torch.from_numpy(rng.normal(size=(60, 4))), torch.from_numpy(rng.integers(0, 3, 60))
     fold = torch.arange(60) % 3
@@ -62,7 +62,7 @@ def test_a_fold_is_fitted_on_the_others_alone():
         assert torch.allclose(ours, theirs, atol=1e-9)
 
 
-def test_a_class_no_fold_has_seen_stays_finite():
+def test_a_class_without_regions_is_finite():
     moments = Moments.zeros(2, 5, 4, torch.device("cpu"))
     moments.add(torch.randn(20, 4, dtype=torch.float64), torch.zeros(20, dtype=torch.long), torch.arange(20) % 2)
     weights, bias = moments.fit(0, 0.3)
@@ -70,14 +70,14 @@ def test_a_class_no_fold_has_seen_stays_finite():
     assert torch.isfinite(bias).all()
 
 
-def test_best_of_images_takes_the_earlier_of_equals():
+def test_best_of_images_takes_the_first_in_a_tie():
     probability = np.array([0.1, 0.9, 0.9, 0.5, 0.2, 0.2])
     image = np.array([0, 0, 0, 2, 3, 3])
     assert best_of_images(probability, image).tolist() == [False, True, False, True, True, False]
     assert best_of_images(np.zeros(0), np.zeros(0, int)).tolist() == []
 
 
-def test_folds_do_not_depend_on_the_company():
+def test_folds_depend_only_on_the_image_and_the_seed():
     folds = [fold_of(f"image-{k}", 5, 0) for k in range(1000)]
     assert fold_of("image-7", 5, 0) == folds[7]
     assert min(np.bincount(folds, minlength=5)) > 150
@@ -85,7 +85,7 @@ def test_folds_do_not_depend_on_the_company():
 
 
 @pytest.mark.parametrize(("shard_size", "threads"), [(400, 1), (32, 2)])
-def test_it_finds_the_region_that_shows_the_label(tmp_path, shard_size, threads):
+def test_regions_that_show_the_label_are_kept(tmp_path, shard_size, threads):
     labels, regions, right = bags(400, 8)
     job = make_job(tmp_path, labels, 8, shard_size, threads)
     write_proposals(job, regions)
@@ -93,10 +93,10 @@ def test_it_finds_the_region_that_shows_the_label(tmp_path, shard_size, threads)
     found = [flags[index] for flags, index in zip(kept(job), right, strict=True)]
     assert np.mean(found) > 0.95
     total = sum(map(sum, kept(job)))
-    assert sum(found) / total > 0.85  # a second region of the label's class is kept rightly too
+    assert sum(found) / total > 0.85  # a second region of the label's class may be kept too
 
 
-def test_errors_and_images_without_proposals_are_rows_too(tmp_path):
+def test_errors_and_images_without_proposals_have_rows(tmp_path):
     labels, regions, _ = bags(60, 3)
     regions[5], regions[7] = None, regions[7][:1]
     job = make_job(tmp_path, labels, 3, score=ScoreConfig(force_original=True))
@@ -110,7 +110,7 @@ def test_errors_and_images_without_proposals_are_rows_too(tmp_path):
     assert counters["errors"] == 1
 
 
-def test_no_proposal_at_all_is_said(tmp_path):
+def test_no_proposal_in_any_image(tmp_path):
     job = make_job(tmp_path, [0, 1, 0], 2)
     write_proposals(job, [np.zeros((1, 1, 4), np.float16)] * 3)
     with pytest.raises(StageError, match=r"no image has a proposal; propose\.tau"):

@@ -7,7 +7,7 @@ from hf_relabel.pictures.charts import BLUE, FAINT, INK, ORANGE, PAPER, Chart
 
 @pytest.fixture
 def drawn(tmp_path):
-    """Save a chart and give its pixels' colours as text, by pixel (x, y)."""
+    """Save a chart and return a function from pixel coordinates to color."""
 
     def drawn(chart):
         chart.save(tmp_path / "chart.png")
@@ -18,7 +18,7 @@ def drawn(tmp_path):
     return drawn
 
 
-def test_points_lie_on_the_axes_scales():
+def test_points_are_placed_by_the_axes():
     chart = Chart("title", "x", "y", x_range=(10, 20), y_range=(-1, 1), size=(560, 420))
     left, bottom = chart.place(10, -1)
     right, top = chart.place(20, 1)
@@ -35,7 +35,7 @@ def test_a_line_goes_through_its_points(drawn):
     assert at(*chart.place(0.5, 1.5)) == PAPER
 
 
-def test_ticks_cross_the_chart_and_bars_stand_over_them(drawn):
+def test_tick_lines_cross_the_chart_below_the_bars(drawn):
     chart = Chart("title", "x", "y", x_range=(0, 4), y_range=(0, 2))
     chart.y_ticks([1], ["1"])
     chart.bars([1], [2], [2])
@@ -45,7 +45,7 @@ def test_ticks_cross_the_chart_and_bars_stand_over_them(drawn):
     assert at(*chart.place(0, 0.5)) == INK, "the axis"
 
 
-def test_the_legend_lists_what_has_a_name(drawn):
+def test_the_legend_lists_named_data(drawn):
     chart = Chart("title", "x", "y")
     chart.legend("first", BLUE)
     chart.legend(None, INK)
@@ -57,7 +57,7 @@ def test_the_legend_lists_what_has_a_name(drawn):
     assert at(left + 16, top + 50) == PAPER
 
 
-def test_labels_and_values_must_be_as_many():
+def test_labels_and_values_must_have_the_same_number():
     chart = Chart("title", "x", "y")
     with pytest.raises(ValueError, match="zip"):
         chart.x_ticks([0, 1], ["0"])

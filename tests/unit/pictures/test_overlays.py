@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from hf_relabel.errors import ReleaseError
-from hf_relabel.pictures.overlays import LONGER_SIDE, PALETTE, PAPER, contact_sheet, draw_overlay
+from hf_relabel.pictures.overlays import MIN_LONGER_SIDE, PALETTE, PAPER, contact_sheet, draw_overlay
 from hf_relabel.vision import masks
 
 NAMES = ["cat", "a class with a name far too long for any tag that has to fit into the picture"]
@@ -20,11 +20,11 @@ def pixel(image: Image.Image, x: int, y: int) -> np.ndarray:
     return np.asarray(image, dtype=int)[y, x]
 
 
-def test_a_region_is_tinted_and_outlined_and_the_rest_is_dimmed():
+def test_regions_are_filled_and_outlined_and_the_rest_is_dimmed():
     picture = draw_overlay(GREY, [region(0, 200, 100, 400, 300)], NAMES)
     assert picture.size == GREY.size
     inside, edge, outside = (pixel(picture, *place) for place in ((300, 200), (399, 200), (500, 200)))
-    assert inside[0] > inside[1] + 15, "tinted with the first colour, a red"
+    assert inside[0] > inside[1] + 15, "filled with the first color, a red"
     assert np.abs(edge - PALETTE[0]).max() < 25
     assert outside.max() < 110
     assert np.ptp(outside) == 0
@@ -36,11 +36,11 @@ def test_without_regions_the_image_is_unchanged():
 
 def test_a_small_image_is_enlarged_and_keeps_its_shape():
     picture = draw_overlay(Image.new("L", (64, 32), 90), [region(0, 0, 0, 32, 32, (64, 32))], NAMES)
-    assert picture.size == (LONGER_SIDE, LONGER_SIDE // 2)
+    assert picture.size == (MIN_LONGER_SIDE, MIN_LONGER_SIDE // 2)
     assert picture.mode == "RGB"
 
 
-def test_regions_of_one_class_share_a_colour():
+def test_regions_of_one_class_have_the_same_color():
     regions = [region(0, 50, 100, 150, 200), region(1, 250, 100, 350, 200), region(0, 450, 100, 550, 200)]
     picture = draw_overlay(GREY, regions, NAMES)
     first, other, second = (pixel(picture, x, 180) for x in (100, 300, 500))
@@ -50,34 +50,32 @@ def test_regions_of_one_class_share_a_colour():
 
 @pytest.mark.parametrize("top", [0, 100, 390])
 def test_tags_stay_inside_and_do_not_cover_each_other(top):
-    """Three regions at one place: a tag of each, whole, one below the other."""
+    """Three regions at the same position have complete tags, one below the other."""
     regions = [region(label, 560, top, 600, top + 10) for label in (0, 1, 0)]
     picture = np.asarray(draw_overlay(GREY, regions, NAMES), dtype=int)
     tag = np.abs(picture - PALETTE[0]).max(axis=2) < 3
-    assert tag.sum() > 2 * 1000, "both tags of the first colour are there"
+    assert tag.sum() > 2 * 1000, "both tags with the first color are complete"
     long = np.abs(picture - PALETTE[1]).max(axis=2) < 3
-    assert long.any(axis=0).sum() > 550, "the long name is cut to the picture's width"
+    assert long.any(axis=0).sum() > 550, "the long name is truncated to the width of the image"
 
 
-def test_a_mask_of_another_size_is_refused():
+def test_a_mask_of_another_size():
     with pytest.raises(ReleaseError, match=r"\[400, 600\]"):
         draw_overlay(GREY, [region(0, 0, 0, 5, 5, (30, 20))], NAMES)
 
 
-def test_a_mask_may_be_empty_or_everything():
+def test_empty_and_full_masks():
     for regions in ([region(0, 5, 5, 5, 5)], [region(0, 0, 0, 600, 400)]):
         assert draw_overlay(GREY, regions, NAMES).size == GREY.size
 
 
-def test_a_contact_sheet_shows_every_picture_with_its_caption():
-    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
-    pictures = [
-        Image.new("RGB", size, colour) for size, colour in zip([(9, 9), (90, 30), (30, 90)], colours, strict=True)
-    ]
+def test_a_contact_sheet_shows_every_image_with_its_caption():
+    colors = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+    pictures = [Image.new("RGB", size, color) for size, color in zip([(9, 9), (90, 30), (30, 90)], colors, strict=True)]
     plain = contact_sheet(pictures, columns=2, cell=100)
     captioned = contact_sheet(pictures, [["one", "more"], ["two"], ["three"]], columns=2, cell=100)
     sheet = np.asarray(plain)
-    areas = [np.count_nonzero((sheet == colour).all(axis=2)) for colour in colours]
+    areas = [np.count_nonzero((sheet == color).all(axis=2)) for color in colors]
     assert areas[0] == 100 * 100
     assert areas[1:] == pytest.approx([100 * 33, 33 * 100], rel=0.05)
     assert tuple(sheet[0, 0]) == PAPER
@@ -87,8 +85,8 @@ def test_a_contact_sheet_shows_every_picture_with_its_caption():
     assert ink.sum() > 50
 
 
-def test_a_contact_sheet_needs_pictures_and_matching_captions():
-    with pytest.raises(ValueError, match="at least one picture"):
+def test_a_contact_sheet_needs_images_and_matching_captions():
+    with pytest.raises(ValueError, match="at least one image"):
         contact_sheet([])
-    with pytest.raises(ValueError, match="as many captions"):
+    with pytest.raises(ValueError, match="one caption per image"):
         contact_sheet([GREY], [["one"], ["two"]])

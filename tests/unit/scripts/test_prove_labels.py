@@ -1,4 +1,4 @@
-"""`scripts/prove_labels.py`: its measures by hand, and the whole script on a handful of scenes."""
+"""`scripts/prove_labels.py`: its measures compared with manual computation, and the whole script on a few scenes."""
 
 import importlib.util
 import json
@@ -12,8 +12,8 @@ SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "prove_labels.py"
 
 @pytest.fixture
 def prove(monkeypatch):
-    """The script as a module."""
-    monkeypatch.setenv("TQDM_DISABLE", "1")  # the script sets it; this takes it back
+    """Import the script as a module."""
+    monkeypatch.setenv("TQDM_DISABLE", "1")  # restores the value after the script has set it
     spec = importlib.util.spec_from_file_location("prove_labels", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -23,7 +23,7 @@ def prove(monkeypatch):
 def test_measures_are_means_over_seeds_and_gains_are_paired(prove):
     truth = np.array([[True, True, False], [False, False, True]])
     right = np.array([[0.9, 0.8, 0.1], [0.1, 0.2, 0.9]])
-    half = np.array([[0.9, 0.1, 0.8], [0.1, 0.2, 0.9]])  # the second true class of the first image comes third
+    half = np.array([[0.9, 0.1, 0.8], [0.1, 0.2, 0.9]])  # the second true class of the first image has rank 3
     rows = {row: [half, half] for row in prove.ROWS} | {prove.ROWS[2]: [right, half]}
     transfers = {"transfer": rows, "transfer_head": {row: [right, right] for row in prove.ROWS}}
     found = prove.measure(rows, truth, transfers, truth)
@@ -34,7 +34,7 @@ def test_measures_are_means_over_seeds_and_gains_are_paired(prove):
     assert multi["map_over_images"]["seeds"] == pytest.approx([1, precision])
     assert multi["map_over_images"]["gain"] == pytest.approx((1 - precision) / 2)
     low, high = multi["map_over_images"]["gain_interval"]
-    assert low == 0  # both seeds drawn are the second one, or the first image is not drawn
+    assert low == 0  # a resample without the first seed, or without the first image
     assert high > (1 - precision) / 2
     assert single["top1"]["value"] == 1
     assert single["map_over_images"]["gain_interval"] == [0, 0]
@@ -43,7 +43,7 @@ def test_measures_are_means_over_seeds_and_gains_are_paired(prove):
 
 
 @pytest.mark.slow
-def test_a_handful_of_scenes(prove, tiny_dinov2, tmp_path, monkeypatch, capsys):
+def test_the_whole_script(prove, tiny_dinov2, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(prove, "ensure_checkpoint", lambda: tiny_dinov2)
     counts = ["--scenes", "30", "--test-scenes", "24", "--transfer-scenes", "24", "--epochs", "4"]
     arguments = ["--dir", str(tmp_path), "--seeds", "0", "1", *counts]
@@ -60,6 +60,6 @@ def test_a_handful_of_scenes(prove, tiny_dinov2, tmp_path, monkeypatch, capsys):
             assert measure["interval"][0] < measure["interval"][1]
         assert f"{100 * found['rows'][row]['map_over_images']['value']:.1f} [" in printed
     assert "points of mAP over images" in printed
-    # what is there is taken up, and comes out the same
+    # a second run reuses the first and gives the same result
     prove.main(arguments)
     assert json.loads((tmp_path / "results.json").read_text())["rows"] == found["rows"]

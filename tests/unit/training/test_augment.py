@@ -1,4 +1,4 @@
-"""Crops, RandAugment, mixup and cutmix."""
+"""Crops, RandAugment, mixup, cutmix and the input transform."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,12 @@ from PIL import Image
 
 from hf_relabel.training import augment
 from hf_relabel.training.augment import Augmentation, mix_batch, rand_augment, random_box
-from hf_relabel.training.models import Preprocessing, preprocessing_of
+from hf_relabel.training.models import SquareTransform, read_transform
 from hf_relabel.training.targets import WHOLE_IMAGE
 
 
 def _gradient(width=40, height=30):
-    """A picture whose red tells the column and whose green the row."""
+    """An image with the column in its red channel and the row in its green channel."""
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     return Image.fromarray(np.stack([x * 6, y * 8, np.full_like(x, 128)], axis=2).astype(np.uint8))
 
@@ -33,13 +33,13 @@ def test_boxes_keep_area_aspect_and_whole_pixels():
     assert max(areas) > 0.85
 
 
-def test_images_no_box_fits_are_taken_whole():
+def test_an_image_that_no_box_fits_is_used_whole():
     assert random_box((1000, 1), np.random.default_rng(0), 0.9) == WHOLE_IMAGE
 
 
-def test_the_box_is_what_the_pixels_show():
+def test_the_box_matches_the_pixels():
     rng = np.random.default_rng(1)
-    plain = Preprocessing(16, mean=(0, 0, 0), std=(1 / 255,) * 3)
+    plain = SquareTransform(16, mean=(0, 0, 0), std=(1 / 255,) * 3)
     for _ in range(20):
         pixels, (left, top, right, bottom) = Augmentation(plain, 0.3, False, 0, 0)(_gradient(), rng)
         assert pixels.shape == (3, 16, 16)
@@ -50,13 +50,13 @@ def test_the_box_is_what_the_pixels_show():
 
 
 def test_flip_mirrors_half_of_the_images():
-    plain = Preprocessing(16, mean=(0, 0, 0), std=(1, 1, 1))
+    plain = SquareTransform(16, mean=(0, 0, 0), std=(1, 1, 1))
     rng = np.random.default_rng(0)
     flips = [Augmentation(plain, 1, True, 0, 0)(_gradient(), rng)[0][0, 0, 0].item() > 0.5 for _ in range(200)]
     assert 70 < sum(flips) < 130
 
 
-def test_every_operation_keeps_size_and_mode_and_the_strongest_changes_the_picture():
+def test_every_operation_changes_the_image_but_not_its_size_and_mode():
     picture = Image.fromarray(np.random.default_rng(0).integers(40, 200, (30, 40, 3), dtype=np.uint8))
     for operation in augment._OPERATIONS:
         for sign in (1, -1):
@@ -70,22 +70,22 @@ def test_every_operation_keeps_size_and_mode_and_the_strongest_changes_the_pictu
     assert same[0] == same[1]
 
 
-def test_preprocessing_equals_the_saved_processor(tmp_path):
+def test_the_transform_equals_the_saved_processor(tmp_path):
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-    ours = Preprocessing(24)
+    ours = SquareTransform(24)
     ours.save(tmp_path)
     theirs = AutoImageProcessor.from_pretrained(tmp_path)
     expected = theirs(images=_gradient(), return_tensors="pt")["pixel_values"][0]
     torch.testing.assert_close(ours(_gradient()), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_mean_and_deviation_are_those_of_the_model_that_training_starts_from(tmp_path):
-    Preprocessing(24, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)).save(tmp_path)
-    assert preprocessing_of(str(tmp_path), 32) == Preprocessing(32, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+def test_the_statistics_are_those_of_the_initial_model(tmp_path):
+    SquareTransform(24, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)).save(tmp_path)
+    assert read_transform(str(tmp_path), 32) == SquareTransform(32, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
     (tmp_path / "preprocessor_config.json").unlink()
-    assert preprocessing_of(str(tmp_path), 32) == Preprocessing(32)
-    assert preprocessing_of(str(tmp_path / "config.json"), 32) == Preprocessing(32)
+    assert read_transform(str(tmp_path), 32) == SquareTransform(32)
+    assert read_transform(str(tmp_path / "config.json"), 32) == SquareTransform(32)
 
 
 def _batch():
@@ -93,7 +93,7 @@ def _batch():
     return pixels, torch.eye(4)
 
 
-def test_mixup_blends_pictures_as_targets():
+def test_mixup_blends_images_and_targets_equally():
     pixels, targets = _batch()
     mixed, soft = mix_batch(pixels, targets, np.random.default_rng(0), 0.8, 0)
     share = soft[0, 0].item()
@@ -102,7 +102,7 @@ def test_mixup_blends_pictures_as_targets():
     torch.testing.assert_close(soft[1], torch.tensor([0, share, 1 - share, 0]))
 
 
-def test_cutmix_counts_pixels():
+def test_cutmix_targets_are_shares_of_pixels():
     pixels, targets = _batch()
     for seed in range(10):
         mixed, soft = mix_batch(pixels, targets, np.random.default_rng(seed), 0, 1.0)
@@ -113,7 +113,7 @@ def test_cutmix_counts_pixels():
         assert soft.sum(dim=1).tolist() == pytest.approx([1] * 4)
 
 
-def test_without_alphas_nothing_is_mixed_and_with_both_each_gets_its_turn():
+def test_no_alpha_mixes_nothing_and_two_alphas_alternate_at_random():
     pixels, targets = _batch()
     mixed, soft = mix_batch(pixels, targets, np.random.default_rng(0), 0, 0)
     assert mixed is pixels

@@ -1,4 +1,4 @@
-"""The loop's parts: schedule, weight decay groups, moving average, frozen parts, the order of an epoch."""
+"""Parts of the training loop: schedule, weight decay groups, moving average, frozen parts, order of an epoch."""
 
 import math
 from types import SimpleNamespace
@@ -9,12 +9,13 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Dataset
 
+from hf_relabel.errors import UsageError
 from hf_relabel.training.config import FitConfig, TrainingConfig
 from hf_relabel.training.data import EpochSampler
 from hf_relabel.training.loop import MovingAverage, _to_training, learning_rate, make_optimizer, train
 
 
-def test_learning_rate_rises_and_falls_as_a_half_cosine():
+def test_learning_rate_schedule():
     rates = [learning_rate(step, 100, 10) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
     assert rates[10] == 1
@@ -26,7 +27,7 @@ def test_learning_rate_rises_and_falls_as_a_half_cosine():
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_only_matrices_that_are_trained_are_decayed(name):
+def test_only_trained_matrices_have_weight_decay(name):
     model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
     model[0].weight.requires_grad_(False)
     config = TrainingConfig(model="m", out="o", optimizer=name, weight_decay=0.1, lr=0.5)
@@ -55,7 +56,7 @@ def test_moving_average_by_hand():
     assert not average.model.weight.requires_grad
 
 
-def test_moving_average_copies_statistics():
+def test_moving_average_copies_buffers():
     model = nn.BatchNorm1d(2)
     average = MovingAverage(model, decay=0.999)
     model(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
@@ -64,7 +65,7 @@ def test_moving_average_copies_statistics():
 
 
 class _Points(Dataset):
-    """Twelve points of two numbers with a soft target of three classes each, by number as `data.Examples`."""
+    """Twelve 2-D points with soft targets over three classes, numbered like `data.AugmentedImages`."""
 
     def __init__(self):
         torch.manual_seed(1)
@@ -78,7 +79,7 @@ class _Points(Dataset):
 
 
 class _Linear(nn.Module):
-    """Called as a transformers classifier is."""
+    """A model with the interface of a transformers classifier."""
 
     def __init__(self):
         super().__init__()
@@ -97,7 +98,7 @@ def _train(tmp_path, **settings):
     return model.head.weight.detach().clone(), history
 
 
-def test_batches_that_are_accumulated_are_one_large_batch(tmp_path):
+def test_accumulated_batches_equal_one_large_batch(tmp_path):
     whole, one = _train(tmp_path, batch_size=6, epochs=3)
     parts, two = _train(tmp_path, batch_size=2, accumulation=3, epochs=3)
     torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
@@ -106,7 +107,7 @@ def test_batches_that_are_accumulated_are_one_large_batch(tmp_path):
     assert not torch.allclose(other, whole, atol=1e-4)
 
 
-def test_the_moving_average_is_what_training_gives(tmp_path):
+def test_training_returns_the_moving_average(tmp_path):
     before = _Linear().head.weight.detach()
     last, _ = _train(tmp_path, batch_size=12, epochs=1)
     average, _ = _train(tmp_path, batch_size=12, epochs=1, ema=0.9)  # one step: decay min(0.9, 2 / 11)
@@ -114,7 +115,7 @@ def test_the_moving_average_is_what_training_gives(tmp_path):
     assert not torch.equal(average, last)
 
 
-def test_gradients_are_clipped_to_their_largest_norm(tmp_path):
+def test_gradients_are_clipped(tmp_path):
     before = _Linear().head.weight.detach()
     free, _ = _train(tmp_path, batch_size=12, epochs=1, momentum=0.0, weight_decay=0.0)
     clipped, _ = _train(tmp_path, batch_size=12, epochs=1, momentum=0.0, weight_decay=0.0, clip_norm=0.01)
@@ -128,7 +129,7 @@ def test_frozen_parts_do_not_train():
     assert [module.training for module in (model, model[0], model[0][1], model[1])] == [True, False, False, True]
 
 
-def test_each_epoch_has_an_order_of_its_own_and_numbers_that_tell_it():
+def test_each_epoch_has_its_own_order_and_item_numbers():
     sampler = EpochSampler(10, seed=3)
     first = list(sampler)
     sampler.epoch = 1
@@ -155,8 +156,6 @@ def test_each_epoch_has_an_order_of_its_own_and_numbers_that_tell_it():
         ({"freeze": True, "scratch": True}, "--freeze: must be left out with --scratch"),
     ],
 )
-def test_settings_that_no_run_could_use(settings, message):
-    from hf_relabel.errors import UsageError
-
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(UsageError, match=message):
         FitConfig(**{"model": "m", "out": "o", "release": "r", **settings})

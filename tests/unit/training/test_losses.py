@@ -1,4 +1,4 @@
-"""Losses against their formulas, written out, and against torch's own."""
+"""Losses against their formulas and against those in torch."""
 
 import math
 
@@ -35,7 +35,7 @@ def test_asymmetric_by_hand():
     logits = torch.logit(torch.tensor([[0.8, 0.3]]))
     expected = -(0.2 * math.log(0.8) + 0.04 * math.log(0.8))
     assert asymmetric(logits, torch.tensor([[1.0, 0.0]]), 1, 2, 0.1).item() == pytest.approx(expected, rel=1e-5)
-    # an absent class below the clip costs nothing at all
+    # an absent class below the clip has no loss
     assert asymmetric(torch.logit(torch.tensor([[0.04]])), torch.zeros(1, 1), 0, 4, 0.05).item() == 0
 
 
@@ -48,7 +48,7 @@ def test_asymmetric_stays_finite_for_extreme_logits(clip):
     assert logits.grad.isfinite().all()
 
 
-def test_cross_entropy_takes_targets_as_a_distribution(batch):
+def test_cross_entropy_normalizes_targets(batch):
     logits, _ = batch
     labels = torch.tensor([0, 3, 1, 2, 2])
     one_hot = functional.one_hot(labels, 4).float()
@@ -58,7 +58,7 @@ def test_cross_entropy_takes_targets_as_a_distribution(batch):
     assert cross_entropy(logits[:1], torch.zeros(1, 4)).item() == 0
 
 
-def test_label_smoothing_moves_both_ends(batch):
+def test_label_smoothing(batch):
     assert smoothed(torch.tensor([0.0, 0.5, 1.0]), 0.1, 0.9).tolist() == pytest.approx([0.1, 0.5, 0.9])
     logits, targets = batch
     loss = make_loss(TrainingConfig(model="m", out="o", floor=0.1, cap=0.9))
@@ -66,7 +66,7 @@ def test_label_smoothing_moves_both_ends(batch):
     assert loss(logits, targets).item() == pytest.approx(expected.item())
 
 
-def test_each_loss_is_least_at_its_target():
+def test_each_loss_is_lower_for_correct_logits():
     targets = torch.tensor([[1.0, 0.0, 0.0]])
     right, wrong = torch.tensor([[4.0, -4.0, -4.0]]), torch.tensor([[-4.0, 4.0, -4.0]])
     for name in ("bce", "asymmetric", "cross_entropy"):

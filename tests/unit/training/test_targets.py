@@ -1,4 +1,4 @@
-"""Targets of every kind, and how a crop changes them."""
+"""Every kind of target, and how a crop changes it."""
 
 import numpy as np
 import pytest
@@ -68,14 +68,14 @@ def test_release_without_scores(tmp_path):
             ReleaseTargets(table, kind)
 
 
-def test_crop_counts_a_class_as_far_as_its_region_is_inside(table):
+def test_a_crop_scales_a_class_by_the_share_of_its_region_inside(table):
     targets = CropAwareTargets(table, ReleaseTargets(table, "soft"))
     assert targets(0, WHOLE_IMAGE).tolist() == [1, 0, 0.75]
-    assert targets(0, LEFT).tolist() == [1, 0, 0.75]  # the better dog is whole in it
-    assert targets(0, RIGHT).tolist() == [1, 0, 0.5]  # the worse one is
-    assert targets(0, NO_DOG).tolist() == pytest.approx([1, 0, 0.75 / 4])  # a quarter of the better one
+    assert targets(0, LEFT).tolist() == [1, 0, 0.75]  # contains all of the dog with the higher score
+    assert targets(0, RIGHT).tolist() == [1, 0, 0.5]  # contains all of the dog with the lower score
+    assert targets(0, NO_DOG).tolist() == pytest.approx([1, 0, 0.75 / 4])  # contains a quarter of it
     assert targets(1, LEFT).tolist() == [0, 0, 0]
-    # the original label has no region: it stays in every crop
+    # the original label has no region, so it is in every crop
     hard = CropAwareTargets(table, ReleaseTargets(table, "threshold", 0.5))
     assert hard(0, NO_DOG).tolist() == pytest.approx([1, 0, 1 / 4])
 

@@ -6,7 +6,7 @@ import pytest
 
 from hf_relabel.vision.allocator import keep_large_blocks
 
-BLOCKS_OF_THEIR_OWN = """
+COUNT_MAPPED_BLOCKS = """
 import ctypes, sys
 from hf_relabel.vision.allocator import keep_large_blocks
 
@@ -24,15 +24,15 @@ print(library.mallinfo().hblks - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 @pytest.mark.parametrize(("setting", "mapped"), [("leave", 1), ("keep", 0)])
-def test_large_blocks_come_from_memory_that_is_kept(setting, mapped):
-    """By default the system is asked for each such block, and gets it back."""
-    command = [sys.executable, "-c", BLOCKS_OF_THEIR_OWN, setting]
+def test_large_blocks_use_kept_memory(setting, mapped):
+    """By default, glibc maps each such block separately and returns it to the system."""
+    command = [sys.executable, "-c", COUNT_MAPPED_BLOCKS, setting]
     assert int(subprocess.run(command, check=True, capture_output=True).stdout) == mapped
 
 
-def test_other_systems_are_left_alone(monkeypatch):
+def test_other_systems_are_not_changed(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr("ctypes.CDLL", None)
     keep_large_blocks()

@@ -1,4 +1,4 @@
-"""The backbone's features against projections worked out by hand, its determinism, and what it refuses."""
+"""The backbone: its features compared with manual computation, determinism, and errors."""
 
 import json
 import pickle
@@ -19,7 +19,7 @@ from hf_relabel.vision import pretrained
 from hf_relabel.vision.backbone import Backbone
 
 CPU = torch.device("cpu")
-SIZE, PATCH, DIM, BLOCKS = 96, 8, 32, 3  # the tiny models' own size is 64: positions are interpolated
+SIZE, PATCH, DIM, BLOCKS = 96, 8, 32, 3  # the tiny models have size 64, so position embeddings are interpolated
 
 ARCHITECTURES = {
     "tiny_dinov3": ("DINOv3ViTModel", 4),
@@ -49,7 +49,7 @@ def pixels_of(count: int, side: int = SIZE) -> torch.Tensor:
 
 
 def reference(folder: Path, pixels: torch.Tensor) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor]:
-    """The plain transformers model, its hidden states (what each block is given, then the last block's), its output."""
+    """The transformers model, its hidden states (the input of each block, then the last output), and its output."""
     model = AutoModel.from_pretrained(folder)
     options = {"interpolate_pos_encoding": True} if type(model).__name__ == "ViTModel" else {}
     states: list[torch.Tensor] = []
@@ -63,7 +63,7 @@ def reference(folder: Path, pixels: torch.Tensor) -> tuple[torch.nn.Module, tupl
 
 
 def projection_of(model: torch.nn.Module, block: int, kind: str) -> tuple[torch.nn.Module, torch.nn.Linear]:
-    """A block's first LayerNorm and its projection, found by their place in the state dict's names."""
+    """A block's first LayerNorm and its projection, found by their names."""
     blocks = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
     modules = dict(blocks[block].named_modules())
     norm = modules.get("norm1") or modules["layernorm_before"]
@@ -95,12 +95,12 @@ def test_identity_and_shapes(any_tiny, request):
 
 @pytest.mark.parametrize("kind", ["key", "query", "value"])
 @pytest.mark.parametrize("block", [0, 1, -1])
-def test_projections_are_those_worked_out_by_hand(any_tiny, request, kind, block):
+def test_projections_match_manual_computation(any_tiny, request, kind, block):
     _, registers = ARCHITECTURES[request.node.callspec.params["any_tiny"]]
     model, states, _ = reference(any_tiny, pixels_of(1))
     norm, linear = projection_of(model, block, kind)
     hidden = norm(states[block % BLOCKS])
-    # The linear map written out: for DINOv3 nothing of the rotary embedding, which comes after it.
+    # DINOv3's rotary embedding comes after the projection and is not included.
     expected = hidden @ linear.weight.T + (0 if linear.bias is None else linear.bias)
     features = load(any_tiny, proposal_feature=FeatureConfig(kind=kind, block=block))(pixels_of(1))
     torch.testing.assert_close(features.proposal, expected[:, 1 + registers :].detach())
@@ -111,12 +111,12 @@ def test_the_last_token_is_the_models_output(any_tiny, request):
     _, _, output = reference(any_tiny, pixels_of(1))
     threads = torch.get_num_threads()
     features = load(any_tiny)(pixels_of(1))
-    assert torch.get_num_threads() == threads  # what it sets for itself it puts back
+    assert torch.get_num_threads() == threads  # the setting is restored
     torch.testing.assert_close(features.region, output[:, 1 + registers :], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("block", [0, 1, 2, -3])
-def test_a_token_is_a_blocks_output_normalised_if_asked(any_tiny, request, block):
+def test_token_is_the_output_of_a_block_with_optional_norm(any_tiny, request, block):
     _, registers = ARCHITECTURES[request.node.callspec.params["any_tiny"]]
     model, states, _ = reference(any_tiny, pixels_of(1))
     final = model.norm if hasattr(model, "norm") else model.layernorm
@@ -146,7 +146,7 @@ def parameters(backbone: Backbone, part: str = "all") -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_an_images_features_do_not_depend_on_its_company(any_tiny):
+def test_features_do_not_depend_on_the_batch(any_tiny):
     pixels = pixels_of(7)
     torch.set_num_threads(2)
     alone = [load(any_tiny)(image) for image in pixels.split(1)]
@@ -161,8 +161,8 @@ def test_an_images_features_do_not_depend_on_its_company(any_tiny):
         assert torch.equal(torch.cat([getattr(features, name) for features in halves]), expected)
 
 
-def test_threads_do_not_catch_each_others_features(tiny_dinov3):
-    """Several callers at once, as a pool of stages would: each gets its own picture's features."""
+def test_threads_do_not_mix_features(tiny_dinov3):
+    """With several callers at the same time, each gets the features of its own image."""
     backbone = load(tiny_dinov3)
     images = pixels_of(12).split(1)
     expected = [backbone(image).region for image in images]
@@ -173,14 +173,14 @@ def test_threads_do_not_catch_each_others_features(tiny_dinov3):
 
 
 @pytest.mark.parametrize("side", [8, 64, 104])
-def test_any_square_that_is_a_multiple_of_the_patch(any_tiny, side):
+def test_image_sizes_that_are_multiples_of_the_patch_size(any_tiny, side):
     features = load(any_tiny, image_size=side)(pixels_of(1, side))
     assert features.region.shape[1] == (side // PATCH) ** 2
     assert torch.isfinite(features.region).all()
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.1), ("float16", 0.02)])
-def test_half_precision_is_near_and_leaves_as_float32(any_tiny, dtype, tolerance):
+def test_half_precision_is_close_and_returns_float32(any_tiny, dtype, tolerance):
     exact, half = load(any_tiny)(pixels_of(2)), load(any_tiny, dtype=dtype)(pixels_of(2))
     assert half.proposal.dtype == half.region.dtype == torch.float32
     assert not torch.equal(half.region, exact.region)
@@ -197,7 +197,7 @@ def test_a_checkpoint_in_half_precision_is_read_as_float32(tiny_dinov2, tmp_path
     assert {parameter.dtype for parameter in load(tmp_path)._model.parameters()} == {torch.float32}
 
 
-def test_preprocessing_by_hand(tiny_dinov2):
+def test_preprocessing_matches_manual_computation(tiny_dinov2):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
     values = np.asarray(image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)) / 255
     expected = (values - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
@@ -206,7 +206,7 @@ def test_preprocessing_by_hand(tiny_dinov2):
     np.testing.assert_allclose(pixels.numpy(), expected.transpose(2, 0, 1), rtol=1e-5, atol=1e-5)
 
 
-def test_preprocessing_leaves_the_model_behind(tiny_dinov2):
+def test_preprocessing_is_pickled_without_the_model(tiny_dinov2):
     preprocess = load(tiny_dinov2).preprocess
     assert len(pickle.dumps(preprocess)) < 1000
     assert pickle.loads(pickle.dumps(preprocess)) == preprocess
@@ -219,7 +219,7 @@ def copy_with(folder: Path, target: Path, preprocessor: object) -> Path:
     return target
 
 
-def test_mean_and_deviation_are_the_models_own(tiny_dinov3, tmp_path):
+def test_mean_and_standard_deviation_come_from_the_model(tiny_dinov3, tmp_path):
     mean, std = [0.430, 0.411, 0.296], [0.213, 0.156, 0.143]
     folder = copy_with(tiny_dinov3, tmp_path / "model", {"image_mean": mean, "image_std": std})
     backbone = load(folder)
@@ -228,7 +228,7 @@ def test_mean_and_deviation_are_the_models_own(tiny_dinov3, tmp_path):
     torch.testing.assert_close(grey[:, 0, 0], torch.tensor([(1 - 0.430) / 0.213, -0.411 / 0.156, -0.296 / 0.143]))
 
 
-def test_the_hash_is_of_the_weights_wherever_they_lie(tiny_dinov2, tmp_path):
+def test_hash_of_the_weights_does_not_depend_on_the_folder(tiny_dinov2, tmp_path):
     moved = shutil.copytree(tiny_dinov2, tmp_path / "moved")
     (moved / "notes.txt").write_text("no weights")
     assert load(moved).identity["weights_sha256"] == load(tiny_dinov2).identity["weights_sha256"]
@@ -247,7 +247,7 @@ def refusal(folder: Path | str, **changes: object) -> str:
     return message
 
 
-def test_an_image_size_that_is_no_multiple_of_the_patch(tiny_dinov3):
+def test_image_size_that_is_not_a_multiple_of_the_patch_size(tiny_dinov3):
     message = refusal(tiny_dinov3, image_size=100)
     assert message.startswith("backbone.image_size:")
     assert "got 100" in message
@@ -257,7 +257,7 @@ def test_an_image_size_that_is_no_multiple_of_the_patch(tiny_dinov3):
 
 @pytest.mark.parametrize("name", ["proposal", "region"])
 @pytest.mark.parametrize("block", [3, -4])
-def test_a_block_the_model_does_not_have(tiny_dinov3, name, block):
+def test_block_that_does_not_exist(tiny_dinov3, name, block):
     message = refusal(tiny_dinov3, **{f"{name}_feature": FeatureConfig(block=block)})
     assert message.startswith(f"backbone.{name}_feature.block:")
     assert "0 to 2" in message
@@ -269,7 +269,7 @@ def test_patches_that_are_not_square(tiny_dinov2, tmp_path):
     assert "only square patches" in refusal(folder)
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_missing_folder(tmp_path):
     assert "no folder" in refusal(tmp_path / "absent")
     assert "no folder" in refusal("./absent")
     assert "no folder" in refusal("a/b/c")
@@ -282,7 +282,7 @@ def test_a_folder_without_a_model(tmp_path):
 
 
 def changed(folder: Path, target: Path, **settings: object) -> Path:
-    """A copy of a model whose config.json says something else."""
+    """Copy a model and change its config.json."""
     shutil.copytree(folder, target)
     config = json.loads((target / "config.json").read_text()) | settings
     (target / "config.json").write_text(json.dumps(config))
@@ -314,11 +314,11 @@ def test_damaged_json(tiny_dinov2, tmp_path):
     "stored",
     [{"image_mean": [0.5]}, {"image_mean": 0.5}, {"image_std": [0.2, 0.2, 0]}, {"image_mean": ["a", "b", "c"]}],
 )
-def test_unusable_mean_or_deviation(tiny_dinov2, tmp_path, stored):
+def test_invalid_mean_or_standard_deviation(tiny_dinov2, tmp_path, stored):
     assert "three numbers" in refusal(copy_with(tiny_dinov2, tmp_path / "model", stored))
 
 
-def test_weights_that_do_not_fit_the_configuration(tiny_dinov2, tmp_path):
+def test_weights_that_do_not_match_the_configuration(tiny_dinov2, tmp_path):
     deeper = refusal(changed(tiny_dinov2, tmp_path / "deeper", num_hidden_layers=4))
     assert "do not match its config.json" in deeper
     assert "encoder.layer.3." in deeper
@@ -326,14 +326,14 @@ def test_weights_that_do_not_fit_the_configuration(tiny_dinov2, tmp_path):
     assert "do not match its config.json: 9 are missing or have another shape" in wider
 
 
-def test_another_architecture(tiny_dinov2, tmp_path):
+def test_unsupported_architecture(tiny_dinov2, tmp_path):
     message = refusal(changed(tiny_dinov2, tmp_path / "model", model_type="swin"))
     assert "'swin'" in message
     assert all(architecture in message for architecture, _ in ARCHITECTURES.values())
 
 
-def test_code_in_a_checkpoint_is_not_run(tiny_dinov2, tmp_path):
-    """A model type that transformers does not know, which comes with code: neither asked about nor imported."""
+def test_code_in_a_checkpoint_is_never_run(tiny_dinov2, tmp_path):
+    """A checkpoint with an unknown model type and code: the code is not imported, and the user is not asked."""
     remote = {"model_type": "mine", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
     folder = changed(tiny_dinov2, tmp_path / "model", **remote)
     (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
@@ -356,7 +356,7 @@ def test_a_configuration_that_asks_for_hidden_states(tiny_dinov2, tmp_path):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gives_the_cpus_features(any_tiny):
+def test_gpu_and_cpu_features_are_close(any_tiny):
     pixels = pixels_of(5)
     config = config_of(any_tiny)
     device = Backbone.load(config, torch.device("cuda"))(pixels)

@@ -49,13 +49,13 @@ def reference(features: torch.Tensor, grid: tuple[int, int] = GRID, max_masks: i
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_scenes_give_the_reference_masks(solver):
+def test_masks_of_scenes_equal_the_reference(solver):
     for seed in range(12):
         np.testing.assert_array_equal(cut(scene(seed), solver), reference(scene(seed)), err_msg=f"scene {seed}")
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_grid_need_not_be_square(solver):
+def test_grid_that_is_not_square(solver):
     features = scene(3, (9, 21))
     np.testing.assert_array_equal(cut(features, solver, (9, 21)), reference(features, (9, 21)))
 
@@ -71,7 +71,7 @@ def test_masks_are_disjoint_and_not_empty(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_length_and_precision_of_the_features_do_not_matter(solver):
+def test_scale_and_precision_of_features_do_not_change_the_masks(solver):
     features = scene(2)
     lengths = torch.linspace(0.01, 50, len(features))[:, None]
     np.testing.assert_array_equal(cut(features * lengths, solver), cut(features, solver))
@@ -80,7 +80,7 @@ def test_length_and_precision_of_the_features_do_not_matter(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_an_image_is_cut_alike_alone_and_in_any_batch(solver):
+def test_masks_do_not_depend_on_the_batch(solver):
     batch = torch.stack([scene(seed) for seed in range(5)])
     alone = [cut(features, solver) for features in batch]
     for together, expected in zip(
@@ -89,10 +89,10 @@ def test_an_image_is_cut_alike_alone_and_in_any_batch(solver):
         np.testing.assert_array_equal(together, expected)
 
 
-# Graphs without a second eigenvector to speak of
+# Graphs without a usable second eigenvector
 
 
-def test_no_more_graphs_are_held_than_their_bytes_allow(monkeypatch):
+def test_graphs_in_memory_stay_within_their_limit(monkeypatch):
     features = torch.stack([scene(seed) for seed in range(7)])
     whole = maskcut_batch(features, GRID, tau=TAU, max_masks=3, solver="krylov")
     held = []
@@ -112,9 +112,9 @@ def test_no_more_graphs_are_held_than_their_bytes_allow(monkeypatch):
 @pytest.mark.parametrize(
     "features",
     [torch.ones(256, 8), torch.zeros(256, 8), torch.eye(256)],
-    ids=["constant", "all zero", "every patch alone"],
+    ids=["constant", "all zero", "all different"],
 )
-def test_nothing_to_cut_gives_no_mask(features, solver):
+def test_uniform_features_give_no_mask(features, solver):
     masks = cut(features, solver)
     assert masks.shape == (0, *GRID)
     assert masks.dtype == bool
@@ -130,11 +130,11 @@ def test_features_that_are_not_finite(value, solver):
     assert masks[1] is None
 
 
-# Graphs that have fallen apart
+# Graphs with several components
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_two_halves_the_tie_goes_to_the_first_patch(solver):
+def test_two_equal_halves_give_the_one_with_the_first_patch(solver):
     kinds = np.zeros(GRID, dtype=int)
     kinds[:, 8:] = 1
     masks = cut(from_kinds(kinds), solver)
@@ -152,7 +152,7 @@ def test_two_parts_of_unequal_size(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_equal_objects_on_a_ground_come_one_by_one_in_reading_order(solver):
+def test_equal_objects_are_found_in_row_major_order(solver):
     kinds = np.zeros(GRID, dtype=int)
     kinds[2:6, 9:13] = 1
     kinds[9:13, 2:6] = 2
@@ -162,8 +162,8 @@ def test_equal_objects_on_a_ground_come_one_by_one_in_reading_order(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_four_equal_quarters_are_never_cut_through(solver):
-    """Three eigenvectors share one eigenvalue, so which quarters come first is open; that they stay whole is not."""
+def test_four_equal_quarters_stay_whole(solver):
+    """Three eigenvectors share one eigenvalue, so the order of the quarters is arbitrary."""
     kinds = np.zeros(GRID, dtype=int)
     kinds[8:] += 2
     kinds[:, 8:] += 1
@@ -174,7 +174,7 @@ def test_four_equal_quarters_are_never_cut_through(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_one_outlier_is_the_first_mask_and_stays_one(solver):
+def test_one_outlier_is_the_only_mask(solver):
     kinds = np.zeros(GRID, dtype=int)
     kinds[5, 6] = 1
     masks = cut(from_kinds(kinds), solver)
@@ -183,7 +183,7 @@ def test_one_outlier_is_the_first_mask_and_stays_one(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_several_outliers_tie_and_the_first_wins(solver):
+def test_ties_of_outliers_go_to_the_first(solver):
     features = torch.nn.functional.pad(scene(4), (0, 5))
     for index, patch in enumerate((37, 90, 91, 200, 222)):
         features[patch] = torch.eye(features.shape[1])[48 + index]
@@ -191,7 +191,7 @@ def test_several_outliers_tie_and_the_first_wins(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_patches_without_a_feature_belong_to_nothing_taken(solver):
+def test_patches_without_a_feature(solver):
     features = scene(5)
     features[40:90] = 0
     np.testing.assert_array_equal(cut(features, solver), reference(features))
@@ -201,73 +201,73 @@ def test_patches_without_a_feature_belong_to_nothing_taken(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_a_refused_mask_comes_back_in_the_next_round(solver):
-    """Found by search: in these scenes more masks come than would if the rounds ended at the first refusal."""
-    comebacks = 0
+def test_a_rejected_mask_can_be_accepted_in_the_next_round(solver):
+    """Search for scenes with more masks than there would be if the rounds ended at the first rejection."""
+    accepted_later = 0
     for seed in range(40):
         many = cut(scene(seed), solver, max_masks=8)
         for rounds in range(1, 8):
             fewer, more = (len(cut(scene(seed), solver, max_masks=rounds + k)) for k in (0, 1))
             if fewer == more < len(many):
-                comebacks += 1
+                accepted_later += 1
                 np.testing.assert_array_equal(many, reference(scene(seed), max_masks=8))
                 break
-        if comebacks == 2:
+        if accepted_later == 2:
             return
-    pytest.fail("no scene with a comeback")
+    pytest.fail("no scene with such a mask")
 
 
-# The rules
+# Sides, seeds and components
 
 
-def void_of(vector: torch.Tensor) -> torch.Tensor:
+def none_excluded(vector: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(vector, dtype=torch.bool)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_foreground_has_at_most_two_corners_whatever_the_sign(sign):
+def test_foreground_has_at_most_two_corners(sign):
     vector = torch.full((1, 16), 1.0, dtype=torch.float64)
     vector[0, 5] = -1.0
-    side, seed = split(sign * vector, void_of(vector), (4, 4))
+    side, seed = split(sign * vector, none_excluded(vector), (4, 4))
     assert side.nonzero().tolist() == [[0, 5]]
     assert seed.tolist() == [5]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_of_two_corners_each_the_larger_magnitude_is_foreground(sign):
+def test_with_two_corners_each_the_larger_magnitude_is_foreground(sign):
     vector = torch.tensor([[1.0, 1, -1, -1, 1, 1, -1.5, -1]], dtype=torch.float64)
-    side, seed = split(sign * vector, void_of(vector), (2, 4))
+    side, seed = split(sign * vector, none_excluded(vector), (2, 4))
     assert side.int().tolist() == [[0, 0, 1, 1, 0, 0, 1, 1]]
     assert seed.tolist() == [6]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_of_two_equal_sides_the_first_patch_is_foreground(sign):
+def test_with_two_equal_sides_the_first_patch_is_foreground(sign):
     vector = torch.tensor([[1.0, -1, 1, -1 - 1e-9]], dtype=torch.float64)
-    side, seed = split(sign * vector, void_of(vector), (2, 2))
+    side, seed = split(sign * vector, none_excluded(vector), (2, 2))
     assert side.int().tolist() == [[1, 0, 1, 0]]
     assert seed.tolist() == [0]
 
 
-def test_void_patches_go_by_their_sign_not_by_a_rounded_mean():
+def test_excluded_patches_are_split_by_sign():
     vector = torch.tensor([[3.0, -1, 1e-9, -1, -1, 0]], dtype=torch.float64)
-    void = torch.tensor([[False, False, True, False, False, False]])
-    side, _ = split(vector, void, (2, 3))
+    excluded = torch.tensor([[False, False, True, False, False, False]])
+    side, _ = split(vector, excluded, (2, 3))
     assert side.int().tolist() == [[1, 0, 1, 0, 0, 0]]
 
 
-def test_component_takes_edges_not_corners():
+def test_component_is_4_connected():
     side = torch.tensor([[1, 0, 1, 1, 0, 1, 1, 1, 0]], dtype=torch.bool)
     assert component(side, torch.tensor([3]), (3, 3)).int().tolist() == [[1, 0, 0, 1, 0, 0, 1, 1, 0]]
     assert component(side, torch.tensor([5]), (3, 3)).int().tolist() == [[0, 0, 1, 0, 0, 1, 0, 0, 0]]
 
 
-def test_component_of_a_seed_outside_is_empty():
+def test_component_is_empty_if_the_seed_is_outside():
     side = torch.tensor([[1, 0, 1, 1]], dtype=torch.bool)
     assert not component(side, torch.tensor([1]), (2, 2)).any()
 
 
-def test_affinity_is_symmetric_and_true_to_tau():
+def test_affinity_is_symmetric_and_thresholded_at_tau():
     unit = torch.nn.functional.normalize(scene(0, (24, 25)), dim=1)
     joined = affinity(unit[None], TAU)[0]
     expected = unit.double() @ unit.double().T
@@ -277,7 +277,7 @@ def test_affinity_is_symmetric_and_true_to_tau():
 
 
 @pytest.mark.parametrize("allowed", ["highest", "high", "medium"])
-def test_affinity_leaves_the_process_setting_alone(allowed):
+def test_affinity_restores_the_precision_setting(allowed):
     setting = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(allowed)
     try:
@@ -287,10 +287,10 @@ def test_affinity_leaves_the_process_setting_alone(allowed):
         torch.set_float32_matmul_precision(setting)
 
 
-# Misuse
+# Invalid arguments
 
 
-def test_shapes_and_settings_that_do_not_fit():
+def test_invalid_shapes_and_settings():
     with pytest.raises(ValueError, match="16 \\* 15"):
         maskcut_batch(scene(0)[None], (16, 15), tau=TAU, max_masks=3)
     with pytest.raises(ValueError, match="tau"):

@@ -13,7 +13,7 @@ def grid(*rows: str) -> np.ndarray:
 
 RING = grid(".###.", ".#.#.", ".###.", ".....")
 
-# Counts are COCO's compressed runs, written by hand from its rule: 5 bits a character, offset 48, column-major.
+# Counts are COCO's compressed runs, written by hand: 5 bits per character, offset 48, column-major.
 TABLE = [
     (np.zeros((2, 3), bool), "6", [0, 0, 0, 0]),
     (np.ones((2, 3), bool), "06", [0, 0, 3, 2]),
@@ -23,7 +23,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("mask", "counts", "box"), TABLE)
-def test_encode_table(mask, counts, box):
+def test_encode_matches_counts_written_by_hand(mask, counts, box):
     rle = masks.encode(mask)
     assert rle == {"size": list(mask.shape), "counts": counts}
     assert masks.bbox(mask) == box
@@ -40,16 +40,16 @@ def test_encode_agrees_with_pycocotools():
         assert np.array_equal(masks.decode(rle), mask)
 
 
-def test_fill_holes_closes_rings_but_not_bays():
+def test_fill_holes_fills_rings_but_not_bays():
     assert masks.area(masks.fill_holes(RING)) == 9
     bay = grid("###", "#.#", "#.#")
     assert np.array_equal(masks.fill_holes(bay), bay)
-    diagonal_gap = grid("##.", "#.#", "###")  # the hole meets the outside only at a corner: still a hole
+    diagonal_gap = grid("##.", "#.#", "###")  # a hole that touches the outside only at a corner
     assert masks.area(masks.fill_holes(diagonal_gap)) == 8
 
 
 @pytest.mark.parametrize("size", [(64, 48), (48, 64), (4, 4), (5, 3), (333, 500)])
-def test_to_image_stretches_the_grid(size):
+def test_to_image_resizes_the_grid(size):
     half = np.zeros((4, 4), bool)
     half[:, :2] = True
     picture = masks.to_image(half, size)
@@ -63,7 +63,7 @@ def test_to_image_stretches_the_grid(size):
 @pytest.mark.parametrize(
     ("size", "grid"), [((80, 96), (8, 8)), ((375, 500), (32, 32)), ((7, 9), (16, 16)), ((33, 61), (9, 4))]
 )
-def test_a_mask_on_the_grid_is_where_bilinear_interpolation_is_above_zero(size, grid):
+def test_to_grid_equals_bilinear_interpolation_above_zero(size, grid):
     rng = np.random.default_rng(0)
     for density in (0.002, 0.1, 0.5):
         mask = rng.random(size) < density
@@ -75,7 +75,7 @@ def test_a_mask_on_the_grid_is_where_bilinear_interpolation_is_above_zero(size, 
     assert masks.to_grid(every, grid).all()
 
 
-def test_a_mask_too_small_to_meet_a_centre_covers_its_own_patch():
+def test_to_grid_of_a_tiny_mask_covers_its_patch():
     mask = np.zeros((80, 80), bool)
     mask[21:23, 9] = True
     assert np.argwhere(masks.to_grid(mask, (8, 8))).tolist() == [[2, 0]]

@@ -1,0 +1,360 @@
+"""One parser for every command: a frozen dataclass becomes options, and a YAML file may hold any of them.
+
+A command's settings are the fields of its dataclass; types, defaults and help come from the fields and the docstrings.
+The stage commands name settings by section (`--backbone.image_size 448`), all others by the field alone
+(`--batch-size 32`). Values are checked by jsonargparse against the field's type.
+"""
+
+import dataclasses
+import difflib
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+import docstring_parser
+import yaml
+
+from hf_relabel.errors import UsageError
+
+if typing.TYPE_CHECKING:
+    import jsonargparse
+
+S = TypeVar("S")
+
+MISSING = dataclasses.MISSING
+
+
+def positional(metavar: str) -> Any:
+    """Return a dataclass field that is given by its place on the command line, and is required."""
+    return dataclasses.field(metadata={"metavar": metavar, "positional": True})
+
+
+def option(default: Any, metavar: str) -> Any:
+    """Return a dataclass field whose value is called `metavar` in the help."""
+    return dataclasses.field(default=default, metadata={"metavar": metavar})
+
+
+@dataclass(frozen=True)
+class Command(Generic[S]):
+    """A command of the command line.
+
+    Args:
+        name: What the user types, such as `publish` or `export coco`.
+        summary: One line for the overview.
+        settings: Frozen dataclass with the command's settings; nested dataclasses are sections.
+        run: Carries the command out; returns the exit status.
+        description: Text above the options in the help.
+        dotted: Options carry their section's name (`--propose.tau`); otherwise only the field's (`--batch-size`).
+        reads: Keys or sections that the command reads, the only ones in its help; None is all.
+        common: Keys to list first in the help.
+    """
+
+    name: str
+    summary: str
+    settings: type[S]
+    run: Callable[[S], int]
+    description: str = ""
+    dotted: bool = False
+    reads: tuple[str, ...] | None = None
+    common: tuple[str, ...] = ()
+
+    def reads_key(self, key: str) -> bool:
+        """Whether a setting has an effect on this command."""
+        return self.reads is None or any(key == read or key.startswith(f"{read}.") for read in self.reads)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting of a command.
+
+    Args:
+        key: Its name in YAML, such as `propose.tau` or `batch_size`.
+        flag: Its name on the command line, such as `--propose.tau` or `--batch-size`.
+        path: The fields that lead to it from the command's dataclass.
+        type: Annotation of the field.
+        default: Default of the field; `MISSING` where the setting is required.
+        help: Its entry in the docstring of its dataclass, on one line.
+        group: Heading in the help: first line of that docstring.
+        metavar: What stands for its value in the help.
+        positional: Given by its place on the command line.
+    """
+
+    key: str
+    flag: str
+    path: tuple[str, ...]
+    type: Any
+    default: Any
+    help: str
+    group: str
+    metavar: str
+    positional: bool
+
+    @property
+    def shown(self) -> str:
+        """How messages call it."""
+        return self.metavar if self.positional else self.flag
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it may be given without a value."""
+        return self.type is bool
+
+
+def options_of(command: Command[Any]) -> list[Option]:
+    """List all settings of a command, in the order of the fields."""
+    return list(_walk(command.settings, (), command.dotted))
+
+
+def known_keys(command: Command[Any]) -> list[str]:
+    """List the name of every setting and section, as YAML and (with dashes) the command line know it."""
+    keys: dict[str, None] = {}
+    for item in options_of(command):
+        parts = item.key.split(".")
+        keys |= dict.fromkeys(".".join(parts[: end + 1]) for end in range(len(parts)))
+    return list(keys)
+
+
+def parse(command: Command[S], arguments: Sequence[str]) -> S:
+    """Read a command's settings from its arguments and the YAML files they name; arguments override files.
+
+    Raises:
+        UsageError: An unknown key (with the nearest valid one), a value of the wrong type or out of range, a missing
+            argument, an unreadable file.
+    """
+    options = {item.key: item for item in options_of(command)}
+    files, assignments = _split(command, arguments, options)
+    parser = _value_parser(options)
+    values: dict[str, Any] = {}
+    for file in files:
+        from_file = _read_file(file, options)
+        _checked(parser.parse_object, _nested(from_file), options, f"--config {file}: ")
+        values |= from_file
+    namespace = _checked(parser.parse_object, _nested(values), options, "")
+    texts = [f"--{key}{'+' if _is_list(options[key]) else ''}={text}" for key, text in assignments]
+    namespace = _checked(lambda texts: parser.parse_args(texts, namespace=namespace), texts, options, "")
+    given = {**values, **dict(assignments)}
+    for item in options.values():
+        if item.default is MISSING and given.get(item.key) is None:
+            raise UsageError(f"{command.name}: {item.shown} is missing; see hf-relabel {command.name} --help")
+    if unread := [options[key].flag for key, _ in assignments if not command.reads_key(key)]:
+        print(f"hf-relabel: note: `{command.name}` does not read {', '.join(unread)}", file=sys.stderr)
+    built = _build(command.settings, {item.path: namespace[item.key] for item in options.values()})
+    return typing.cast(S, built)
+
+
+def nearest(word: str, choices: Sequence[str]) -> str:
+    """Word a suggestion of the choice most like `word`; empty where none is alike."""
+    found = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    return f", did you mean {found[0]!r}?" if found else ""
+
+
+def _walk(settings: type, path: tuple[str, ...], dotted: bool) -> Iterator[Option]:
+    helps: dict[str, tuple[str, str]] = {}  # of each field: heading of the class that has it, and help
+    for base in reversed(settings.__mro__):
+        if dataclasses.is_dataclass(base):
+            heading = (base.__doc__ or "").split("\n")[0].rstrip(".")
+            entries = docstring_parser.parse(base.__doc__ or "").params
+            helps |= {entry.arg_name: (heading, " ".join((entry.description or "").split())) for entry in entries}
+    for field in dataclasses.fields(settings):
+        here = (*path, field.name)
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            inner = _walk(field.type, here, dotted)
+            # A section may start from other defaults than its class has.
+            start = field.default_factory() if field.default_factory is not MISSING else None
+            for item in inner:
+                default = item.default if start is None else _get(start, item.path[len(here) :])
+                yield dataclasses.replace(item, default=default)
+            continue
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        yield Option(
+            key=".".join(here) if dotted else field.name,
+            flag="--" + (".".join(here) if dotted else field.name.replace("_", "-")),
+            path=here,
+            type=field.type,
+            default=default,
+            help=helps[field.name][1],
+            group=helps[field.name][0],
+            metavar=field.metadata.get("metavar") or _metavar(field.type),
+            positional=field.metadata.get("positional", False),
+        )
+
+
+def _get(tree: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        tree = getattr(tree, name)
+    return tree
+
+
+def _split(
+    command: Command[Any], arguments: Sequence[str], options: dict[str, Option]
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Separate the arguments into configuration files, and pairs of key and text in the order given."""
+    files: list[str] = []
+    assignments: list[tuple[str, str]] = []
+    places = [item for item in options.values() if item.positional]
+    rest = list(reversed(arguments))  # a stack: the next argument is the last
+    while rest:
+        argument = rest.pop()
+        if not argument.startswith("-") or argument == "-":
+            if not places:
+                raise UsageError(f"{command.name}: unexpected argument {argument!r}; see --help")
+            assignments.append((places.pop(0).key, argument))
+            continue
+        flag, has_value, text = argument.partition("=")
+        key, negated = _key_of(flag, command, options)
+        if negated:
+            text = "false"
+        elif not has_value and key in options and options[key].is_switch:
+            text = rest.pop() if rest and rest[-1] in ("true", "false") else "true"
+        elif not has_value:
+            if not rest or rest[-1].startswith("--"):
+                raise UsageError(f"{flag}: its value is missing")
+            text = rest.pop()
+        if key == "config":
+            files.append(text)
+        else:
+            assignments.append((key, text))
+    return files, assignments
+
+
+def _key_of(flag: str, command: Command[Any], options: dict[str, Option]) -> tuple[str, bool]:
+    """Return the key of a flag, and whether it is the flag's negation (`--no-flip`)."""
+    key = flag[2:].replace("-", "_") if flag.startswith("--") else ""
+    if key == "config" or key in options:
+        return key, False
+    positive = key.removeprefix("no_")
+    if positive != key and positive in options and options[positive].is_switch:
+        return positive, True
+    if inside := [item.flag for item in options.values() if item.key.startswith(f"{key}.")]:
+        raise UsageError(f"{flag}: is a section; set one of its keys, such as {inside[0]}")
+    flags = ["--config", *(item.flag for item in options.values() if not item.positional)]
+    raise UsageError(f"{flag}: no such key{nearest(flag, flags)}; see hf-relabel {command.name} --help")
+
+
+def _read_file(file: str, options: dict[str, Option]) -> dict[str, Any]:
+    """Return the values of a YAML file by key.
+
+    Raises:
+        UsageError: The file cannot be read, is empty, or has a key that the command does not know.
+    """
+    where = f"--config {file}"
+    try:
+        with open(file, encoding="utf-8") as stream:
+            tree = yaml.safe_load(stream)
+    except OSError as error:
+        raise UsageError(f"{where}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{where}: not valid YAML ({_one_line(error)})") from error
+    if tree is None:
+        raise UsageError(f"{where}: holds no settings; write those that differ, or leave out --config")
+    if not isinstance(tree, dict):
+        raise UsageError(f"{where}: must hold settings such as `{next(iter(options))}:`, got {type(tree).__name__}")
+    sections = {".".join(key.split(".")[:end]) for key in options for end in range(1, key.count(".") + 1)}
+    return dict(_leaves(tree, where, options, sections, ""))
+
+
+def _leaves(
+    tree: dict[Any, Any], where: str, options: dict[str, Option], sections: set[str], prefix: str
+) -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        key = prefix + str(name).replace("-", "_")
+        if key in sections and isinstance(value, dict):
+            yield from _leaves(value, where, options, sections, f"{key}.")
+        elif key in sections:
+            raise UsageError(f"{where}: {key}: is a section and must hold its own keys, got {value!r}")
+        elif key in options:
+            yield key, value
+        else:
+            raise UsageError(f"{where}: no key {prefix + str(name)!r}{nearest(key, [*options, *sections])}")
+
+
+def _value_parser(options: dict[str, Option]) -> "jsonargparse.ArgumentParser":
+    """Return the parser that checks each value against the type of its field."""
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
+    for item in options.values():
+        default = None if item.default is MISSING else item.default
+        parser.add_argument(f"--{item.key}", type=item.type, default=default)
+    return parser
+
+
+def _checked(
+    parse: Callable[[Any], "jsonargparse.Namespace"], values: Any, options: dict[str, Option], where: str
+) -> "jsonargparse.Namespace":
+    """Return the parsed values, or raise a UsageError that names the setting and what it accepts."""
+    import jsonargparse
+
+    try:
+        return parse(values)
+    except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
+        message = _one_line(error)
+        key = re.search(r'Parser key "([^"]+)"', message)
+        value = re.search(r"(?:Got|Given) value: (.*)$", message)
+        if key is None or value is None or key[1] not in options:
+            raise UsageError(f"{where}{message}") from error
+        item = options[key[1]]
+        name = item.key if where or "." in item.key else item.flag
+        raise UsageError(f"{where}{name}: must be {_expected(item.type)}, got {value[1]!r}") from error
+
+
+def _build(settings: type, values: dict[tuple[str, ...], Any], path: tuple[str, ...] = ()) -> Any:
+    """Return the dataclass of the values below `path`; it may refuse them with a UsageError."""
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        here = (*path, field.name)
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            fields[field.name] = _build(field.type, values, here)
+        else:
+            fields[field.name] = values[here]
+    return settings(**fields)
+
+
+def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """Return values by dotted key as nested dictionaries."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        inner = tree
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[name] = value
+    return tree
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """Return `[X, None]` for `X | None`, else the annotation alone."""
+    return list(typing.get_args(annotation)) if isinstance(annotation, types.UnionType) else [annotation]
+
+
+def _is_list(item: Option) -> bool:
+    return typing.get_origin(item.type) in (list, tuple)
+
+
+def _expected(annotation: Any) -> str:
+    """Say in words which values a type accepts."""
+    words = []
+    for kind in _alternatives(annotation):
+        if typing.get_origin(kind) is Literal:
+            words.append(f"one of {', '.join(map(str, typing.get_args(kind)))}")
+        elif typing.get_origin(kind) in (list, tuple):
+            words.append("a list")
+        else:
+            names = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+            words.append(names.get(kind, "text"))
+    return " or ".join(words)
+
+
+def _metavar(annotation: Any) -> str:
+    kind = _alternatives(annotation)[0]
+    if typing.get_origin(kind) is Literal:
+        return "{" + ",".join(map(str, typing.get_args(kind))) + "}"
+    return {int: "N", float: "X", bool: "{true,false}"}.get(kind, "TEXT")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,98 @@
+"""The pipeline's commands: `run`, and each of its stages alone. All take the configuration tree of `config.py`.
+
+hf-relabel run --config imagenet.yaml --run.dir runs/imagenet
+"""
+
+from pathlib import Path
+from typing import Any
+
+from hf_relabel.commands.parser import Command
+from hf_relabel.config import Config
+from hf_relabel.errors import UsageError
+from hf_relabel.sources.path import check_source_path
+
+SUMMARIES = {
+    "run": "run all stages: from photos to a release",
+    "propose": "find object proposals and pool their features (one backbone forward per image)",
+    "score": "select the proposals that really show the original label",
+    "train": "train the labeler on the selected proposals",
+    "label": "classify every proposal with the labeler",
+    "build": "write the release: a table of labels, scores and masks",
+}
+
+EVERY_STAGE = ("source", "run.dir", "run.shard_size", "run.overwrite")
+
+READS: dict[str, tuple[str, ...] | None] = {
+    "run": None,
+    "propose": ("source", "backbone", "propose", "run"),
+    "score": (*EVERY_STAGE, "score", "run.max_error_rate", "run.threads", "run.seed"),
+    "train": (*EVERY_STAGE, "train", "score.merge", "run.seed"),
+    "label": (*EVERY_STAGE, "label", "run.max_error_rate"),
+    "build": (*EVERY_STAGE, "build"),
+}
+"""Sections and keys that each command reads."""
+
+COMMON = {
+    "run": ("backbone.model", "propose.tau", "build.threshold", "build.version"),
+    "propose": ("backbone.model", "propose.tau", "propose.max_masks", "propose.masks"),
+    "score": ("score.method", "score.keep", "score.tau_label"),
+    "train": ("train.epochs", "train.lr"),
+    "label": ("label.top_k",),
+    "build": ("build.threshold", "build.version", "build.name"),
+}
+
+
+def run(command: str, config: Config) -> int:
+    """Run all stages or one of them; returns the exit status."""
+    check_source(config)
+    from hf_relabel.stages.pipeline import run_stages
+
+    job = run_stages(command, config)
+    if job.rank.is_main and command == "run":
+        from hf_relabel.stages.overlays import draw_overlays
+
+        pictures = draw_overlays(job)
+        print("", *after_run(job.folder, pictures), sep="\n")
+    return 0
+
+
+def check_source(config: Config) -> None:
+    """Refuse a source that is not given or does not exist, before anything heavy is imported.
+
+    Raises:
+        UsageError: No path is given.
+        SourceError: The path does not exist.
+    """
+    if not config.source.path:
+        raise UsageError("source.path: no dataset is given; set it to an image folder, a dataset's folder or a Hub id")
+    check_source_path(config.source)
+
+
+def after_run(folder: Path, pictures: str) -> list[str]:
+    """Say in a few lines where the release and the pictures are, and which commands come next."""
+    release = folder / "release"
+    return [
+        f"release:  {release}",
+        f"pictures: {pictures}",
+        "",
+        "Next:",
+        f"  python -c \"from datasets import load_dataset; print(load_dataset('{release}')['train'][0])\"",
+        f"  hf-relabel build --config {folder / 'config.yaml'} --build.version 1.0.1 --build.threshold 0.7",
+        f"  hf-relabel publish {release} USER/NAME --version 1.0.0 --license LICENSE --dry-run",
+    ]
+
+
+def _command(name: str) -> Command[Config]:
+    return Command(
+        name=name,
+        summary=SUMMARIES[name],
+        settings=Config,
+        run=lambda config: run(name, config),
+        description=SUMMARIES[name][0].upper() + SUMMARIES[name][1:] + ".",
+        dotted=True,
+        reads=READS[name],
+        common=("source.path", "source.kind", "run.dir", *COMMON[name], "run.overwrite"),
+    )
+
+
+COMMANDS: dict[str, Command[Any]] = {name: _command(name) for name in SUMMARIES}

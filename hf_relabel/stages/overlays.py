@@ -1,0 +1,98 @@
+"""Pictures of a finished run: some images of the release with their regions drawn over them."""
+
+import hashlib
+from bisect import bisect_left
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from hf_relabel.errors import RelabelError
+from hf_relabel.pictures.overlays import contact_sheet, draw_overlay
+from hf_relabel.release.layout import MANIFEST
+from hf_relabel.release.reader import Release
+from hf_relabel.run.job import Job
+from hf_relabel.run.store import atomic_open, make_folder
+from hf_relabel.stages import build
+
+FOLDER = "overlays"
+SHEET = "sheet.png"
+IMAGES = 12
+COLUMNS = ["image_id", "label", "labels", "regions"]
+
+RELEASE_KEY = "hf_relabel release"
+"""Text entry of the sheet with the hash of its release's manifest, so that a sheet is drawn once per release."""
+
+
+def draw_overlays(job: Job) -> str:
+    """Draw images from the whole release with their regions: one JPEG each, and a sheet of them.
+
+    Returns:
+        Where the sheet is, or why there is none: a release stays valid without its images.
+    """
+    folder = job.folder / FOLDER
+    try:
+        release = Release.open(job.stage_folder(build.STAGE))
+        digest = hashlib.sha256((release.folder / MANIFEST).read_bytes()).hexdigest()
+        if _release_of(folder / SHEET) != digest:
+            _draw(job, release, folder, digest)
+    except (RelabelError, OSError, ValueError) as error:
+        return f"not drawn ({' '.join(str(error).split())})"
+    return str(folder / SHEET)
+
+
+def _draw(job: Job, release: Release, folder: Path, digest: str) -> None:
+    make_folder(folder)
+    pictures, captions = [], []
+    for row in _rows(release):
+        image = job.source.load(_place(job, row["image_id"])).image
+        picture = draw_overlay(image, row["regions"], release.class_names)
+        name = row["image_id"].replace("/", "-")
+        with atomic_open((folder / name).with_suffix(".jpg")) as file:
+            picture.save(file, "JPEG", quality=90)
+        pictures.append(picture)
+        found = ", ".join(release.class_names[label] for label in row["labels"])
+        captions.append((f"given: {release.class_names[row['label']]}", f"now: {found}"))
+    info = PngInfo()
+    info.add_text(RELEASE_KEY, digest)
+    with atomic_open(folder / SHEET) as file:
+        contact_sheet(pictures, captions=captions).save(file, "PNG", pnginfo=info)
+
+
+def _rows(release: Release) -> list[dict[str, Any]]:
+    """Return rows of the release at equal distances; a file without any of them is not read."""
+    step = max(1, release.num_images // IMAGES)
+    wanted = range(0, release.num_images, step)[:IMAGES]
+    rows: list[dict[str, Any]] = []
+    first = 0  # row of the release at which the file or the batch begins
+    for file in release.files_of("regions"):
+        if not any(first <= row < first + file.rows for row in wanted):
+            first += file.rows
+            continue
+        for batch in release.batches_of(file, COLUMNS):
+            here = [row - first for row in wanted if first <= row < first + batch.num_rows]
+            rows += batch.take(here).to_pylist() if here else []
+            first += batch.num_rows
+    return rows
+
+
+def _place(job: Job, image_id: str) -> int:
+    """Return the index of an image in the source.
+
+    Raises:
+        ValueError: The source no longer has it.
+    """
+    place = bisect_left(job.source.image_ids, image_id)
+    if place == len(job.source) or job.source.image_ids[place] != image_id:
+        raise ValueError(f"the source no longer has {image_id}")
+    return place
+
+
+def _release_of(sheet: Path) -> str | None:
+    """Return the hash that a sheet carries; None if there is no readable sheet."""
+    try:
+        with Image.open(sheet) as picture:
+            return picture.info.get(RELEASE_KEY)
+    except OSError:
+        return None
