@@ -1,8 +1,8 @@
 """MaskCut with the dense generalized eigenproblem: the reference for the fast solvers. Slow, and deliberately simple.
 
 It follows the published method (Wang et al., CVPR 2023, section 3.2) in NumPy with float64 and shares no code with the
-package. Unless `raw` is set, it differs from the published code in two ways: it has a sign rule, because LAPACK's sign of
-an eigenvector is arbitrary, and a rule for ties, which rounding would decide otherwise.
+package. Unless `raw` is set, it differs from the published code in two ways: it has a sign rule, because LAPACK's sign
+of an eigenvector is arbitrary, and a rule for ties, which rounding would decide otherwise.
 """
 
 import numpy as np
