@@ -83,7 +83,7 @@ def test_json_and_changelog(hub, hf_relabel, published, v1, v2, tmp_path):
 
 def test_most_classes_are_named_on_request(hf_relabel, v1, v2):
     output = hf_relabel("diff", v1.folder, v2.folder, "--top", "1").ok()
-    assert "and 3 classes more (--top, --json)" in output
+    assert "and 3 more classes (--top, --json)" in output
 
 
 def test_images_that_came_and_went(hf_relabel, v1, tmp_path):
