@@ -42,7 +42,7 @@ from hf_relabel.evaluation import metrics
 from hf_relabel.evaluation.datasets import LabeledImages, from_source
 from hf_relabel.evaluation.ground_truth import read_truth
 from hf_relabel.evaluation.report import render
-from hf_relabel.release.table import load_labels
+from hf_relabel.hub.releases import load_labels
 from hf_relabel.run.ranks import thread_pool
 from hf_relabel.run.store import atomic_open, write_json
 from hf_relabel.stages.pipeline import run_command

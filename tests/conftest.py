@@ -1,16 +1,16 @@
-"""What all tests share: generated images, and the real data, where a checkout has it beside it."""
+"""Fixtures of all tests: generated images, tiny models, and the real photos next to the checkout."""
 
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
 
-IMAGES_A_CLASS = 4
+IMAGES_PER_CLASS = 4
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real photos beside the checkout; the test skips where there is none."""
+    """The folder of real photos next to the checkout; without it, the test is skipped."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("needs the real data in ../shared/data")
@@ -19,11 +19,11 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An image folder of 3 classes with 4 images each, `circle/circle_0.png` and so on: one bright shape on dark."""
+    """An image folder of 3 classes with 4 images each (`circle/circle_0.png`, ...): bright shapes on dark."""
     root = tmp_path_factory.mktemp("images")
     for hue, name in enumerate(("circle", "square", "triangle")):
         (root / name).mkdir()
-        for number in range(IMAGES_A_CLASS):
+        for number in range(IMAGES_PER_CLASS):
             width, height = 96 + 8 * number, 80
             image = Image.new("RGB", (width, height), (20 + 10 * number, 30, 40))
             left, top, side = 12 + 6 * number, 10 + 3 * number, 44
@@ -41,7 +41,7 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _save_tiny(folder: Path, kind: str, **settings: object) -> Path:
-    """A small random model of a transformers class, saved as a checkpoint folder: 32-d, 3 blocks, patches of 8 px."""
+    """Save a small random transformers model as a checkpoint folder: 32-d, 3 blocks, patches of 8 px."""
     import torch
     import transformers
 

@@ -42,7 +42,7 @@ def run(settings: AuditSettings) -> int:
     """Run the command; returns the exit status."""
     from hf_relabel.evaluation.audit import audit
     from hf_relabel.evaluation.report import plain, refuse_unwritable, write_results
-    from hf_relabel.release.table import load_labels
+    from hf_relabel.hub.releases import load_labels
 
     refuse_unwritable(settings.json, settings.plot)
     true_labels = settings.truth.read()

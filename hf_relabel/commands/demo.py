@@ -4,6 +4,7 @@ Scenes of one to three emoji, with the class of only one object given, and a rea
 real job. Everything is written below one folder; a second run resumes from what is there.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,18 +43,24 @@ def run(settings: DemoSettings) -> int:
     """Run the command; returns the exit status."""
     from hf_relabel.demo.checkpoint import ensure_checkpoint
     from hf_relabel.demo.scenes import make_scenes
-    from hf_relabel.demo.truth import read_release, read_truth, score_against_truth
+    from hf_relabel.demo.truth import read_truth, score_against_truth
+    from hf_relabel.release.reader import Release
+    from hf_relabel.release.versions import EARLIER, LATEST
     from hf_relabel.stages.overlays import draw_overlays
     from hf_relabel.stages.pipeline import run_stages
 
     folder = Path(settings.dir)
+    if settings.overwrite:
+        for name in (LATEST, EARLIER):  # a version is never replaced, so the demo starts without any
+            shutil.rmtree(folder / name, ignore_errors=True)
     checkpoint = ensure_checkpoint()
     make_scenes(folder, settings.scenes, settings.seed)
     config = demo_config(folder, checkpoint, settings.seed, settings.overwrite)
     job = run_stages("run", config)
     if job.rank.is_main:
-        class_names, rows = read_release(folder / "release")
-        score = score_against_truth(read_truth(folder / "truth.jsonl"), rows, class_names, config.build.threshold)
+        release = Release.open(folder / LATEST)
+        truth = read_truth(folder / "truth.jsonl")
+        score = score_against_truth(truth, release.rows("regions"), release.class_names, config.build.threshold)
         print("", *score.lines(), "", *after_run(folder, draw_overlays(job)), sep="\n")
     return 0
 

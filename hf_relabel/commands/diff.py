@@ -24,7 +24,6 @@ class DiffSettings:
         json: Write everything as JSON to this file; - prints only the JSON.
         changelog: Print the text for CHANGELOG.md instead of tables.
         top: Classes to list.
-        no_reuse: Do not compute the share of bytes that both have, which reads all files.
     """
 
     old: str = positional("OLD")
@@ -32,18 +31,17 @@ class DiffSettings:
     json: str | None = option(None, "FILE.json")
     changelog: bool = False
     top: int = 20
-    no_reuse: bool = False
 
 
 def run(settings: DiffSettings) -> int:
     """Run the command; returns the exit status."""
     from hf_relabel.evaluation.report import write_results
     from hf_relabel.hub.changelog import entry
-    from hf_relabel.hub.client import open_release
+    from hf_relabel.hub.releases import open_release
     from hf_relabel.release.diff import compare
 
-    old, new = open_release(settings.old), open_release(settings.new)
-    result = compare(old, new, measure_reuse=not (settings.no_reuse or settings.changelog))
+    old, new = (open_release(name, ["regions"]) for name in (settings.old, settings.new))
+    result = compare(old, new)
     if settings.json == "-":
         json.dump(_plain(result), sys.stdout, indent=2, ensure_ascii=False)
         print()
@@ -100,8 +98,6 @@ def _describe(result: "Comparison", top: int) -> str:
     if len(classes) > top:
         blocks.append(f"and {len(classes) - top} more classes (--top, --json)")
     blocks += [f"setting {setting}" for setting in result.settings]
-    if result.reused is not None:
-        blocks.append(f"share of the new data's bytes that are also in the old: {result.reused:.1%} (estimated)")
     return "\n".join(blocks)
 
 

@@ -46,7 +46,7 @@ class FiftyOneSettings(ExportSettings):
 def run_tsv(settings: ExportSettings) -> int:
     """Export the paper's TSV; returns the exit status."""
     from hf_relabel.formats import paper_tsv
-    from hf_relabel.hub.client import open_release
+    from hf_relabel.hub.releases import open_release
 
     release = open_release(settings.release)
     exported = paper_tsv.export_tsv(release, settings.output, overwrite=settings.overwrite)
@@ -58,7 +58,7 @@ def run_tsv(settings: ExportSettings) -> int:
 def run_coco(settings: ExportSettings) -> int:
     """Export COCO JSON; returns the exit status."""
     from hf_relabel.formats import coco_export
-    from hf_relabel.hub.client import open_release
+    from hf_relabel.hub.releases import open_release
 
     release = open_release(settings.release)
     exported = coco_export.export_coco(release, settings.output, overwrite=settings.overwrite)
@@ -69,7 +69,7 @@ def run_coco(settings: ExportSettings) -> int:
 def run_fiftyone(settings: FiftyOneSettings) -> int:
     """Export a folder for FiftyOne; returns the exit status."""
     from hf_relabel.formats import fiftyone_folder
-    from hf_relabel.hub.client import open_release
+    from hf_relabel.hub.releases import open_release
 
     release = open_release(settings.release)
     exported = fiftyone_folder.export_fiftyone(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from hf_relabel.evaluation.datasets import LabeledImages
-    from hf_relabel.release.table import LabelTable
+    from hf_relabel.release.label_table import LabelTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class FitSettings:
 def run(settings: FitSettings) -> int:
     """Run the command; returns the exit status."""
     from hf_relabel.evaluation.datasets import from_source
-    from hf_relabel.release.table import load_labels
+    from hf_relabel.hub.releases import load_labels
 
     config = settings.training
     table = load_labels(config.release, config.split, with_regions=config.crop_aware)

@@ -50,7 +50,8 @@ class PublishSettings:
         release: Release folder.
         repo: Dataset repository, user/name; created if it does not exist.
         version: The release's version, such as 1.0.0; the tag is v1.0.0.
-        dry_run: Check everything and show what would be uploaded.
+        dry_run: Check everything and show what would be uploaded, as far as possible without a network.
+        card_only: Write the dataset card to this file and do nothing else; needs no network.
         private: Create the repository as private.
         create_pr: Open a pull request; the tag waits until it is merged.
         branch: Branch to commit to.
@@ -63,6 +64,7 @@ class PublishSettings:
     repo: str = positional("REPO")
     version: str = field(metadata={"metavar": "VERSION"})
     dry_run: bool = False
+    card_only: Path | None = option(None, "FILE.md")
     private: bool = False
     create_pr: bool = False
     branch: str = option("main", "NAME")
@@ -73,11 +75,10 @@ class PublishSettings:
 
 def run(settings: PublishSettings) -> int:
     """Run the command; returns the exit status."""
-    from hf_relabel.hub.card import CardOptions
+    from hf_relabel.hub.card import CardOptions, write_card
     from hf_relabel.hub.card_metadata import License
-    from hf_relabel.hub.client import HubRepo
     from hf_relabel.hub.files import PublishOptions
-    from hf_relabel.hub.publish import make_plan, publish
+    from hf_relabel.hub.publish import dry_run, publish
     from hf_relabel.release.reader import Release
 
     card = settings.card
@@ -96,9 +97,12 @@ def run(settings: PublishSettings) -> int:
         previous=settings.previous,
     )
     release = Release.open(settings.release)
+    if settings.card_only is not None:
+        write_card(release, settings.repo, options.card, settings.card_only)
+        print(f"wrote the card to {settings.card_only}; nothing was published")
+        return 0
     if settings.dry_run:
-        plan = make_plan(release, HubRepo(settings.repo), options, dry=True)
-        print(_describe(plan, options))
+        print(_describe(dry_run(release, settings.repo, options), options))
         return 0
     plan, published = publish(release, settings.repo, options)
     print(_summary(plan, published, options))
@@ -108,7 +112,9 @@ def run(settings: PublishSettings) -> int:
 def _describe(plan: "Plan", options: "PublishOptions") -> str:
     """Describe everything that publishing would do."""
     where = f"{plan.repo_id}, branch {options.branch}"
-    if not plan.exists:
+    if plan.unreachable:
+        where += f"\nThe Hub was not asked, so all files are listed as uploads: {plan.unreachable}"
+    elif not plan.exists:
         where += f" (would be created, {'private' if options.private else 'public'})"
     elif plan.starts_branch:
         where += " (the branch would be created)"
@@ -119,20 +125,9 @@ def _describe(plan: "Plan", options: "PublishOptions") -> str:
         lines += [f"  {human_bytes(file.size):>10}  {file.path}" for file in files]
     lines.append(f"{len(plan.remove)} files would be removed")
     lines += [f"  {'':>10}  {path}" for path in plan.remove]
-    lines += _reuse(plan)
     tag = f"tag {options.tag} would be set" if not options.create_pr else "no tag: a pull request would be opened"
     lines += [tag, "", "--- CHANGELOG.md, this version ---", plan.changes, "--- README.md ---", plan.card]
     return "\n".join(lines)
-
-
-def _reuse(plan: "Plan") -> list[str]:
-    if plan.reused is None:
-        return []
-    size = sum(file.size for file in [*plan.add, *plan.keep] if file.path.startswith("data/"))
-    return [
-        f"{plan.reused:.1%} of the {human_bytes(size)} of data is in chunks that {plan.previous} already has; "
-        f"chunk-based storage needs about {human_bytes(round(size * (1 - plan.reused)))} more (estimated)"
-    ]
 
 
 def _summary(plan: "Plan", published: "Published", options: "PublishOptions") -> str:
@@ -141,7 +136,6 @@ def _summary(plan: "Plan", published: "Published", options: "PublishOptions") ->
         lines = [f"{plan.repo_id} already has version {options.version}; nothing was sent"]
     else:
         lines = [f"published {plan.repo_id} {options.version}: {len(plan.add)} files, {human_bytes(sent)}"]
-        lines += _reuse(plan)
     lines.append(f"commit {published.commit}" + (f", tag {published.tag}" if published.tag else ""))
     if published.pull_request:
         lines.append(

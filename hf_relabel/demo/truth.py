@@ -5,16 +5,15 @@ its class and its whole mask as COCO RLE. Classes are names, so the file stands 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from pycocotools import mask as coco
 
-from hf_relabel.errors import RelabelError, ReleaseError
+from hf_relabel.errors import RelabelError
 from hf_relabel.evaluation.metrics import PRF, micro
 
 FOUND_IOU = 0.5
@@ -74,21 +73,6 @@ def read_truth(path: str | Path) -> list[dict[str, Any]]:
     if not scenes:
         raise RelabelError(f"{path}: no scenes in it; delete its folder and run hf-relabel demo again")
     return scenes
-
-
-def read_release(folder: str | Path) -> tuple[list[str], Iterator[dict[str, Any]]]:
-    """Class names and the rows of configuration `regions` of a release folder.
-
-    Raises:
-        ReleaseError: There is no finished release in the folder.
-    """
-    folder = Path(folder)
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
-        raise ReleaseError(f"{folder}: no finished release (manifest.json is missing); make it with hf-relabel build")
-    files = sorted((folder / "data" / "regions").glob("*.parquet"))
-    rows = (row for file in files for batch in pq.ParquetFile(file).iter_batches(256) for row in batch.to_pylist())
-    return json.loads(manifest.read_text(encoding="utf-8"))["class_names"], rows
 
 
 def score_against_truth(

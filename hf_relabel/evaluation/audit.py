@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_relabel.evaluation import metrics
-from hf_relabel.release.table import LabelTable
+from hf_relabel.release.label_table import LabelTable
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(21))
 
@@ -115,10 +115,9 @@ def audit(table: LabelTable, truth: np.ndarray, top: int = 10, bins: int = 10) -
         bins: Number of bins in the reliability tables.
 
     Raises:
-        ReleaseError: The release has no scores.
         ValueError: No image has a true label, or none of the images with one has a label in the release.
     """
-    scores = table.need_scores("the audit")
+    scores = table.scores
     known = np.asarray(truth.any(axis=1))
     if not known.any():
         raise ValueError("no image has a true label")
@@ -135,7 +134,7 @@ def audit(table: LabelTable, truth: np.ndarray, top: int = 10, bins: int = 10) -
         best=best,
         calibration=_calibration(scores, hits, bins),
         calibration_of_added=_calibration(scores[is_added], hits[is_added], bins),
-        agreement=_agreement(table, table.need_scores("the audit"), truth, known),
+        agreement=_agreement(table, table.scores, truth, known),
         added=_most_frequent(classes[is_added], hits[is_added], table.class_names, top),
         dropped=_dropped(table, truth, known, top),
         confused=_confused(rows, classes, truth, table.class_names, top),

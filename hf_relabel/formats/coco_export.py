@@ -59,14 +59,14 @@ def write_coco(release: Release, file: IO) -> Exported:
 
     def image_items() -> Iterator[dict[str, Any]]:
         nonlocal images, labels
-        for row in _rows(release, IMAGE_COLUMNS):
+        for row in release.rows("regions", IMAGE_COLUMNS):
             images += 1
             labels += len(row["labels"])
             yield _image(images, row)
 
     def annotation_items() -> Iterator[dict[str, Any]]:
         nonlocal regions
-        for image, row in enumerate(_rows(release, ["image_id", "regions"]), start=1):
+        for image, row in enumerate(release.rows("regions", ["image_id", "regions"]), start=1):
             for region in row["regions"]:
                 regions += 1
                 yield _annotation(regions, image, region)
@@ -79,11 +79,6 @@ def write_coco(release: Release, file: IO) -> Exported:
     _write_list(file, EXCLUDED, _excluded(release))
     file.write("\n}\n")
     return Exported(images, labels, regions)
-
-
-def _rows(release: Release, columns: list[str]) -> Iterator[dict[str, Any]]:
-    for batch in release.batches("regions", columns):
-        yield from batch.to_pylist()
 
 
 def _excluded(release: Release) -> Iterator[dict[str, Any]]:

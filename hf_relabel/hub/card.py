@@ -1,8 +1,8 @@
-"""The dataset card: README.md of a published release, filled from its manifest."""
+"""The dataset card: README.md of a published release, rendered from its manifest."""
 
 import re
-import sys
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +10,34 @@ import yaml
 
 from hf_relabel.errors import HubError
 from hf_relabel.hub.card_metadata import License, card_metadata
+from hf_relabel.release.markdown import escape, one_line
 from hf_relabel.release.reader import Release
+from hf_relabel.run.store import atomic_open
 
-MOST = 15
-"""Rows of a table of classes or pairs."""
+MAX_ROWS = 15
+"""Maximum number of rows in a table of classes or label pairs."""
 
 THRESHOLDS = {
-    "propose.tau": "patches are joined above this cosine similarity",
-    "propose.max_masks": "most regions an image",
-    "score.method": "how regions were chosen to train the labeler on",
-    "score.tau_label": "least probability of a region that trains the labeler",
-    "score.bootstrap.confident": "probability above which a region is kept beside its image's best one",
-    "build.threshold": "least score of a label in the table",
-    "build.include_original": "the original label is always listed, with score 1",
-    "build.include_global": "the labeler's answer for the whole image counts too",
+    "propose.tau": "cosine similarity above which patches are connected",
+    "propose.max_masks": "maximum number of masks per image",
+    "score.method": "how the regions that train the labeler were selected",
+    "score.tau_label": "minimum probability of a region that trains the labeler",
+    "score.bootstrap.confident": "probability above which more regions than the best one of an image are kept",
+    "build.threshold": "minimum score of a label in the table",
+    "build.include_original": "whether the original label is always listed, with score 1",
+    "build.include_global": "whether predictions for the whole image count as well",
 }
-"""Settings that decide what is in the table, with their meaning."""
+"""The settings with the largest effect on the table, with their meaning."""
 
 
 @dataclass(frozen=True)
 class CardOptions:
-    """What the card says that the manifest does not know.
+    """Contents of the card that the manifest does not record.
 
     Args:
-        license: Licence of the labels.
-        source_dataset: Hub id of the dataset with the images; by default what the provenance names.
-        tags: Further tags.
+        license: License of the labels.
+        source_dataset: Hub id of the dataset with the images; by default the one in the provenance.
+        tags: Additional tags.
         shown_images: Folder of the source's images, if they may be shown in the gallery.
     """
 
@@ -45,36 +47,38 @@ class CardOptions:
     shown_images: Path | None = None
 
 
-def asset(name: str) -> Path:
-    """A file of `dataset_card/`: in the checkout, or where an installed package put it."""
-    for folder in (Path(__file__).resolve().parents[2] / "dataset_card", Path(sys.prefix) / "share" / "hf_relabel"):
+def asset(name: str) -> bytes:
+    """Content of a file of `dataset_card/`, from the installed package or the checkout."""
+    package = files("hf_relabel")
+    # A wheel contains the folder inside the package; in a checkout it is next to the package.
+    for folder in (package / "dataset_card", Path(str(package)).parent / "dataset_card"):
         if (folder / name).is_file():
-            return folder / name
-    raise HubError(f"dataset_card/{name}: not installed; install hf_relabel again")
+            return (folder / name).read_bytes()
+    raise HubError(f"dataset_card/{name}: not found; install hf_relabel again")
 
 
 def render_card(release: Release, repo_id: str, options: CardOptions) -> str:
-    """README.md of a release, front matter and text.
+    """Render README.md of a release, with its front matter.
 
     Raises:
-        HubError: A value of the front matter that the Hub would refuse.
+        HubError: The Hub would reject a value of the front matter.
     """
     import jinja2
 
     source_dataset = options.source_dataset or _source_dataset(release)
     metadata = card_metadata(release, options.license, source_dataset, options.tags)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    environment.filters |= {"cell": _cell, "bibtex": _bibtex}
-    template = environment.from_string(asset("README.md.jinja").read_text(encoding="utf-8"))
+    environment.filters.update(escape=escape, bibtex=_bibtex)
+    template = environment.from_string(asset("README.md.jinja").decode("utf-8"))
     return template.render(
         metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True),
         repo_id=repo_id,
-        name=_line(release.name),
+        name=one_line(release.name),
         version=release.version,
         split=release.split,
         num_classes=len(release.class_names),
         source_dataset=source_dataset,
-        licence=_licence(options.license),
+        license=_license(options.license),
         shows_pixels=options.shown_images is not None,
         bibtex_key=re.sub(r"[^a-z0-9]+", "_", repo_id.lower()).strip("_"),
         **_making(release.provenance),
@@ -82,16 +86,31 @@ def render_card(release: Release, repo_id: str, options: CardOptions) -> str:
     )
 
 
+def write_card(release: Release, repo_id: str, options: CardOptions, path: Path) -> None:
+    """Write the card to a file, without its pictures.
+
+    Raises:
+        HubError: The Hub would reject a value of the card, or the file cannot be written.
+    """
+    card = render_card(release, repo_id, options)
+    try:
+        with atomic_open(path, "w") as file:
+            file.write(card)
+    except OSError as error:
+        raise HubError(f"{path}: cannot be written ({error.strerror or error}); choose another file") from error
+
+
 def _source_dataset(release: Release) -> str | None:
-    """The Hub id of the source, if the release was made from one."""
+    """The Hub id of the source, if the provenance names one."""
     source = release.provenance.get("config", {}).get("source", {})
     path = source.get("path", "")
     return path if source.get("kind") == "dataset" and re.fullmatch(r"[\w.-]+/[\w.-]+", path) else None
 
 
 def _making(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Models, thresholds, settings and packages, as rows, and what the labels and masks were taken from."""
-    models = [("backbone", *item) for item in _leaves(provenance.get("backbone") or {})]
+    """Models, thresholds, settings and packages as table rows, and the origin of labels and masks."""
+    backbone = provenance.get("backbone") or {}
+    models = [("backbone", *item) for item in _leaves(backbone)]
     models += [("labeler", *item) for item in _leaves((provenance.get("labeler") or {}).get("head") or {})]
     settings = _leaves(provenance.get("config") or {})
     values = dict(settings)
@@ -100,6 +119,7 @@ def _making(provenance: dict[str, Any]) -> dict[str, Any]:
     named = [f"{key} {value}" for key, value in {tool.get("name"): tool.get("version"), **packages}.items() if key]
     return {
         "models": models,
+        "backbone": _describe_backbone(backbone),
         "settings": settings,
         "thresholds": [(key, values[key], meaning) for key, meaning in THRESHOLDS.items() if key in values],
         "packages": ", ".join(named),
@@ -109,17 +129,40 @@ def _making(provenance: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _describe_backbone(backbone: dict[str, Any]) -> str | None:
+    """A phrase in Markdown that identifies the backbone; None if none is recorded.
+
+    The name of a local folder means nothing to readers, so a local model is described by its architecture, its sizes
+    and the hash of its weights.
+    """
+    if not backbone.get("model"):
+        return None
+    details = []
+    if backbone.get("revision"):
+        details.append(f"revision `{_code(str(backbone['revision'])[:12])}`")
+    for key, unit in (("patch_size", "px patches"), ("image_size", "px images")):
+        if backbone.get(key):
+            details.append(f"{escape(backbone[key])} {unit}")
+    weights = backbone.get("weights_sha256")
+    if weights is None:
+        name = f"`{_code(backbone['model'])}`"
+    else:
+        name = f"a local {escape(backbone.get('architecture') or 'model')}"
+        details.append(f"weights SHA-256 `{_code(weights)}`")
+    return f"{name} ({', '.join(details)})" if details else name
+
+
 def _imported_from(settings: dict[str, Any]) -> str | None:
-    """What an imported release was made of; None of one that the pipeline has made."""
+    """What a release was imported from; None if the pipeline made it."""
     kind = settings.get("import.format")
     if kind is None:
         return None
     name = settings.get("import.file") or settings.get("import.folder")
-    return f"{name} ({'label maps of ReLabel' if kind == 'relabel' else kind.upper()})"
+    return f"{name} ({'ReLabel label maps' if kind == 'relabel' else str(kind).upper()})"
 
 
 def _numbers(release: Release) -> dict[str, Any]:
-    """The statistics, as rows of the card's tables."""
+    """The statistics as rows of the card's tables."""
     statistics, names = release.statistics, release.class_names
     added = statistics["added_per_class"]
     order = sorted((label for label in range(len(names)) if added[label]), key=lambda label: (-added[label], label))
@@ -131,14 +174,14 @@ def _numbers(release: Release) -> dict[str, Any]:
         "facts": [
             ("images", f"{statistics['images']:,}"),
             ("labels", f"{statistics['labels']:,}"),
-            ("labels an image, mean", f"{statistics['mean_labels_per_image']:.3f}"),
+            ("labels per image, mean", f"{statistics['mean_labels_per_image']:.3f}"),
             ("images with more than one label", f"{statistics['multi_label_share']:.1%}"),
-            ("images whose labels hold the original one", f"{statistics['original_in_labels_share']:.1%}"),
-            ("images whose first label is the original one", f"{statistics['original_is_first_share']:.1%}"),
-            ("classes that occur", f"{sum(count > 0 for count in statistics['labels_per_class']):,} of {len(names):,}"),
+            ("images with the original label among their labels", f"{statistics['original_in_labels_share']:.1%}"),
+            ("images with the original label first", f"{statistics['original_is_first_share']:.1%}"),
+            ("classes in use", f"{sum(count > 0 for count in statistics['labels_per_class']):,} of {len(names):,}"),
             ("regions", f"{statistics['regions']:,}"),
-            ("images without a region", f"{statistics['regions_per_image'].get('0', 0):,}"),
-            ("images left out", f"{statistics['excluded_images']:,}"),
+            ("images without regions", f"{statistics['regions_per_image'].get('0', 0):,}"),
+            ("excluded images", f"{statistics['excluded_images']:,}"),
         ],
         "added": [
             (
@@ -147,15 +190,15 @@ def _numbers(release: Release) -> dict[str, Any]:
                 f"{statistics['originals_per_class'][label]:,}",
                 f"{statistics['labels_per_class'][label]:,}",
             )
-            for label in order[:MOST]
+            for label in order[:MAX_ROWS]
         ],
-        "pairs": [(names[a], names[b], f"{count:,}") for a, b, count in statistics["label_pairs"][:MOST]],
+        "pairs": [(names[a], names[b], f"{count:,}") for a, b, count in statistics["label_pairs"][:MAX_ROWS]],
         "excluded": [(reason, f"{count:,}") for reason, count in statistics["excluded"].items()],
     }
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """The values of nested dictionaries with their dotted names, without those that are None."""
+    """The values of nested dictionaries by dotted names, without None."""
     found: list[tuple[str, Any]] = []
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -165,22 +208,19 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def _licence(license: License) -> str:
+def _license(license: License) -> str:
     if license.id is None:
-        return "The publisher has stated no licence for the labels."
+        return "The publisher has not stated a license for the labels."
     if license.name:
-        return f"The labels are under [{license.name}]({license.link})." if license.link else f"{license.name}."
-    return f"The labels are under `{license.id}`."
+        name = escape(license.name)
+        return f"The labels are licensed under [{name}]({license.link})." if license.link else f"{name}."
+    return f"The labels are licensed under `{license.id}`."
 
 
-def _cell(value: object) -> str:
-    """Text for a cell of a Markdown table."""
-    return _line(value).replace("|", "\\|").replace("<", "&lt;")
+def _code(value: object) -> str:
+    """Text for inline code."""
+    return one_line(value).replace("`", "").replace("|", "")
 
 
 def _bibtex(value: str) -> str:
-    return re.sub(r"[{}\\]", "", value)
-
-
-def _line(value: object) -> str:
-    return " ".join(str(value).split())
+    return re.sub(r"[{}\\`]", "", value)

@@ -1,14 +1,16 @@
 """The front matter of a dataset card, and the values the Hub allows in it.
 
-The client library checks no value and the server refuses a bad one only after the upload, so they are checked here.
-The lists are those of the Hub's dataset card specification, as far as datasets of labels and masks need them.
+The client library does not check the values, and the server rejects invalid ones only after the upload, so they are
+checked here. The lists are from the Hub's dataset card specification, reduced to datasets of labels and masks.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from hf_relabel.errors import HubError
 from hf_relabel.release.layout import data_configs
+from hf_relabel.release.markdown import one_line
 from hf_relabel.release.reader import Release
 
 TASK_CATEGORIES = ("image-classification", "image-segmentation", "object-detection", "mask-generation")
@@ -25,7 +27,7 @@ SIZE_CATEGORIES = (
     (1_000_000_000, "100M<n<1B"),
     (10_000_000_000, "1B<n<10B"),
 )
-"""Names of sizes, each with the number of rows it stays below."""
+"""Size categories, each with its upper limit on the number of rows (exclusive)."""
 
 _LICENSES = """
 afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bigcode-openrail-m bigscience-openrail-m bsd bsd-2-clause bsd-3-clause
@@ -37,17 +39,20 @@ odbl odc-by ofl-1.1 openrail openrail++ osl-3.0 other pddl postgresql unknown un
 """
 
 LICENSES = frozenset(_LICENSES.split())
-"""Identifiers of licences that the Hub knows."""
+"""License identifiers that the Hub knows."""
 
 
 @dataclass(frozen=True)
 class License:
-    """The licence of the labels.
+    """The license of the labels.
 
     Args:
-        id: The Hub's identifier; None states none.
-        name: Name of the licence where `id` is `other`.
-        link: Where its text is, likewise.
+        id: The Hub's identifier; None means that no license is stated.
+        name: Name of the license if `id` is `other`.
+        link: Web address of its text if `id` is `other`.
+
+    Raises:
+        HubError: The Hub does not know the license, or the name or link is missing or not valid.
     """
 
     id: str | None = None
@@ -56,45 +61,49 @@ class License:
 
     def __post_init__(self) -> None:
         if self.id is not None and self.id not in LICENSES:
-            raise HubError(f"licence {self.id!r}: the Hub does not know it; use its identifier, such as cc-by-4.0")
+            raise HubError(f"license {self.id!r}: not an identifier that the Hub knows, such as cc-by-4.0")
         if self.id == "other" and not (self.name and self.link):
-            raise HubError("licence other: needs its name and a link too (--license-name, --license-link)")
+            raise HubError("license other: also needs a name and a link (--license-name, --license-link)")
+        if self.link is not None and not re.fullmatch(r"https?://[^\s()<>\[\]\"'`|]+", self.link):
+            raise HubError(f"license link {self.link!r}: must be a web address such as https://example.org/license")
 
     def fields(self) -> dict[str, str]:
-        """Its keys of the front matter."""
+        """The license as keys of the front matter."""
         keys = {"license": self.id, "license_name": self.name, "license_link": self.link}
         return {key: value for key, value in keys.items() if value is not None}
 
 
 def card_metadata(release: Release, license: License, source_dataset: str | None, tags: list[str]) -> dict[str, Any]:
-    """The front matter of a release's card.
+    """Make the front matter of a release's card.
 
     Raises:
-        HubError: A value that the Hub would refuse.
+        HubError: The Hub would reject a value.
     """
     metadata: dict[str, Any] = {
-        "pretty_name": release.name,
+        "pretty_name": one_line(release.name),
         **license.fields(),
         "annotations_creators": ["machine-generated"],
         "task_categories": ["image-classification", "image-segmentation", "object-detection"],
         "task_ids": list(TASK_IDS),
         "size_categories": [size_category(release.num_images)],
         "tags": ["multi-label", "relabeling", "maskcut", "hf_relabel", *tags],
-        "configs": data_configs(release.split),
+        "configs": data_configs(release.split, release.files),
     }
     if source_dataset:
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source_dataset, re.ASCII):
+            raise HubError(f"source dataset {source_dataset!r}: must be an id on the Hub such as user/name")
         metadata["source_datasets"] = [source_dataset]
     check_metadata(metadata)
     return metadata
 
 
 def size_category(rows: int) -> str:
-    """The Hub's size category of a number of rows."""
+    """The Hub's size category for a number of rows."""
     return next(name for limit, name in SIZE_CATEGORIES if rows < limit)
 
 
 def check_metadata(metadata: dict[str, Any]) -> None:
-    """Raise HubError for the first value that the Hub does not allow."""
+    """Raise HubError for the first value that the Hub would reject."""
     allowed = {
         "task_categories": TASK_CATEGORIES,
         "task_ids": TASK_IDS,
@@ -104,8 +113,8 @@ def check_metadata(metadata: dict[str, Any]) -> None:
     for key, values in allowed.items():
         for value in metadata.get(key, []):
             if value not in values:
-                raise HubError(f"card: {key} holds {value!r}, which the Hub does not allow; one of {', '.join(values)}")
+                raise HubError(f"card: {key} contains {value!r}, but the Hub allows only {', '.join(values)}")
     License(metadata.get("license"), metadata.get("license_name"), metadata.get("license_link"))
     names = [config["config_name"] for config in metadata.get("configs", [])]
     if len(names) != len(set(names)):
-        raise HubError(f"card: a configuration is named twice ({', '.join(names)})")
+        raise HubError(f"card: duplicate configuration name ({', '.join(names)})")

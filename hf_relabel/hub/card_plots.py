@@ -1,4 +1,4 @@
-"""The pictures of a dataset card, drawn from a release's statistics and rows: PNG files as bytes."""
+"""Draw the pictures of a dataset card from a release's statistics and rows, as PNG files in memory."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -14,21 +14,21 @@ from hf_relabel.pictures.overlays import contact_sheet, draw_overlay, fit_text
 from hf_relabel.release.reader import Release
 
 SAMPLES, COLUMNS, CELL = 12, 3, 320
-"""Pictures of the gallery, those in a row, and the side of each in pixels."""
+"""Gallery: number of pictures, pictures per row, and side of each in pixels."""
 
-MOST = 15
-"""Bars of a chart of classes or of pairs."""
+MAX_BARS = 15
+"""Maximum number of bars in a chart of classes or label pairs."""
 
 
 def card_pictures(release: Release, images: Path | None = None) -> dict[str, bytes]:
-    """Every picture of the card, by its path in the repository.
+    """Draw all pictures of the card, by their paths in the repository.
 
     Args:
         release: The release.
-        images: Folder of the source's images, only if they may be shown; the gallery shows outlines without it.
+        images: Folder of the source's images, if they may be shown; otherwise the gallery shows outlines only.
 
     Raises:
-        HubError: An image of the gallery is not in `images`.
+        HubError: An image for the gallery is not in `images`.
     """
     statistics = release.statistics
     return {
@@ -60,28 +60,28 @@ def _scores(statistics: dict[str, Any]) -> bytes:
     top = _round_up(int(1.2 * (original + added).max()))  # room for the legend
     chart = Chart("Scores of the labels", "score", "labels", (0, 1), (0, top))
     chart.y_ticks(*_counts_axis(top))
-    chart.bars(edges[:-1], edges[1:], original + added, BLUE)
-    chart.bars(edges[:-1], edges[1:], added, ORANGE)
+    chart.bars(edges[:-1].tolist(), edges[1:].tolist(), (original + added).tolist(), BLUE)
+    chart.bars(edges[:-1].tolist(), edges[1:].tolist(), added.tolist(), ORANGE)
     chart.x_ticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
-    chart.legend("the original label", BLUE)
+    chart.legend("original labels", BLUE)
     chart.legend("added labels", ORANGE)
     return _saved(chart)
 
 
 def _added_classes(statistics: dict[str, Any], class_names: Sequence[str]) -> bytes:
     counts = np.array(statistics["added_per_class"])
-    order = [int(label) for label in np.argsort(-counts, kind="stable")[:MOST] if counts[label]]
-    return _rows("Classes added most often", [((class_names[label],), int(counts[label])) for label in order])
+    order = [int(label) for label in np.argsort(-counts, kind="stable")[:MAX_BARS] if counts[label]]
+    return _rows("Most frequently added classes", [((class_names[label],), int(counts[label])) for label in order])
 
 
 def _label_pairs(statistics: dict[str, Any], class_names: Sequence[str]) -> bytes:
-    pairs = statistics["label_pairs"][:MOST]
+    pairs = statistics["label_pairs"][:MAX_BARS]
     named = [((class_names[a], class_names[b]), count) for a, b, count in pairs]
-    return _rows("Labels found together most often", named, left=430, width=840)
+    return _rows("Most frequent label pairs", named, left=430, width=840)
 
 
 def _rows(title: str, rows: Sequence[tuple[tuple[str, ...], int]], left: int = 310, width: int = 720) -> bytes:
-    """A chart of horizontal bars, each with its names at the left, none longer than its share, and its count."""
+    """A chart of horizontal bars, with (shortened) names on the left and the count on the right."""
     font, pitch, top = ImageFont.load_default(size=13), 24, 44
     image = Image.new("RGB", (width, top + pitch * max(1, len(rows)) + 16), PAPER)
     draw = ImageDraw.Draw(image)
@@ -113,8 +113,8 @@ def _gallery(release: Release, images: Path | None) -> bytes:
 
 
 def _captions(row: dict[str, Any], class_names: Sequence[str]) -> list[str]:
-    """The first labels of a row with their scores, which a long name does not push out."""
-    font = ImageFont.load_default(CELL // 20)  # that of a contact sheet
+    """The first labels of a row with their scores; long names are shortened."""
+    font = ImageFont.load_default(CELL // 20)  # the font size of a contact sheet
     lines = []
     for label, score in list(zip(row["labels"], row["scores"], strict=True))[:4]:
         text = f" {score:.2f}"
@@ -123,12 +123,12 @@ def _captions(row: dict[str, Any], class_names: Sequence[str]) -> list[str]:
 
 
 def _blank_page(row: dict[str, Any]) -> Image.Image:
-    """A page of the image's size, to draw its regions on without a pixel of the source."""
+    """A blank page with the image's size, to draw its regions without the source's pixels."""
     return Image.new("RGB", (max(1, row["width"]), max(1, row["height"])), PAPER)
 
 
 def sample_rows(release: Release) -> Iterator[dict[str, Any]]:
-    """Rows for the gallery, spread over the release: of each stretch an image with as many labels as there are."""
+    """Choose rows for the gallery, spread over the release: from each part, the image with the most labels."""
     files = release.files_of("regions")
     left = min(SAMPLES, release.num_images)
     for index, file in enumerate(files):
@@ -150,7 +150,7 @@ def _shown_image(images: Path, row: dict[str, Any]) -> Image.Image:
 
     path = (images / row["image_id"]).resolve()
     if not path.is_relative_to(images.resolve()):
-        raise HubError(f"gallery: image {row['image_id']!r} lies outside {images}")
+        raise HubError(f"gallery: image {row['image_id']!r} is outside {images}; do not use this release")
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
@@ -159,7 +159,7 @@ def _shown_image(images: Path, row: dict[str, Any]) -> Image.Image:
 
 
 def _round_up(value: int) -> int:
-    """The next of 1, 2, 5, 10, 20, 50, ... that is not below a count."""
+    """The smallest of 1, 2, 5, 10, 20, 50, ... that is at least `value`."""
     step = 1
     while True:
         for factor in (1, 2, 5):
@@ -169,7 +169,7 @@ def _round_up(value: int) -> int:
 
 
 def _counts_axis(top: int) -> tuple[list[float], list[str]]:
-    values = [0, top / 2, top] if top > 1 else [0, 1]
+    values: list[float] = [0, top / 2, top] if top > 1 else [0, 1]
     return values, [f"{value:,.0f}" if value == int(value) else f"{value:g}" for value in values]
 
 

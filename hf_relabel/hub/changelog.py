@@ -1,61 +1,76 @@
-"""CHANGELOG.md of a published dataset: a section a version, the newest first, written from comparisons."""
+"""CHANGELOG.md of a published dataset: one section per version, newest first."""
 
 import re
 
-from hf_relabel.release.diff import Comparison
+from hf_relabel.release.diff import Comparison, changed_settings
+from hf_relabel.release.markdown import escape
 from hf_relabel.release.reader import Release
+from hf_relabel.release.versions import version_key
 
-HEADER = "# Changelog\n\nEvery version is a tag of this repository. Numbers are about the images of both versions.\n"
+HEADER = "# Changelog\n\nEvery version is a tag of this repository. Label counts are for images in both versions.\n"
 
-MOST_CLASSES = 10
-"""Classes that an entry names."""
+MAX_CLASSES = 10
+"""Maximum number of classes that an entry lists."""
 
 _SECTION = re.compile(r"^## (\d+\.\d+\.\d+)$", re.MULTILINE)
 
 
-def version_key(version: str) -> tuple[int, ...]:
-    """A version as numbers, to sort by."""
-    return tuple(int(part) for part in version.split("."))
-
-
 def first_entry(release: Release) -> str:
-    """What the changelog says of a version without a predecessor."""
+    """The entry of a version without a predecessor."""
+    return f"First release: {_totals(release)}.\n"
+
+
+def preview_entry(previous: Release, release: Release) -> str:
+    """The entry of a dry run, from the manifests of two versions only, without reading the rows of the previous one."""
+    lines = [
+        f"Since {previous.version} (the full comparison needs the rows of {previous.version} and is made when "
+        "publishing):",
+        "",
+        f"- before: {_totals(previous)}",
+        f"- now: {_totals(release)}",
+        *_setting_lines(changed_settings(previous, release)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _totals(release: Release) -> str:
     statistics = release.statistics
-    return (
-        f"First release: {statistics['images']:,} images, {statistics['labels']:,} labels, "
-        f"{statistics['regions']:,} regions.\n"
-    )
+    return f"{statistics['images']:,} images, {statistics['labels']:,} labels, {statistics['regions']:,} regions"
+
+
+def _setting_lines(settings: list[str]) -> list[str]:
+    return [f"- setting {escape(setting)}" for setting in settings]
 
 
 def entry(comparison: Comparison, previous: str) -> str:
-    """What the changelog says of a version that follows another.
+    """The entry of a version with a predecessor.
 
     Args:
-        comparison: Of the previous version (old) with this one (new).
+        comparison: Comparison of the previous version (old) with this one (new).
         previous: The previous version, such as 1.0.0.
     """
     added, removed, rescored = (
         int(counts.sum()) for counts in (comparison.labels_added, comparison.labels_removed, comparison.labels_rescored)
     )
     lines = [f"Since {previous}:", ""]
-    lines.append(f"- images: {comparison.images_added:,} added, {comparison.images_gone:,} gone")
+    lines.append(f"- images: {comparison.images_added:,} added, {comparison.images_gone:,} removed")
     lines.append(
         f"- labels: {added:,} added, {removed:,} removed, {rescored:,} rescored; "
-        f"{comparison.images_relabeled:,} images have another label set"
+        f"{comparison.images_relabeled:,} images have a different label set"
     )
     if comparison.originals_changed:
         lines.append(f"- original labels: {comparison.originals_changed:,} changed")
     lines.append(
-        f"- regions: {comparison.regions_old:,} before, {comparison.regions_new:,} now; masks differ in "
-        f"{comparison.images_other_masks:,} images, labels of the same masks in "
-        f"{comparison.images_other_region_labels:,}"
+        f"- regions: {comparison.regions_old:,} before, {comparison.regions_new:,} now; "
+        f"{comparison.images_other_masks:,} images have different masks, "
+        f"{comparison.images_other_region_labels:,} have the same masks with different labels"
     )
-    lines += [f"- setting {setting}" for setting in comparison.settings]
-    most = comparison.classes_by_change()[:MOST_CLASSES]
+    lines += _setting_lines(comparison.settings)
+    most = comparison.classes_by_change()[:MAX_CLASSES]
     if most:
         lines += ["", "| class | added | removed | rescored |", "|---|---|---|---|"]
         for label in most:
-            name = comparison.class_names[label].replace("|", "\\|")
+            name = escape(comparison.class_names[label])
             counts = [
                 f"{int(column[label]):,}"
                 for column in (comparison.labels_added, comparison.labels_removed, comparison.labels_rescored)
@@ -65,9 +80,9 @@ def entry(comparison: Comparison, previous: str) -> str:
 
 
 def extended(changelog: str, version: str, text: str) -> str:
-    """A changelog with the section of a version added, or replaced where it was there, newest first.
+    """Add the section of a version to a changelog, or replace it, with the newest version first.
 
-    What somebody wrote into other sections or the head stays.
+    Other sections and the header keep what someone wrote there.
     """
     head, sections = _parts(changelog or HEADER)
     sections[version] = f"## {version}\n\n{text}"

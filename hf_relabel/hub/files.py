@@ -1,4 +1,4 @@
-"""What publishing puts into a repository: the options, and every file of a version."""
+"""The options of publishing, and the files of a published version."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from hf_relabel.release.reader import Release
 CARD, CHANGELOG, LOADER, PROVENANCE = "README.md", "CHANGELOG.md", "scripts/load_relabel.py", "provenance.json"
 
 _OURS = re.compile(r"data/(labels|regions)/[^/]+\.parquet|card/[^/]+\.png")
-"""Files of an earlier version that must go: its shards, which the configurations' globs would match, and pictures."""
+"""Files of an earlier version that are removed: its data files and pictures."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class PublishOptions:
     """How a release is published.
 
     Args:
-        version: Must be the release's.
-        branch: Branch that is committed to; created from `main` if it is not there.
-        private: Create the repository private.
-        create_pr: Open a pull request instead of committing to the branch; the tag is left for when it is merged.
-        message: First line of the commit.
-        card: What the card says beside the manifest.
-        previous: Folder of the version before, to save downloading it for the changelog.
+        version: The version, which must be the release's.
+        branch: Branch to commit to; created from `main` if it does not exist.
+        private: Create the repository as private.
+        create_pr: Open a pull request instead of committing to the branch; the tag is set after the merge.
+        message: First line of the commit message.
+        card: Contents of the card that the manifest does not record.
+        previous: Folder of the previous version, so that it need not be downloaded for the changelog.
     """
 
     version: str
@@ -47,7 +47,7 @@ class PublishOptions:
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """A file of the version: its path in the repository, content and hash."""
+    """A file of the version: its path in the repository, content, size and hash."""
 
     path: str
     content: bytes | Path
@@ -58,24 +58,25 @@ class PlannedFile:
 def differences(
     files: list[PlannedFile], remote: dict[str, RemoteFile]
 ) -> tuple[list[PlannedFile], list[PlannedFile], list[str]]:
-    """Files to add, files that are there, and paths to remove."""
-    add, keep = [], []
+    """Files to add, files that are already there, and paths to remove."""
+    add: list[PlannedFile] = []
+    keep: list[PlannedFile] = []
     for file in files:
-        there = file.path in remote and remote[file.path].holds(file.content, file.sha256)
-        (keep if there else add).append(file)
+        is_there = file.path in remote and remote[file.path].holds(file.content, file.sha256)
+        (keep if is_there else add).append(file)
     paths = {file.path for file in files}
     return add, keep, sorted(path for path in remote if _OURS.fullmatch(path) and path not in paths)
 
 
 def version_files(release: Release, options: PublishOptions, card: str, changelog: str) -> list[PlannedFile]:
-    """Every file of the version as it will be in the repository."""
+    """All files of the version as they will be in the repository."""
     from hf_relabel.hub.card_plots import card_pictures
 
     provenance = {"name": release.name, "version": release.version, **release.provenance}
     texts = {
         CARD: card.encode(),
         CHANGELOG: changelog.encode(),
-        LOADER: asset("load_relabel.py").read_bytes(),
+        LOADER: asset("load_relabel.py"),
         PROVENANCE: (json.dumps(provenance, indent=1, ensure_ascii=False) + "\n").encode(),
         MANIFEST: (release.folder / MANIFEST).read_bytes(),
         **card_pictures(release, options.card.shown_images),
@@ -85,5 +86,5 @@ def version_files(release: Release, options: PublishOptions, card: str, changelo
 
 
 def planned_bytes(path: str, content: bytes) -> PlannedFile:
-    """A small file made here."""
+    """Plan a small file from its content."""
     return PlannedFile(path, content, len(content), hashlib.sha256(content).hexdigest())

@@ -1,18 +1,19 @@
-"""Publish a release: everything checked first, data uploaded file by file, one commit, one tag.
+"""Publish a release: check everything first, upload the data file by file, make one commit and one tag.
 
-Nothing on the Hub changes before the commit, and the commit changes everything at once. What is to be done is always
-worked out from what the Hub has, so the same command run again after any interruption goes on where it stopped: files
-that are there are not sent, a commit that was made is found, a tag that is missing is set.
+Nothing on the Hub changes before the commit, and the commit changes everything at once. The remaining work is always
+derived from the state of the Hub, so the same command resumes after any interruption: files that exist are not sent
+again, a commit that was made is found, a missing tag is set.
 """
 
 import dataclasses
+import functools
 import sys
 from dataclasses import dataclass
 from typing import Any
 
 from hf_relabel.errors import HubError, ReleaseError
 from hf_relabel.hub.card import render_card
-from hf_relabel.hub.changelog import entry, extended, first_entry
+from hf_relabel.hub.changelog import entry, extended, first_entry, preview_entry
 from hf_relabel.hub.checks import (
     check_limits,
     check_token,
@@ -20,29 +21,28 @@ from hf_relabel.hub.checks import (
     refuse_older_version,
     refuse_shadowing_script,
 )
-from hf_relabel.hub.client import HubRepo, Patience, Refs, RemoteFile
+from hf_relabel.hub.client import HubRepo, HubUnreachable, Refs, RemoteFile, RetryPolicy
 from hf_relabel.hub.files import CHANGELOG, PlannedFile, PublishOptions, differences, version_files
-from hf_relabel.hub.versions import previous_release, previous_version, reused_bytes, with_inherited_license
+from hf_relabel.hub.versions import previous_release, previous_version, with_inherited_license
 from hf_relabel.release.diff import compare
 from hf_relabel.release.reader import Release
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What publishing does, and to what.
+    """What publishing will do.
 
     Args:
         repo_id: The repository.
-        exists: Whether it is there.
-        head: Commit the plan is based on; None where the repository is not there.
-        starts_branch: Whether the branch is not there yet.
-        add: Files to send.
-        keep: Files of the version that the branch has already.
-        remove: Paths of earlier versions' files that go.
-        card: README.md.
+        exists: Whether the repository exists.
+        head: Commit the plan is based on; None if the repository does not exist.
+        starts_branch: Whether the branch does not exist yet.
+        add: Files to upload.
+        keep: Files of the version that the branch already has.
+        remove: Paths of earlier versions' files to delete.
+        card: Content of README.md.
         changes: This version's section of the changelog.
-        previous: The version before, if there is one.
-        reused: Share of the data's bytes in chunks that the version before holds; None where there is none.
+        unreachable: Why the Hub could not be asked, in a dry run; the plan then is the one for an empty repository.
     """
 
     repo_id: str
@@ -54,18 +54,17 @@ class Plan:
     remove: list[str]
     card: str
     changes: str
-    previous: str | None
-    reused: float | None
+    unreachable: str | None = None
 
     @property
     def is_done(self) -> bool:
-        """Whether the branch holds the version already."""
+        """Whether the branch already contains the version."""
         return not self.add and not self.remove
 
 
 @dataclass(frozen=True)
 class Published:
-    """The outcome: the commit, its tag (None for a pull request) and the pull request's address."""
+    """The outcome: the commit, its tag (None for a pull request) and the address of the pull request."""
 
     commit: str
     tag: str | None
@@ -73,28 +72,23 @@ class Published:
 
 
 def make_plan(release: Release, repo: HubRepo, options: PublishOptions, *, dry: bool = False) -> Plan:
-    """Check everything that can be checked before a byte is sent, and work out what is to be sent.
+    """Check everything that can be checked before the first upload, and plan the uploads.
 
     Args:
         release: The release.
         repo: The repository.
         options: How to publish.
-        dry: Nothing will be sent, so a missing token is no error.
+        dry: For a dry run, which needs no token and does not download the rows of the previous version.
 
     Raises:
-        ReleaseError: The release is damaged or of another version.
-        HubError: The repository, the token, the card or a limit forbids it.
+        ReleaseError: The release is damaged or has another version.
+        HubError: The repository, the token, the card or a limit does not allow it.
     """
-    if options.version != release.version:
-        raise ReleaseError(
-            f"{release.folder}: is version {release.version}, not {options.version}; the version is in every row, so "
-            f"build it with --build.version {options.version}"
-        )
-    release.verify()
+    _check_release(release, options)
     check_token(repo, options, dry)
     private = repo.is_private()
     if private is False and options.private:
-        raise HubError(f"{repo.id}: is public, but --private was asked for; change it in the repository's settings")
+        raise HubError(f"{repo.id}: is public, but --private was given; change it in the repository's settings")
     refs = repo.refs() if private is not None else Refs()
     starts_branch = private is not None and options.branch not in refs.branches
     head = refs.branches.get(options.branch) or refs.branches.get("main")
@@ -104,9 +98,15 @@ def make_plan(release: Release, repo: HubRepo, options: PublishOptions, *, dry: 
 
     options = with_inherited_license(options, repo, head, remote)
     previous = previous_version(refs, options.version)
-    before = previous_release(repo, previous, options)
-    changes = first_entry(release) if before is None else entry(compare(before, release), previous)
-    old_changelog = repo.read(CHANGELOG, head).decode() if CHANGELOG in remote else ""
+    has_rows = not dry or options.previous is not None
+    before = previous_release(repo, previous, options, rows=has_rows)
+    if before is None:
+        changes = first_entry(release)
+    elif has_rows:
+        changes = entry(compare(before, release), before.version)
+    else:
+        changes = preview_entry(before, release)
+    old_changelog = repo.read(CHANGELOG, head).decode() if head and CHANGELOG in remote else ""
     card = render_card(release, repo.id, options.card)
     files = version_files(release, options, card, extended(old_changelog, options.version, changes))
     add, keep, remove = differences(files, remote)
@@ -122,39 +122,75 @@ def make_plan(release: Release, repo: HubRepo, options: PublishOptions, *, dry: 
         remove=remove,
         card=card,
         changes=changes,
-        previous=previous if before is not None else None,
-        reused=reused_bytes(release, before) if add else None,
     )
 
 
-def publish(
-    release: Release, repo_id: str, options: PublishOptions, patience: Patience | None = None
-) -> tuple[Plan, Published]:
-    """Publish a release; see the module's docstring for what happens in which order.
+def _check_release(release: Release, options: PublishOptions) -> None:
+    if options.version != release.version:
+        raise ReleaseError(
+            f"{release.folder}: is version {release.version}, not {options.version}; every row contains the version, "
+            f"so build it with --build.version {options.version}"
+        )
+    release.verify()
+
+
+def dry_run(release: Release, repo_id: str, options: PublishOptions) -> Plan:
+    """Plan a publication without changing anything on the Hub; works without a network.
 
     Raises:
-        ReleaseError: The release is damaged or of another version.
-        HubError: The Hub refused, or what would be published is not fit to be.
+        ReleaseError: The release is damaged or has another version.
+        HubError: The repository, the card or a limit does not allow it.
     """
-    repo = HubRepo(repo_id, patience)
+    try:
+        return make_plan(release, HubRepo(repo_id, RetryPolicy(attempts=2)), options, dry=True)
+    except HubUnreachable as error:
+        _check_release(release, options)
+        card = render_card(release, repo_id, options.card)
+        changes = "Written when publishing, from the versions on the Hub.\n"
+        files = version_files(release, options, card, extended("", options.version, changes))
+        check_limits(files, {}, files, [])
+        return Plan(
+            repo_id=repo_id,
+            exists=False,
+            head=None,
+            starts_branch=False,
+            add=files,
+            keep=[],
+            remove=[],
+            card=card,
+            changes=changes,
+            unreachable=str(error),
+        )
+
+
+def publish(
+    release: Release, repo_id: str, options: PublishOptions, retry: RetryPolicy | None = None
+) -> tuple[Plan, Published]:
+    """Publish a release; the module's docstring describes the steps.
+
+    Raises:
+        ReleaseError: The release is damaged or has another version.
+        HubError: The Hub refused, or the content does not meet its rules.
+    """
+    repo = HubRepo(repo_id, retry)
     plan = make_plan(release, repo, options)
     if not plan.exists:
         repo.create(options.private)
         plan = _started(plan, repo, options) or make_plan(release, repo, options)
     if plan.starts_branch:
-        repo.create_branch(options.branch, plan.head)
-    if plan.is_done:
-        commit, pull_request = plan.head, None
+        repo.create_branch(options.branch, plan.head or "main")
+    if plan.is_done and plan.head is not None:
+        commit = plan.head
     else:
         commit, pull_request = _commit(repo, plan, options)
-    if options.create_pr and not plan.is_done:
-        return plan, Published(commit, None, pull_request)
+        if options.create_pr:
+            return plan, Published(commit, None, pull_request)
     repo.create_tag(options.tag, commit, f"{release.name} {release.version}")
     return plan, Published(commit, options.tag)
 
 
 def _started(plan: Plan, repo: HubRepo, options: PublishOptions) -> Plan | None:
-    """The plan in the repository that was just created; None where it holds more than a new one does."""
+    """Adapt the plan to the repository that was just created; None if it contains more than a new one does."""
     branches = repo.refs().branches
     head = branches.get("main")
     remote = repo.files(head) if head else {}
@@ -164,7 +200,7 @@ def _started(plan: Plan, repo: HubRepo, options: PublishOptions) -> Plan | None:
 
 
 def _commit(repo: HubRepo, plan: Plan, options: PublishOptions) -> tuple[str, str | None]:
-    """Send the files and make the commit; returns its id and the pull request's address."""
+    """Upload the files and make the commit; return its id and the address of the pull request."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     additions = [
@@ -187,44 +223,48 @@ def _commit(repo: HubRepo, plan: Plan, options: PublishOptions) -> tuple[str, st
         )
         return made.oid, made.pr_url
 
-    def made_already() -> tuple[str, str | None] | None:
-        """The commit whose answer was lost: a head, or a pull request, that holds the version."""
+    def find_commit() -> tuple[str, str | None] | None:
+        """Find the commit if only its response was lost: a branch head or pull request with these files."""
         refs = repo.refs()
-        candidates = refs.pulls if options.create_pr else {options.branch: refs.branches.get(options.branch)}
+        candidates: dict[str, str] = refs.pulls if options.create_pr else refs.branches
         for name, commit in candidates.items():
-            if commit and commit != plan.head and _holds(repo.files(commit), plan):
+            if (
+                (options.create_pr or name == options.branch)
+                and commit != plan.head
+                and _holds(repo.files(commit), plan)
+            ):
                 return commit, name if options.create_pr else None
         return None
 
-    commit, pull_request = repo.ask("committing", request, done=made_already)
+    commit, pull_request = repo.ask("committing", request, done=find_commit)
     if not _holds(repo.files(commit), plan):
-        raise HubError(f"{repo.id}: commit {commit} does not hold what was sent; look at it before anything else")
+        raise HubError(f"{repo.id}: commit {commit} does not contain what was uploaded; check it before you continue")
     return commit, pull_request
 
 
 def _upload(repo: HubRepo, plan: Plan, additions: list[Any], options: PublishOptions) -> None:
-    """Send the content of large files, one file a time; those that the Hub has are not sent again."""
+    """Upload the content of large files one at a time; files that the Hub has are not sent again."""
     from tqdm.auto import tqdm
 
     total = sum(file.size for file in plan.add)
     with tqdm(total=total, desc="uploading", unit="B", unit_scale=True, file=sys.stderr) as bar:
         for file, addition in zip(plan.add, additions, strict=True):
-            repo.ask(
-                f"uploading {file.path}",
-                lambda addition=addition: repo.api.preupload_lfs_files(
-                    repo.id,
-                    [addition],
-                    repo_type="dataset",
-                    revision=options.branch,
-                    create_pr=options.create_pr,
-                    free_memory=False,
-                ),
+            request = functools.partial(
+                repo.api.preupload_lfs_files,
+                repo.id,
+                [addition],
+                repo_type="dataset",
+                revision=options.branch,
+                create_pr=options.create_pr,
+                free_memory=False,
             )
+            repo.ask(f"uploading {file.path}", request)
             if addition.upload_info.sha256.hex() != file.sha256:
-                raise ReleaseError(f"{file.content}: altered while it was uploaded; build the release again")
+                raise ReleaseError(f"{file.path}: changed during the upload; build the release again")
             bar.update(file.size)
 
 
 def _holds(remote: dict[str, RemoteFile], plan: Plan) -> bool:
+    """Whether a revision has exactly the files of the plan."""
     add, _, remove = differences([*plan.add, *plan.keep], remote)
     return not add and not remove

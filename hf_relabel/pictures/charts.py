@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -81,7 +82,7 @@ class Chart:
         if name:
             self._legend.append((name, color))
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path | IO[bytes]) -> None:
         """Draw the axes and the legend over the data and write the PNG."""
         axes = [(self._left, self._top), (self._left, self._bottom), (self._right, self._bottom)]
         self._draw.line(axes, INK, width=1)

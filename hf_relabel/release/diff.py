@@ -1,6 +1,7 @@
-"""What changed between two releases: images, labels by class, regions, settings. Streams through both.
+"""Compare two releases: images, labels per class, regions and settings.
 
-Rows are sorted by image_id in every release, so the two are walked side by side in windows that end at the same id.
+Both releases are streamed. Their rows are sorted by image_id, so the two are read side by side in windows that end at
+the same id, and memory does not grow with the number of images.
 """
 
 from collections.abc import Iterator
@@ -11,15 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_relabel.release.chunking import reused_share
 from hf_relabel.release.reader import Release
 from hf_relabel.run.store import differences
 
 SAME_SCORE = 1e-6
-"""Scores that differ by no more are the same."""
+"""Scores that differ by at most this much count as equal."""
 
-EXAMPLES = 10
-"""Images named of those that were added or are gone."""
+MAX_EXAMPLES = 10
+"""Number of added and of removed images that are named."""
 
 COLUMNS = ["image_id", "label", "labels", "scores", "regions"]
 
@@ -29,18 +29,17 @@ class Comparison:
     """Differences from release `old` to release `new`.
 
     Args:
-        old, new: What the releases are called, for messages.
-        class_names: Classes of both.
-        images_added, images_gone, images_common: Numbers of images.
-        examples_added, examples_gone: Ids of a few of them.
-        images_relabeled: Common images whose label set differs.
-        originals_changed: Common images whose original label differs.
-        labels_added, labels_removed, labels_rescored: int64 [C], labels of common images by class.
-        images_other_masks: Common images whose masks differ.
-        images_other_region_labels: Common images with the same masks, of which one's best class or score differs.
-        regions_old, regions_new: Regions in all.
-        settings: Leaves of the provenance that differ, as `name: old -> new`.
-        reused: Share of the new data files' bytes that chunks of the old ones hold already; None if not measured.
+        old, new: Names and versions of the releases, for messages.
+        class_names: The C classes of both.
+        images_added, images_gone, images_common: Number of images only in `new`, only in `old`, and in both.
+        examples_added, examples_gone: Ids of a few added and removed images.
+        images_relabeled: Common images with different label sets.
+        originals_changed: Common images with different original labels.
+        labels_added, labels_removed, labels_rescored: int64 [C], labels of common images per class.
+        images_other_masks: Common images with different masks.
+        images_other_region_labels: Common images with equal masks where a region's best class or score differs.
+        regions_old, regions_new: Total number of regions.
+        settings: Provenance values that differ, as `name: old -> new`.
     """
 
     old: str
@@ -61,67 +60,64 @@ class Comparison:
     regions_old: int = 0
     regions_new: int = 0
     settings: list[str] = field(default_factory=list)
-    reused: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("labels_added", "labels_removed", "labels_rescored"):
             setattr(self, name, np.zeros(len(self.class_names), np.int64))
 
     def classes_by_change(self) -> list[int]:
-        """Classes with any change, those with most first."""
+        """Classes with any change, the most frequently changed first."""
         changes = self.labels_added + self.labels_removed + self.labels_rescored
         order = np.argsort(-changes, kind="stable")
         return [int(label) for label in order if changes[label]]
 
 
-def compare(old: Release, new: Release, *, measure_reuse: bool = False) -> Comparison:
+def compare(old: Release, new: Release) -> Comparison:
     """Compare two releases.
 
     Args:
         old: The earlier release.
-        new: The later one.
-        measure_reuse: Also read all data files to estimate the bytes an upload of the new one saves.
+        new: The later release.
 
     Raises:
         ReleaseError: A file cannot be read.
     """
     names, old_ids, new_ids = _common_classes(old, new)
     result = Comparison(f"{old.name} {old.version}", f"{new.name} {new.version}", names)
-    result.settings = _settings(old, new)
+    result.settings = changed_settings(old, new)
     for before, after in _windows(old, new):
         _compare_window(result, _translated(before, old_ids), _translated(after, new_ids))
-    if measure_reuse:
-        result.reused = reused_share(_data_files(new), _data_files(old))
     return result
 
 
-def _data_files(release: Release) -> list[Any]:
-    return [release.path_of(file) for file in release.files if file.config_name]
-
-
-def _settings(old: Release, new: Release) -> list[str]:
-    """Differences of everything the provenance records but what follows from the settings."""
+def changed_settings(old: Release, new: Release) -> list[str]:
+    """Provenance values that differ, as `name: old -> new`, without the version and what follows from the settings."""
     derived = ("fingerprint", "counters", "source_fingerprint")
-    trees = [{key: value for key, value in release.provenance.items() if key not in derived} for release in (old, new)]
-    return [line.removeprefix("config.") for line in differences(*trees) if not line.startswith("config.build.version")]
+
+    def chosen(release: Release) -> dict[str, Any]:
+        return {key: value for key, value in release.provenance.items() if key not in derived}
+
+    lines = differences(chosen(old), chosen(new))
+    return [line.removeprefix("config.") for line in lines if not line.startswith("config.build.version")]
 
 
 def _common_classes(old: Release, new: Release) -> tuple[list[str], np.ndarray | None, np.ndarray | None]:
-    """The classes of both, and for each release the place of its classes there (None: the same)."""
+    """The classes of both releases, and the index of each release's classes among them (None: unchanged)."""
     if old.class_names == new.class_names:
         return new.class_names, None, None
     names = [*new.class_names, *(name for name in old.class_names if name not in set(new.class_names))]
-    places = {name: place for place, name in enumerate(names)}
-    return names, *(np.array([places[name] for name in release.class_names]) for release in (old, new))
+    index = {name: number for number, name in enumerate(names)}
+    old_ids, new_ids = (np.array([index[name] for name in release.class_names]) for release in (old, new))
+    return names, old_ids, new_ids
 
 
 def _windows(old: Release, new: Release) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Rows of both releases, cut at the same image ids."""
+    """Iterate over the rows of both releases, cut at the same image ids."""
     streams = [release.batches("regions", COLUMNS) for release in (old, new)]
     pending: list[pa.Table | None] = [_next(stream) for stream in streams]
     while any(table is not None for table in pending):
         last = min(table["image_id"][-1].as_py() for table in pending if table is not None)
-        window = []
+        window: list[pa.Table | None] = []
         for side, table in enumerate(pending):
             if table is None:
                 window.append(None)
@@ -131,7 +127,8 @@ def _windows(old: Release, new: Release) -> Iterator[tuple[pa.Table, pa.Table]]:
             rest = table.slice(taken)
             pending[side] = rest if len(rest) else _next(streams[side])
         empty = next(table for table in window if table is not None).slice(0, 0)
-        yield tuple(empty if table is None else table for table in window)
+        before, after = (empty if table is None else table for table in window)
+        yield before, after
 
 
 def _next(stream: Iterator[pa.RecordBatch]) -> pa.Table | None:
@@ -141,7 +138,7 @@ def _next(stream: Iterator[pa.RecordBatch]) -> pa.Table | None:
 
 @dataclass
 class _Side:
-    """One release's rows of a window as arrays; lists are flat, with the row of each entry."""
+    """Rows of one release in a window as arrays; lists are flattened, with the row of each entry."""
 
     image_ids: pa.Array
     original: np.ndarray
@@ -190,7 +187,7 @@ def _compare_window(result: Comparison, old: _Side, new: _Side) -> None:
         (result.examples_added, new.image_ids, ~is_common),
         (result.examples_gone, old.image_ids, is_gone),
     ):
-        first = np.flatnonzero(chosen)[: EXAMPLES - len(examples)]
+        first = np.flatnonzero(chosen)[: MAX_EXAMPLES - len(examples)]
         examples += ids.take(pa.array(first)).to_pylist()
 
     result.originals_changed += int(np.count_nonzero(old.original[old_rows] != new.original[new_rows]))
@@ -199,7 +196,7 @@ def _compare_window(result: Comparison, old: _Side, new: _Side) -> None:
 
 
 def _compare_labels(result: Comparison, old: _Side, new: _Side, old_rows: np.ndarray, new_rows: np.ndarray) -> None:
-    """Match (image, class) pairs of the common images; `old_rows[i]` and `new_rows[i]` are the same image."""
+    """Match (image, class) pairs of the common images: `old_rows[i]` and `new_rows[i]` are the same image."""
     classes = len(result.class_names)
     old_keys, old_scores = _label_keys(old, old_rows, classes)
     new_keys, new_scores = _label_keys(new, new_rows, classes)
@@ -216,7 +213,7 @@ def _compare_labels(result: Comparison, old: _Side, new: _Side, old_rows: np.nda
 
 
 def _label_keys(side: _Side, rows: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """One number for each label of the given rows, image * classes + class, and the label's score."""
+    """Key (image * classes + class) and score of each label in the given rows."""
     place = np.full(len(side.image_ids), -1)
     place[rows] = np.arange(len(rows))
     image = place[side.label_rows]
@@ -225,7 +222,7 @@ def _label_keys(side: _Side, rows: np.ndarray, classes: int) -> tuple[np.ndarray
 
 
 def _compare_regions(result: Comparison, old: _Side, new: _Side, old_rows: np.ndarray, new_rows: np.ndarray) -> None:
-    """Compare the regions of the common images, place by place where there are as many."""
+    """Compare the regions of the common images in order, where both have the same number of regions."""
     same_count = old.region_counts[old_rows] == new.region_counts[new_rows]
     counts = new.region_counts[new_rows[same_count]]
     image = np.repeat(np.arange(len(counts)), counts)
@@ -251,7 +248,7 @@ def _compare_regions(result: Comparison, old: _Side, new: _Side, old_rows: np.nd
 
 
 def _region_places(side: _Side, rows: np.ndarray) -> np.ndarray:
-    """Places of the rows' regions among all regions of the window, row by row."""
+    """Indices of the regions of the given rows among all regions of the window, row by row."""
     starts = np.cumsum(side.region_counts) - side.region_counts
     counts = side.region_counts[rows]
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,6 +1,8 @@
-"""Names and entries of the files in a release folder."""
+"""Names and manifest entries of the files in a release folder."""
 
 import hashlib
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -9,12 +11,11 @@ from hf_relabel.errors import ReleaseError
 from hf_relabel.schema import CONFIG_NAMES
 
 MANIFEST = "manifest.json"
-
-
 EXCLUDED = "excluded.jsonl"
-
-
 README = "README.md"
+
+_DIGEST_LENGTH = 16
+_DIGEST = re.compile(rf"-([0-9a-f]{{{_DIGEST_LENGTH}}})\.parquet")
 
 
 def sha256_of(path: Path) -> str:
@@ -26,25 +27,16 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def data_configs(split: str) -> list[dict[str, Any]]:
-    """The `configs` of a card's front matter. The globs are explicit: without them the folders would be merged."""
-    configs: list[dict[str, Any]] = []
-    for name in CONFIG_NAMES:
-        config = {"config_name": name, "data_files": [{"split": split, "path": f"data/{name}/{split}-*.parquet"}]}
-        configs.append(config | ({"default": True} if name == CONFIG_NAMES[0] else {}))
-    return configs
-
-
 @dataclass(frozen=True)
 class ReleaseFile:
-    """A file of a release as its manifest has it.
+    """A file of a release, as listed in the manifest.
 
     Args:
-        path: Relative to the release folder, with slashes.
-        config_name: `labels`, `regions`, or None for a file that is no table.
-        rows: Images (or lines) in it.
+        path: Path relative to the release folder, with forward slashes.
+        config_name: `labels`, `regions`, or None for a file that is not a table.
+        rows: Number of images (or lines) in the file.
         bytes: Size.
-        sha256: Hash of its content.
+        sha256: Hash of the content.
     """
 
     path: str
@@ -56,4 +48,46 @@ class ReleaseFile:
     def __post_init__(self) -> None:
         parts = PurePosixPath(self.path).parts
         if not parts or PurePosixPath(self.path).is_absolute() or ".." in parts or "\\" in self.path:
-            raise ReleaseError(f"{MANIFEST}: path {self.path!r} leaves the release folder; the manifest is not ours")
+            raise ReleaseError(
+                f"{MANIFEST}: path {self.path!r} leads out of the release folder; do not use this release"
+            )
+
+
+def content_digest(hashes: Iterable[str]) -> str:
+    """Digest of a configuration's content, from the SHA-256 of each of its files in order."""
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:_DIGEST_LENGTH]
+
+
+def data_file_name(split: str, index: int, count: int, digest: str) -> str:
+    """Name of a data file, such as `train-00000-of-00002-0123456789abcdef.parquet`.
+
+    `datasets` identifies a cached local folder by the folder's name and the file patterns of its card, never by the
+    content. The digest in names and patterns keeps releases that differ from sharing a cache entry.
+    """
+    return f"{split}-{index:05d}-of-{count:05d}-{digest}.parquet"
+
+
+def data_configs(split: str, files: Iterable[ReleaseFile]) -> list[dict[str, Any]]:
+    """The `configs` of a card's front matter.
+
+    The patterns are explicit, because `datasets` would otherwise merge the two folders.
+
+    Raises:
+        ReleaseError: The names of the data files contain no content digest.
+    """
+    digests: dict[str | None, set[str]] = {name: set() for name in CONFIG_NAMES}
+    for file in files:
+        if file.config_name is not None:
+            match = _DIGEST.search(file.path)
+            digests[file.config_name].add(match[1] if match else "")
+    configs: list[dict[str, Any]] = []
+    for name in CONFIG_NAMES:
+        if len(digests[name]) != 1 or "" in digests[name]:
+            raise ReleaseError(
+                f"data/{name}: the file names lack the digest of the content, without which `load_dataset` may return "
+                "the rows of another release; build the release again"
+            )
+        pattern = f"data/{name}/{split}-*-{digests[name].pop()}.parquet"
+        config: dict[str, Any] = {"config_name": name, "data_files": [{"split": split, "path": pattern}]}
+        configs.append(config | ({"default": True} if name == CONFIG_NAMES[0] else {}))
+    return configs

@@ -1,4 +1,4 @@
-"""Opening a release folder: its manifest, its rows, and whether its files are intact."""
+"""Open a release folder: its manifest, its rows, and a check that its files are intact."""
 
 import json
 from collections.abc import Iterator
@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 from hf_relabel.errors import ReleaseError
 from hf_relabel.release.layout import MANIFEST, ReleaseFile, sha256_of
 from hf_relabel.schema import SCHEMA_VERSION
+
+_BATCH_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -29,78 +31,114 @@ class Release:
 
     @classmethod
     def open(cls, folder: Path | str) -> "Release":
-        """Open a release folder by its manifest. Files are looked at by `verify` and `batches`.
+        """Open a release folder by its manifest. The data files are not read.
 
         Raises:
-            ReleaseError: No manifest, a damaged one, or one of another schema version.
+            ReleaseError: The manifest is missing, damaged, or has another schema version.
         """
         folder = Path(folder)
         path = folder / MANIFEST
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            found = manifest["schema_version"]
+            text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise ReleaseError(
                 f"{folder}: not a release ({MANIFEST}: {error.strerror}); give the folder that `hf-relabel build` wrote"
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise ReleaseError(f"{path}: damaged manifest ({error}); build the release again") from error
-        if found != SCHEMA_VERSION:
-            raise ReleaseError(
-                f"{path}: schema version {found}, this hf_relabel reads {SCHEMA_VERSION}; build the release again"
-            )
+        return cls.parse(text, folder)
+
+    @classmethod
+    def parse(cls, manifest: str | bytes, folder: Path) -> "Release":
+        """Make a release from the text of its manifest; its files are expected in `folder`.
+
+        Raises:
+            ReleaseError: The manifest is damaged or has another schema version.
+        """
+        path = folder / MANIFEST
         try:
-            files = [ReleaseFile(**entry) for entry in manifest["files"]]
-            kept = {key: manifest[key] for key in ("version", "name", "split", "class_names")}
+            values = json.loads(manifest)
+            found = values["schema_version"]
+            if found != SCHEMA_VERSION:
+                raise ReleaseError(
+                    f"{path}: schema version {found}, but this hf_relabel reads {SCHEMA_VERSION}; build the release "
+                    "again"
+                )
             return cls(
-                folder, **kept, files=files, statistics=manifest["statistics"], provenance=manifest["provenance"]
+                folder=folder,
+                version=values["version"],
+                name=values["name"],
+                split=values["split"],
+                class_names=values["class_names"],
+                files=[ReleaseFile(**entry) for entry in values["files"]],
+                statistics=values["statistics"],
+                provenance=values["provenance"],
             )
-        except (KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ReleaseError(f"{path}: damaged manifest ({error}); build the release again") from error
 
     @property
     def num_images(self) -> int:
-        """Images in the release."""
-        return self.statistics["images"]
+        """Number of images."""
+        return int(self.statistics["images"])
 
     def files_of(self, config_name: str) -> list[ReleaseFile]:
         """The Parquet files of a configuration, in row order."""
         return [file for file in self.files if file.config_name == config_name]
 
     def path_of(self, file: ReleaseFile) -> Path:
-        """Where a file of the release lies."""
+        """Path of a file of the release."""
         return self.folder / file.path
 
     def verify(self) -> None:
-        """Read every file and compare its size and hash with the manifest's.
+        """Read every file and compare its size and hash with the manifest.
 
         Raises:
-            ReleaseError: A file is missing or altered; it is named.
+            ReleaseError: A file is missing or was changed; the message names it.
         """
         for file in self.files:
             path = self.path_of(file)
             try:
-                size = path.stat().st_size
-                same = size == file.bytes and sha256_of(path) == file.sha256
+                is_same = path.stat().st_size == file.bytes and sha256_of(path) == file.sha256
             except OSError as error:
                 raise ReleaseError(f"{path}: cannot be read ({error.strerror}); build the release again") from error
-            if not same:
-                raise ReleaseError(f"{path}: altered since the release was built; build the release again")
+            if not is_same:
+                raise ReleaseError(f"{path}: changed since the release was built; build the release again")
 
     def batches(self, config_name: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The rows of a configuration in order, a few thousand at a time.
+        """Iterate over the rows of a configuration in order, a few thousand at a time.
 
         Raises:
-            ReleaseError: A file is missing or not Parquet.
+            ReleaseError: A file is missing, is not Parquet, or lacks a column.
         """
         for file in self.files_of(config_name):
             yield from self.batches_of(file, columns)
 
+    def rows(self, config_name: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Iterate over the rows of a configuration in order, as dictionaries.
+
+        Raises:
+            ReleaseError: A file is missing, is not Parquet, or lacks a column.
+        """
+        for batch in self.batches(config_name, columns):
+            yield from batch.to_pylist()
+
     def batches_of(self, file: ReleaseFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The rows of one Parquet file, likewise."""
+        """Iterate over the rows of one Parquet file, a few thousand at a time.
+
+        Raises:
+            ReleaseError: The file is missing, is not Parquet, or lacks a column.
+        """
         path = self.path_of(file)
         try:
-            with pq.ParquetFile(path) as parquet:
-                yield from parquet.iter_batches(batch_size=4096, columns=columns)
+            with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+                missing = sorted(set(columns or ()) - set(parquet.schema_arrow.names))
+                if missing:
+                    raise ReleaseError(f"{path}: not a file of a release, it has no column {missing[0]!r}")
+                yield from parquet.iter_batches(batch_size=_BATCH_ROWS, columns=columns)
         except (pa.ArrowInvalid, OSError) as error:
-            raise ReleaseError(f"{path}: cannot be read as Parquet ({error}); build the release again") from error
+            raise ReleaseError(
+                f"{path}: cannot be read as Parquet ({_first_line(error)}); build or download the release again"
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""What a release holds, counted while it is written: the numbers of the manifest, the card and its plots."""
+"""Statistics of a release, counted while it is written, for the manifest, the card and its plots."""
 
 from collections import Counter
 from typing import Any
@@ -7,20 +7,20 @@ import numpy as np
 import pyarrow as pa
 
 SCORE_BINS = 20
-"""Equal bins of the score histogram over [0, 1]."""
+"""Number of equal bins of the score histogram over [0, 1]."""
 
 TOP_PAIRS = 100
-"""Label pairs that the statistics name."""
+"""Number of label pairs that are listed."""
 
 TOP_REASONS = 20
-"""Reasons for leaving an image out that the statistics name; the rarer ones are added up."""
+"""Number of exclusion reasons that are listed; the less frequent ones are summed."""
 
 
 class ReleaseStatistics:
-    """Running counts over the rows of a release. Memory grows with the classes and label pairs, not with the images.
+    """Running counts over the rows of a release. Memory grows with the classes and label pairs, not the images.
 
     Args:
-        num_classes: Classes of the dataset.
+        num_classes: Number of classes.
     """
 
     def __init__(self, num_classes: int):
@@ -80,11 +80,11 @@ class ReleaseStatistics:
             self._pairs = (merged, sums.astype(np.int64))
 
     def exclude(self, reason: str) -> None:
-        """Count an image that was left out."""
+        """Count an excluded image."""
         self.excluded[reason] += 1
 
     def result(self) -> dict[str, Any]:
-        """The statistics as plain JSON values; shares are of the images, in [0, 1], and 0 where there are none."""
+        """Return the statistics as JSON values; shares are fractions of the images, in [0, 1] (0 without images)."""
         labels = int(self.labels_per_class.sum())
         codes, counts = self._pairs
         top = np.lexsort((codes, -counts))[:TOP_PAIRS]
@@ -127,7 +127,7 @@ def _value_lengths(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _lists(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Lengths of the lists, int64 [N], and all their values in a row."""
+    """Lengths of the lists, int64 [N], and their concatenated values."""
     return _numpy(_value_lengths(column)).astype(np.int64), _numpy(_flat(column))
 
 
@@ -136,7 +136,7 @@ def _numpy(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _add_counts(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A growing histogram of small whole numbers, with `values` added."""
+    """Add `values` to a growing histogram of small integers."""
     new = np.bincount(values, minlength=len(counts))
     new[: len(counts)] += counts
     return new

@@ -1,14 +1,14 @@
-"""The release folder: written by `build`, published by `publish`, opened by everybody.
+"""Write a release folder.
 
     release/
-      README.md        front matter for `load_dataset`, and a few words
-      manifest.json    written last: what the release is, its files with their hashes, statistics, provenance
-      excluded.jsonl   one line for each image that was left out: image_id, reason
-      data/labels/{split}-00000-of-00001.parquet
-      data/regions/{split}-00000-of-0000N.parquet
+      README.md        front matter for `load_dataset`, and a short description
+      manifest.json    written last: name, version, files with their hashes, statistics, provenance
+      excluded.jsonl   one line per excluded image: image_id, reason
+      data/labels/{split}-00000-of-00001-{digest}.parquet
+      data/regions/{split}-00000-of-0000N-{digest}.parquet
 
-It is made beside its place and renamed, so a release folder is always whole. Rows are sorted by image_id. Writing
-streams: memory does not grow with the number of images.
+The folder is written under a temporary name and renamed, so a release folder is always complete. Rows are sorted by
+image_id. Rows are streamed: memory does not grow with the number of images.
 """
 
 import json
@@ -24,27 +24,33 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hf_relabel.errors import ReleaseError
-from hf_relabel.release.layout import EXCLUDED, MANIFEST, README, data_configs, sha256_of
+from hf_relabel.release.layout import (
+    EXCLUDED,
+    MANIFEST,
+    README,
+    ReleaseFile,
+    content_digest,
+    data_configs,
+    data_file_name,
+    sha256_of,
+)
+from hf_relabel.release.markdown import escape
 from hf_relabel.release.reader import Release
 from hf_relabel.release.statistics import ReleaseStatistics
 from hf_relabel.schema import CONFIG_NAMES, SCHEMA_VERSION, release_schema
 
 ROW_GROUP_ROWS = 10_000
-"""Images in a row group. Cut by rows, so that a label more or less moves no other row into another group."""
-
+"""Images per row group. A fixed number of rows, so that one more label does not move other rows to another group."""
 
 ROW_GROUP_BYTES = 100_000_000
-"""Uncompressed size past which a row group ends early."""
-
+"""Uncompressed size above which a row group ends early."""
 
 LABELS_ROWS_PER_FILE = 2_000_000
-"""Images in one file of the `labels` configuration, some tens of bytes each."""
+"""Images per file of the `labels` configuration; each takes tens of bytes."""
 
+_STEP = 500  # rows between two checks of a row group's size
 
-_STEP = 500  # rows between two looks at a row group's size
-
-
-_SPLIT_NAME = re.compile(r"\w+(\.\w+)*")  # what the datasets library takes
+_SPLIT_NAME = re.compile(r"\w+(\.\w+)*")  # what the datasets library accepts
 
 
 def write_release(
@@ -59,29 +65,29 @@ def write_release(
     excluded: Iterable[tuple[str, str]] = (),
     rows_per_file: int = 100_000,
     overwrite: bool = False,
-) -> "Release":
-    """Write a release folder; nothing is at its place until all of it is.
+) -> Release:
+    """Write a release folder, completely or not at all.
 
     Args:
         folder: The release folder.
-        batches: Rows of the `regions` configuration (`schema.release_features`), sorted by image_id, in pieces of any
-            size; the column `version` is filled in here. What is written does not depend on how rows are cut.
-        class_names: Name of every class, in the order of the class ids.
+        batches: Rows of the `regions` configuration (`schema.release_features`), sorted by image_id, in batches of any
+            size; the column `version` is filled in here. The files do not depend on the sizes of the batches.
+        class_names: Class names in the order of the class ids.
         split: Name of the split.
-        version: Recorded in every row and in the manifest.
-        name: Pretty name of the dataset.
+        version: Version, recorded in every row and in the manifest.
+        name: Display name of the dataset.
         provenance: Plain JSON values: configuration, models with revisions, package versions.
-        excluded: (image_id, reason) of each image left out; read after the last batch, so whoever makes the batches
-            may still be filling it.
-        rows_per_file: Most images in a file of the `regions` configuration.
-        overwrite: Replace a release that is there.
+        excluded: (image_id, reason) of each excluded image. It is read after the last batch, so the producer of the
+            batches may fill it meanwhile.
+        rows_per_file: Maximum number of images per file of the `regions` configuration.
+        overwrite: Replace an existing release.
 
     Raises:
-        ReleaseError: A folder is in the way, a row is out of order or names no class, there is no row (datasets cannot
-            load an empty split), the disk is full.
+        ReleaseError: Another folder is in the way, a row is out of order or has an invalid class, there are no rows
+            (datasets cannot load an empty split), or the disk is full.
     """
     if not _SPLIT_NAME.fullmatch(split):
-        raise ReleaseError(f"split {split!r}: must be letters, digits, underscores and dots between them")
+        raise ReleaseError(f"split {split!r}: use letters, digits and underscores, such as `train`")
     _refuse_to_replace(folder, overwrite)
     staging = folder.with_name(f".{folder.name}.partial")
     try:
@@ -91,9 +97,9 @@ def write_release(
         files = _write_tables(staging, batches, class_names, split, version, rows_per_file, statistics)
         files.append(_write_excluded(staging, excluded, statistics))
         if not statistics.images:
-            reason = next(iter(statistics.excluded.most_common(1)), ("there were none", 0))[0]
+            reason = next(iter(statistics.excluded.most_common(1)), ("there were no images", 0))[0]
             raise ReleaseError(
-                f"{folder}: no image to release ({statistics.excluded.total()} left out, most of them: {reason}); "
+                f"{folder}: no image to release ({statistics.excluded.total()} excluded, most often: {reason}); "
                 "nothing was changed"
             )
         manifest = {
@@ -120,9 +126,9 @@ def _refuse_to_replace(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
     if not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).exists()):
-        raise ReleaseError(f"{folder}: is in the way and is not a release; move it or choose another folder")
+        raise ReleaseError(f"{folder}: exists and is not a release; move it or choose another folder")
     if (folder / MANIFEST).exists() and not overwrite:
-        raise ReleaseError(f"{folder}: holds a release already; choose another folder or allow it to be overwritten")
+        raise ReleaseError(f"{folder}: already contains a release; choose another folder or overwrite it")
 
 
 def _write_tables(
@@ -134,7 +140,7 @@ def _write_tables(
     rows_per_file: int,
     statistics: ReleaseStatistics,
 ) -> list[dict[str, Any]]:
-    """Write both configurations in one pass; returns the manifest's entries of their files."""
+    """Write both configurations in one pass and return the manifest entries of their files."""
     schema = release_schema("regions", class_names)
     labels_schema = release_schema("labels", class_names)
     rows_of = {"labels": LABELS_ROWS_PER_FILE, "regions": rows_per_file}
@@ -154,7 +160,7 @@ def _write_tables(
 def _row_groups(
     batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema, version: str, rows_per_file: int
 ) -> Iterator[pa.Table]:
-    """Cut the rows into row groups at places that depend on the rows alone."""
+    """Cut the rows into row groups at positions that depend only on the rows."""
     pending: list[pa.Table] = []
     held = size = total = 0
     for batch in batches:
@@ -181,16 +187,16 @@ def _with_version(batch: pa.RecordBatch | pa.Table, schema: pa.Schema, version: 
 
 
 def _check_rows(table: pa.Table, last_id: str | None, num_classes: int) -> str:
-    """Raise ReleaseError where rows are out of order, lack a value or name a class that is not; returns the last id."""
+    """Raise ReleaseError for rows out of order, missing values and invalid classes; return the last image id."""
     for name in table.column_names:
         if table[name].null_count:
-            raise ReleaseError(f"{name}: a row of the release lacks a value; every image must have one")
+            raise ReleaseError(f"{name}: a row of the release has no value; every image needs one")
     ids = table["image_id"].to_pylist()
     for before, after in zip([last_id, *ids], ids, strict=False):
         if before is not None and before >= after:
-            raise ReleaseError(f"image {after!r} comes after {before!r}: rows must be sorted by image_id, each once")
+            raise ReleaseError(f"image {after!r} follows {before!r}: rows must be sorted by image_id and unique")
     if not pc.all(pc.equal(pc.list_value_length(table["labels"]), pc.list_value_length(table["scores"]))).as_py():
-        raise ReleaseError("labels and scores: a row has not one score for each label")
+        raise ReleaseError("labels and scores: a row does not have exactly one score per label")
     regions = pc.list_flatten(table["regions"])
     for name, values in (
         ("label", table["label"]),
@@ -201,13 +207,13 @@ def _check_rows(table: pa.Table, last_id: str | None, num_classes: int) -> str:
         bounds = pc.min_max(values).as_py()
         if len(values) and not 0 <= bounds["min"] <= bounds["max"] < num_classes:
             raise ReleaseError(
-                f"{name}: classes from {bounds['min']} to {bounds['max']}, but there are {num_classes}, from 0"
+                f"{name}: classes {bounds['min']} to {bounds['max']}, but valid classes are 0 to {num_classes - 1}"
             )
     return ids[-1]
 
 
 class _ShardedWriter:
-    """Row groups into Parquet files of a most number of rows. Names follow when their number is known."""
+    """Write row groups to Parquet files with a maximum number of rows, named when all files are written."""
 
     def __init__(self, folder: Path, schema: pa.Schema, rows_per_file: int):
         self.folder = folder
@@ -218,7 +224,7 @@ class _ShardedWriter:
         folder.mkdir(parents=True)
 
     def write(self, group: pa.Table) -> None:
-        """Add a row group; the file that it fills or overfills ends with it."""
+        """Add a row group; it ends its file when the file has reached the maximum number of rows."""
         if self._writer is None:
             self._writer = pq.ParquetWriter(
                 self._path(len(self.rows)),
@@ -226,6 +232,7 @@ class _ShardedWriter:
                 compression="zstd",
                 use_content_defined_chunking=True,
                 write_page_index=True,
+                write_page_checksum=True,
             )
             self.rows.append(0)
         self._writer.write_table(group, row_group_size=len(group))
@@ -242,13 +249,14 @@ class _ShardedWriter:
             self._writer = None
 
     def finish(self, root: Path, config_name: str, split: str) -> list[dict[str, Any]]:
-        """Name the files by their number and count; returns their entries in the manifest."""
+        """Name the files by position and content, and return their manifest entries."""
         self._close()
-        entries = []
-        for index, rows in enumerate(self.rows):
-            path = self.folder / f"{split}-{index:05d}-of-{len(self.rows):05d}.parquet"
+        entries = [_entry(root, self._path(index), config_name, rows) for index, rows in enumerate(self.rows)]
+        digest = content_digest(entry["sha256"] for entry in entries)
+        for index, entry in enumerate(entries):
+            path = self.folder / data_file_name(split, index, len(entries), digest)
             self._path(index).rename(path)
-            entries.append(_entry(root, path, config_name, rows))
+            entry["path"] = path.relative_to(root).as_posix()
         return entries
 
 
@@ -266,7 +274,7 @@ def _write_excluded(
 
 
 def _entry(root: Path, path: Path, config_name: str | None, rows: int) -> dict[str, Any]:
-    """A file's entry in the manifest; the file is on the disk when its hash is written down."""
+    """Flush a file to disk and return its manifest entry."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
     return {
@@ -286,7 +294,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _move_into_place(staging: Path, folder: Path) -> None:
-    """Rename the finished folder; one that is there steps aside first and comes back should that fail."""
+    """Rename the finished folder to its final name; an existing one is restored if that fails."""
     aside = folder.with_name(f".{folder.name}.replaced")
     shutil.rmtree(aside, ignore_errors=True)
     if folder.exists():
@@ -303,10 +311,11 @@ def _move_into_place(staging: Path, folder: Path) -> None:
 def _readme(manifest: dict[str, Any]) -> str:
     import yaml
 
-    header = yaml.safe_dump({"configs": data_configs(manifest["split"])}, sort_keys=False)
+    files = [ReleaseFile(**entry) for entry in manifest["files"]]
+    header = yaml.safe_dump({"configs": data_configs(manifest["split"], files)}, sort_keys=False)
     return (
-        f"---\n{header}---\n\n# {manifest['name']} {manifest['version']}\n\n"
+        f"---\n{header}---\n\n# {escape(manifest['name'])} {manifest['version']}\n\n"
         f"{manifest['statistics']['images']:,} images, {manifest['statistics']['labels']:,} labels, "
-        f"{manifest['statistics']['regions']:,} regions. `load_dataset(<this folder>)` gives the labels, "
-        '`load_dataset(<this folder>, "regions")` the masks too. `hf-relabel publish` puts it on the Hub.\n'
+        f"{manifest['statistics']['regions']:,} regions. `load_dataset(<this folder>)` loads the labels, "
+        '`load_dataset(<this folder>, "regions")` also loads the masks. `hf-relabel publish` uploads it to the Hub.\n'
     )

@@ -12,31 +12,29 @@ from hf_relabel import __version__
 from hf_relabel.config import BuildConfig, as_dict
 from hf_relabel.errors import ReleaseError
 from hf_relabel.labeling.labeler import CONFIG as LABELER_CONFIG
-from hf_relabel.release.layout import MANIFEST
+from hf_relabel.release.reader import Release
+from hf_relabel.release.versions import add_version, find_version
 from hf_relabel.release.writer import write_release
 from hf_relabel.run.job import Job
 from hf_relabel.run.progress import wait_for
 from hf_relabel.run.store import Fingerprint, ShardFolder, make_folder, read_json
 from hf_relabel.schema import release_schema
 
-STAGE = "release"
-
 PACKAGES = ("accelerate", "datasets", "huggingface-hub", "numpy", "pillow", "pyarrow", "pycocotools", "scipy", "torch")
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Write the release folder; returns a manifest with the counters to report."""
+    """Write the release; return its counters and folder."""
     proposals, proposed = job.finished("proposals", "propose")
     regions, labeled = job.finished("regions", "label")
     if labeled["inputs"]["proposals"] != proposals.fingerprint.digest:
         raise ReleaseError(f"{regions.folder}: labels other proposals than {proposals.folder}; run `hf-relabel label`")
     fingerprint = Fingerprint({**job.settings("build"), "regions": regions.fingerprint.digest})
-    folder = job.stage_folder(STAGE)
+    build = job.config.build
 
     def finished() -> dict[str, Any] | None:
-        manifest = read_json(folder / MANIFEST)
-        same = manifest and manifest["provenance"].get("fingerprint") == fingerprint.digest
-        return {"counters": _counters(manifest["statistics"])} if same else None
+        release = find_version(job.folder, build.version, fingerprint.digest)
+        return _outcome(release) if release else None
 
     if (outcome := finished()) is not None:
         return outcome
@@ -45,20 +43,22 @@ def run(job: Job) -> dict[str, Any]:
     make_folder(job.folder)
     job.accepted()
     excluded: list[tuple[str, str]] = []
-    release = write_release(
-        folder,
-        release_tables(job, proposals, regions, excluded),
-        class_names=job.source.class_names,
-        split=job.source.split,
-        version=job.config.build.version,
-        name=job.config.build.name or job.folder.name,
-        provenance=_provenance(job, fingerprint, proposed),
-        excluded=excluded,
-        rows_per_file=job.config.build.rows_per_file,
-        # A release is made again from stored tables within minutes, so a new threshold or version replaces it.
-        overwrite=True,
-    )
-    return {"counters": _counters(release.statistics)}
+
+    def write(folder: Path) -> Release:
+        return write_release(
+            folder,
+            release_tables(job, proposals, regions, excluded),
+            class_names=job.source.class_names,
+            split=job.source.split,
+            version=build.version,
+            name=build.name or job.folder.name,
+            provenance=_provenance(job, fingerprint, proposed),
+            excluded=excluded,
+            rows_per_file=build.rows_per_file,
+        )
+
+    release = add_version(job.folder, build.version, fingerprint.digest, write)
+    return _outcome(release)
 
 
 def release_tables(
@@ -152,6 +152,10 @@ def _public_config(job: Job) -> dict[str, Any]:
         if value and Path(value).exists():
             config[section][key] = Path(value).resolve().name
     return config
+
+
+def _outcome(release: Release) -> dict[str, Any]:
+    return {"counters": _counters(release.statistics), "folder": str(release.folder)}
 
 
 def _counters(statistics: dict[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from hf_relabel.errors import RelabelError
 from hf_relabel.pictures.overlays import contact_sheet, draw_overlay
 from hf_relabel.release.layout import MANIFEST
 from hf_relabel.release.reader import Release
+from hf_relabel.release.versions import stored_releases
 from hf_relabel.run.job import Job
 from hf_relabel.run.store import atomic_open, make_folder
-from hf_relabel.stages import build
 
 FOLDER = "overlays"
 SHEET = "sheet.png"
@@ -33,11 +33,11 @@ def draw_overlays(job: Job) -> str:
     """
     folder = job.folder / FOLDER
     try:
-        release = Release.open(job.stage_folder(build.STAGE))
+        release = stored_releases(job.folder)[job.config.build.version]
         digest = hashlib.sha256((release.folder / MANIFEST).read_bytes()).hexdigest()
         if _release_of(folder / SHEET) != digest:
             _draw(job, release, folder, digest)
-    except (RelabelError, OSError, ValueError) as error:
+    except (RelabelError, OSError, ValueError, KeyError) as error:
         return f"not drawn ({' '.join(str(error).split())})"
     return str(folder / SHEET)
 

@@ -59,7 +59,7 @@ def run_stages(command: str, config: Config) -> Job:
         if job.rank.is_main:
             print(summary_of_stage(stage, outcome, time.monotonic() - began), flush=True)
     if job.rank.is_main:
-        made = job.folder / build.STAGE if stage == "build" else job.folder
+        made = outcome.get("folder", job.folder)
         print(f"done in {time.monotonic() - started:.1f} s: {made}", flush=True)
     return job
 

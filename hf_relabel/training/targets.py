@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from hf_relabel.errors import ReleaseError
-from hf_relabel.release.table import LabelTable
+from hf_relabel.release.label_table import LabelTable
 from hf_relabel.vision import masks
 
 Box = tuple[float, float, float, float]
@@ -55,7 +55,7 @@ class ReleaseTargets:
         self._kind = kind
         self._threshold = np.float32(threshold)
         self._include_original = include_original or kind == "single"
-        self._scores = None if kind == "single" else table.need_scores(f"the target {kind!r}")
+        self._scores = None if kind == "single" else table.scores
 
     def __call__(self, row: int, box: Box) -> np.ndarray:
         table, target = self._table, np.zeros(len(self._table.class_names), np.float32)

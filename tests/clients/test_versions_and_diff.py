@@ -67,7 +67,6 @@ def test_folders_and_revisions_compare_alike(hf_relabel, published, v1, v2, tmp_
     for label, name in enumerate(v1.class_names):
         assert f"{name} 0 {result.labels_removed[label]} 0" in [" ".join(line.split()) for line in output.splitlines()]
     assert "setting build.threshold: 0.5 -> 0.7" in output
-    assert "bytes that are also in the old: " in output
 
 
 def test_json_and_changelog(hub, hf_relabel, published, v1, v2, tmp_path):
@@ -78,15 +77,13 @@ def test_json_and_changelog(hub, hf_relabel, published, v1, v2, tmp_path):
     assert told["labels_removed"] == result.labels_removed.sum() > 0
     assert sum(row["removed"] for row in told["classes"].values()) == told["labels_removed"]
     assert told["settings"] == result.settings
-    assert 0 <= told["reused"] <= 1
-    assert json.loads(hf_relabel("diff", v1.folder, v2.folder, "--json", "-", "--no-reuse").ok())["reused"] is None
     text = hf_relabel("diff", v1.folder, v2.folder, "--changelog").ok()
     assert text.strip() in hub.repo(published).read("v1.1.0", "CHANGELOG.md").decode()
 
 
 def test_most_classes_are_named_on_request(hf_relabel, v1, v2):
     output = hf_relabel("diff", v1.folder, v2.folder, "--top", "1").ok()
-    assert "and 3 classes more (--top, --json)" in output
+    assert "and 3 more classes (--top, --json)" in output
 
 
 def test_images_that_came_and_went(hf_relabel, v1, tmp_path):
@@ -97,11 +94,11 @@ def test_images_that_came_and_went(hf_relabel, v1, tmp_path):
 
 
 def test_what_cannot_be_compared(hub, hf_relabel, published, repo_id, v1, tmp_path):
-    assert "neither a folder that exists" in hf_relabel("diff", v1.folder, "a/b/c").error()
+    assert "neither an existing folder" in hf_relabel("diff", v1.folder, "a/b/c").error()
     assert "not a release" in hf_relabel("diff", v1.folder, tmp_path).error()
     assert "404" in hf_relabel("diff", f"{published}@v9.0.0", v1.folder).error()
     hub.store.create(repo_id)
-    assert "holds no manifest.json" in hf_relabel("diff", repo_id, v1.folder).error()
+    assert "contains no manifest.json" in hf_relabel("diff", repo_id, v1.folder).error()
     (tmp_path / "shut").touch()
     error = hf_relabel("diff", v1.folder, v1.folder, "--json", tmp_path / "shut" / "x.json")
     assert "x.json" in error.error()

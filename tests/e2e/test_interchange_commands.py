@@ -73,7 +73,7 @@ def test_coco_and_back(run, coco_file, tmp_path, command):
         assert coco.toBbox(annotation["segmentation"]).tolist() == annotation["bbox"]
     status, _, line = command("import", "coco", coco_file, tmp_path / "release")
     assert status == 1
-    assert "holds a release already" in line
+    assert "already contains a release" in line
 
 
 def test_tsv_and_back(run, image_folder, tmp_path, command):

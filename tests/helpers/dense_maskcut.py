@@ -1,8 +1,8 @@
-"""MaskCut by the plain dense generalised eigenproblem: the yardstick of the fast solvers. Slow, and simple on purpose.
+"""MaskCut with the dense generalized eigenproblem: the reference for the fast solvers. Slow, and deliberately simple.
 
-It follows the method as published (Wang et al., CVPR 2023, section 3.2), in float64 and NumPy, and shares no code with
-the package. Two things differ from the published code unless `raw` asks for it: the sign rule, because LAPACK's sign of
-an eigenvector is arbitrary, and the choice among tied entries, because there rounding noise decides.
+It follows the published method (Wang et al., CVPR 2023, section 3.2) in NumPy with float64 and shares no code with the
+package. Unless `raw` is set, it differs from the published code in two ways: it has a sign rule, because LAPACK's sign
+of an eigenvector is arbitrary, and a rule for ties, which rounding would decide otherwise.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ TIE = 1e-4
 def dense_maskcut(
     features: np.ndarray, grid: tuple[int, int], *, tau: float, max_masks: int, raw: bool = False
 ) -> np.ndarray:
-    """Masks, bool [k, h, w], of float32 features [n, C]; with `raw` LAPACK's sign and noise decide, as published."""
+    """Compute masks, bool [k, h, w], from float32 features [n, C]; `raw` uses the published rules."""
     n = grid[0] * grid[1]
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     features = features / np.maximum(norms, 1e-12)
@@ -26,10 +26,10 @@ def dense_maskcut(
     masks = []
     for index in range(max_masks):
         alive = ~taken & (norms[:, 0] > 0)
-        joined = graph & alive[:, None] & alive
-        if (joined | ~alive[:, None] | ~alive).all() or (joined.sum(axis=1) <= 1).all():
-            break  # all alike or all alone: no second eigenvector to speak of
-        weights = np.where(joined, 1.0, EPS)
+        connected = graph & alive[:, None] & alive
+        if (connected | ~alive[:, None] | ~alive).all() or (connected.sum(axis=1) <= 1).all():
+            break  # all patches are connected or isolated: no usable second eigenvector
+        weights = np.where(connected, 1.0, EPS)
         degrees = np.diag(weights.sum(axis=1))
         _, vectors = scipy.linalg.eigh(degrees - weights, degrees, subset_by_index=[1, 2])
         side, seed = (_published_side if raw else _side)(vectors[:, 0], grid)
@@ -47,7 +47,7 @@ def dense_maskcut(
 
 
 def _side(vector: np.ndarray, grid: tuple[int, int]) -> tuple[np.ndarray, int]:
-    """Foreground and seed: at most 2 corners in it; with 2, the largest magnitude too; ties to the first."""
+    """Choose the foreground with at most 2 corners (with 2, the one with the largest magnitude) and its seed."""
     side = vector > vector.mean()
     corners = _corners(side, grid)
     if corners > 2 or (corners == 2 and not side[_first_largest(np.abs(vector))]):

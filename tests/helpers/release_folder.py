@@ -1,32 +1,34 @@
-"""Writes small releases for tests, by the schema alone."""
+"""Write small releases for tests from brief rows."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from hf_relabel import schema
+from hf_relabel.release import writer
+from hf_relabel.schema import release_schema
 from hf_relabel.vision import masks
 
 
-def write_release(
-    folder: Path, class_names: list[str], rows: list[dict], split: str = "train", drop: tuple = ()
-) -> Path:
-    """A release folder with the rows given: image_id, label, labels, scores and, optionally, width, height and
-    regions [{label, score, mask}]. Columns in `drop` are left out."""
-    for config_name in schema.CONFIG_NAMES:
-        if config_name == "regions" and not any("regions" in row for row in rows):
-            continue
-        columns = schema.release_schema(config_name, class_names)
-        filled = [{**row, "version": "1.0.0", "regions": _regions(row)} for row in rows]
-        table = pa.Table.from_pylist([{name: row.get(name) for name in columns.names} for row in filled], columns)
-        path = folder / "data" / config_name / f"{split}-00000-of-00001.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table.drop_columns([name for name in drop if name in columns.names]), path)
+def write_release(folder: Path, class_names: list[str], rows: list[dict[str, Any]], split: str = "train") -> Path:
+    """Write a release with the given rows.
+
+    Args:
+        folder: The release folder.
+        class_names: Names of the classes.
+        rows: Each with image_id, label, labels, scores and, optionally, width, height and regions, a list of
+            {label, score, mask}.
+        split: Name of the split.
+    """
+    filled = [{"width": 0, "height": 0, **row, "regions": _regions(row)} for row in rows]
+    table = pa.Table.from_pylist(filled, release_schema("regions", class_names))
+    writer.write_release(
+        folder, [table], class_names=class_names, split=split, version="1.0.0", name="Tiny", provenance={}
+    )
     return folder
 
 
-def _regions(row: dict) -> list[dict]:
+def _regions(row: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for k, region in enumerate(row.get("regions", [])):
         found.append(

@@ -1,12 +1,8 @@
-import json
-
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from hf_relabel.demo.truth import read_release, read_truth, score_against_truth
-from hf_relabel.errors import RelabelError, ReleaseError
+from hf_relabel.demo.truth import read_truth, score_against_truth
+from hf_relabel.errors import RelabelError
 from hf_relabel.vision import masks
 
 NAMES = ["cat", "dog", "hat"]
@@ -80,19 +76,6 @@ def test_lines_report_all_three_label_sets():
     text = "\n".join(score_against_truth(SCENES, [], NAMES, threshold=0.5).lines())
     assert "0 of 3 objects in 2 scenes found" in text
     assert "1.000     0.667     0.800" in text
-
-
-def test_a_release_folder_is_read_in_full(tmp_path):
-    files = tmp_path / "data" / "regions"
-    files.mkdir(parents=True)
-    with pytest.raises(ReleaseError, match="no finished release"):
-        read_release(tmp_path)
-    rows = [row(f"cat/{number}.jpg", [0], (box(0, 3), [0], [1.0])) for number in range(5)]
-    pq.write_table(pa.Table.from_pylist(rows[:3]), files / "train-00000-of-00002.parquet")
-    pq.write_table(pa.Table.from_pylist(rows[3:]), files / "train-00001-of-00002.parquet")
-    (tmp_path / "manifest.json").write_text(json.dumps({"class_names": NAMES}))
-    names, read = read_release(tmp_path)
-    assert (names, list(read)) == (NAMES, rows)
 
 
 def test_missing_and_empty_truth(tmp_path):

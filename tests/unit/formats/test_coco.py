@@ -221,7 +221,7 @@ def test_places_that_are_taken(tmp_path):
     export_coco(release, tmp_path / "coco.json")
     with pytest.raises(FormatError, match=r"is there already.*--overwrite"):
         export_coco(release, tmp_path / "coco.json")
-    with pytest.raises(ReleaseError, match="holds a release already"):
+    with pytest.raises(ReleaseError, match="already contains a release"):
         import_coco(tmp_path / "coco.json", tmp_path / "release")
     import_coco(tmp_path / "coco.json", tmp_path / "release", overwrite=True)
     with pytest.raises(UsageError, match="--version"):

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import pytest
@@ -7,8 +8,8 @@ from releases import make_release, make_rows, provenance
 
 from hf_relabel.commands.parser import known_keys
 from hf_relabel.commands.pipeline import COMMANDS
-from hf_relabel.errors import HubError
-from hf_relabel.hub.card import THRESHOLDS, CardOptions, asset, render_card
+from hf_relabel.errors import HubError, ReleaseError
+from hf_relabel.hub.card import THRESHOLDS, CardOptions, asset, render_card, write_card
 from hf_relabel.hub.card_metadata import License, card_metadata, check_metadata, size_category
 
 SECTIONS = """
@@ -17,13 +18,13 @@ SECTIONS = """
 ### Columns
 ## How it was made
 ## Statistics
-### Classes added most often
-### Labels found together
-### Images left out
+### Most frequently added classes
+### Most frequent label pairs
+### Excluded images
 ## Samples
-## Limits and known failure modes
+## Limitations
 ## Versions
-## Licence
+## License
 ## Citation
 """.strip().splitlines()
 
@@ -73,9 +74,9 @@ def test_every_section_is_there(tmp_path, kind):
     assert metadata_errors(yaml.safe_load(front)) == []
     assert "{{" not in body
     assert "None" not in body.replace("\nNone.\n", "")
-    assert "nan" not in body.split("## Limits")[0].replace("-nan", "")
+    assert "nan" not in body.split("## Limitations")[0].replace("-nan", "")
     assert len(tables(card)) >= 4
-    assert ("No label was added" in card) == (kind in ("no labels", "one label", "one class"))
+    assert ("No labels were added" in card) == (kind in ("no labels", "one label", "one class"))
     assert ("No image has two labels." in card) == (kind in ("no labels", "one label", "one class"))
 
 
@@ -87,13 +88,13 @@ def test_what_the_usual_card_says(tmp_path):
         "| backbone | revision | 0000000000000000000000000000000000000000 |",
         "| `propose.tau` | 0.4 |",
         "| `build.threshold` | 0.5 |",
-        "| `run.seed` | 0 |",
+        "| run.seed | 0 |",
         "numpy 2.0.0",
         "| cannot identify image file | 1 |",
         "red \\| blue ball",
         'load_dataset("owner/tiny", revision="v1.0.0", split="train")',
         'load_dataset("owner/tiny", "regions", revision="v1.0.0", split="train")',
-        "The publisher has stated no licence",
+        "The publisher has not stated a license",
         "without the source's pixels",
         "arXiv:2301.11320",
     ):
@@ -105,8 +106,8 @@ def test_an_imported_release_claims_nothing_of_the_pipeline(tmp_path):
     rows = [{**row, "regions": []} for row in make_rows(30)]
     told = {"config": {"import": {"format": "tsv", "file": "labels.tsv", "sha256": "0" * 64}}}
     card = render_card(make_release(tmp_path / "tsv", rows=rows, provenance=told), "owner/tiny", CardOptions())
-    assert "a set of labels with scores. Imported from labels.tsv (TSV)" in card
-    for text in ("self-supervised", "object masks for", "2301.11320", "grid of patches", "class-agnostic"):
+    assert "a set of labels with scores. It was imported from labels.tsv \\(TSV\\)" in card
+    for text in ("vision transformer", "object masks for", "2301.11320", "grid of patches", "class-agnostic"):
         assert text not in card
 
 
@@ -114,7 +115,7 @@ def test_masks_of_a_file_are_not_called_our_own(tmp_path):
     told = provenance(0.5, "1.0.0")
     told["config"]["propose"] = {"masks": {"file": "cutler.json", "sha256": "0" * 64}}
     card = render_card(make_release(tmp_path / "release", provenance=told), "owner/tiny", CardOptions())
-    assert "class-agnostic masks of the file cutler.json, named by a small classifier" in card
+    assert "class-agnostic masks from the file cutler.json, labeled by a small classifier" in card
     assert "2301.11320" not in card
     assert "grid of patches" not in card
 
@@ -123,6 +124,12 @@ def test_the_front_matter(tmp_path):
     release = make_release(tmp_path / "release")
     card = render_card(release, "owner/tiny", CardOptions(License("mit"), "other/photos", ["birds"]))
     front = yaml.safe_load(card.split("---\n")[1])
+    patterns = [config["data_files"][0]["path"] for config in front["configs"]]
+    for name, pattern in zip(("labels", "regions"), patterns, strict=True):
+        assert re.fullmatch(rf"data/{name}/train-\*-[0-9a-f]{{16}}\.parquet", pattern)
+        assert [file.path for file in release.files_of(name)] == sorted(
+            str(path.relative_to(release.folder)) for path in release.folder.glob(pattern)
+        )
     assert front == {
         "pretty_name": "Tiny",
         "license": "mit",
@@ -132,12 +139,8 @@ def test_the_front_matter(tmp_path):
         "size_categories": ["n<1K"],
         "tags": ["multi-label", "relabeling", "maskcut", "hf_relabel", "birds"],
         "configs": [
-            {
-                "config_name": "labels",
-                "data_files": [{"split": "train", "path": "data/labels/train-*.parquet"}],
-                "default": True,
-            },
-            {"config_name": "regions", "data_files": [{"split": "train", "path": "data/regions/train-*.parquet"}]},
+            {"config_name": "labels", "data_files": [{"split": "train", "path": patterns[0]}], "default": True},
+            {"config_name": "regions", "data_files": [{"split": "train", "path": patterns[1]}]},
         ],
         "source_datasets": ["other/photos"],
     }
@@ -150,11 +153,94 @@ def test_names_do_not_break_the_card(tmp_path):
     names = ["a | b", "<i>c</i>"]
     release = make_release(tmp_path / "release", rows=rows, name=name, class_names=names, excluded=excluded)
     card = render_card(release, "owner/tiny", CardOptions())
-    assert yaml.safe_load(card.split("---\n")[1])["pretty_name"] == name
+    assert yaml.safe_load(card.split("---\n")[1])["pretty_name"] == " ".join(name.split())
     assert "\n# not a heading" not in card
-    assert "bad \\| file of two lines &lt;script>" in card
-    assert "a \\| b + &lt;i>c&lt;/i>" in card
+    assert "bad \\| file of two lines &lt;script&gt;" in card
+    assert "a \\| b + &lt;i&gt;c&lt;/i&gt;" in card
     tables(card)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["![x](http://tracker.example/x.png)", "[x](javascript:alert)", "<img src=x onerror=y>", "`a", "x | y\n| z", "*b*"],
+)
+def test_text_from_data_is_shown_literally(tmp_path, text):
+    """Class names, reasons, settings and names appear as they are, without any effect in Markdown or HTML."""
+    made_by = provenance(0.5, "1.0.0")
+    made_by["config"]["score"][text] = text
+    made_by["backbone"]["model"] = text
+    rows = list(make_rows(30, threshold=0.1, classes=2))
+    release = make_release(
+        tmp_path / "release",
+        rows=rows,
+        name=text,
+        class_names=[text, "cat"],
+        excluded=[("a", text)],
+        provenance=made_by,
+    )
+    card = render_card(release, "owner/tiny", CardOptions())
+    body = re.sub(r"```.*?```", "", card.split("---\n", 2)[2], flags=re.DOTALL)
+    tables(body)
+    shown = re.sub(r"\\.|`[^`\n]*`", "", body)  # without escaped characters and inline code
+    assert re.findall(r"!?\[[^]]*\]\(([^)]*)\)", shown) == [
+        "https://huggingface.co/datasets/user/photos",
+        *[f"card/{name}.png" for name in ("labels_per_image", "scores", "added_classes", "label_pairs")],
+        "card/gallery.png",
+        "CHANGELOG.md",
+    ]
+    assert set(re.findall(r"</?\w+[^>]*>", shown)) == {"<details>", "<summary>", "</summary>", "</details>"}
+    assert "*" not in shown.replace("**", "")
+    assert shown.count("`") == 0
+
+
+def test_a_local_backbone_is_described_by_its_architecture_and_weights(tmp_path):
+    made_by = provenance(0.5, "1.0.0")
+    made_by["backbone"] = {
+        "model": "vit",
+        "revision": None,
+        "weights_sha256": "0123abcd" * 8,
+        "architecture": "Dinov2Model",
+        "image_size": 224,
+        "patch_size": 14,
+    }
+    release = make_release(tmp_path / "release", provenance=made_by)
+    card = render_card(release, "owner/tiny", CardOptions())
+    weights = "0123abcd" * 8
+    assert (
+        "Masks and region features come from a local Dinov2Model "
+        f"(14 px patches, 224 px images, weights SHA-256 `{weights}`)."
+    ) in card
+
+
+def test_a_hub_backbone_is_named_with_its_revision(tmp_path):
+    card = render_card(make_release(tmp_path / "release"), "owner/tiny", CardOptions())
+    assert "features come from `user/vit` (revision `000000000000`, 224 px images)." in card
+
+
+@pytest.mark.parametrize("link", ["javascript:alert(1)", "https://a b", "https://x)[y](z"])
+def test_license_links_must_be_web_addresses(link):
+    with pytest.raises(HubError, match="must be a web address"):
+        License("other", "House rules", link)
+
+
+def test_a_source_dataset_must_be_an_id(tmp_path):
+    with pytest.raises(HubError, match="must be an id on the Hub"):
+        render_card(make_release(tmp_path / "release"), "owner/tiny", CardOptions(source_dataset="a`](http://x)"))
+
+
+def test_a_card_is_written_to_a_file(tmp_path):
+    release = make_release(tmp_path / "release")
+    write_card(release, "owner/tiny", CardOptions(), tmp_path / "card.md")
+    assert (tmp_path / "card.md").read_text() == render_card(release, "owner/tiny", CardOptions())
+    with pytest.raises(HubError, match="cannot be written"):
+        write_card(release, "owner/tiny", CardOptions(), tmp_path / "nowhere" / "card.md")
+
+
+def test_a_release_without_digests_in_its_names_is_refused(tmp_path):
+    release = make_release(tmp_path / "release")
+    files = [dataclasses.replace(file, path=f"{file.path[:-25]}.parquet") for file in release.files if file.config_name]
+    with pytest.raises(ReleaseError, match="lack the digest of the content"):
+        render_card(dataclasses.replace(release, files=files), "owner/tiny", CardOptions())
 
 
 def test_a_folder_as_source_is_no_dataset_of_the_hub(tmp_path):
@@ -173,9 +259,9 @@ def test_licences(tmp_path):
     card = render_card(release, "owner/tiny", CardOptions(other))
     assert "[House rules](https://example.org/rules)" in card
     assert yaml.safe_load(card.split("---\n")[1])["license_link"] == "https://example.org/rules"
-    with pytest.raises(HubError, match="the Hub does not know it"):
+    with pytest.raises(HubError, match="not an identifier that the Hub knows"):
         License("my-own")
-    with pytest.raises(HubError, match="needs its name and a link"):
+    with pytest.raises(HubError, match="also needs a name and a link"):
         License("other", "House rules")
 
 
@@ -193,7 +279,7 @@ def test_licences(tmp_path):
 def test_values_that_the_hub_would_refuse(tmp_path, key, value):
     metadata = card_metadata(make_release(tmp_path / "release"), License("mit"), None, [])
     check_metadata(metadata)
-    with pytest.raises(HubError, match=r"does not allow|does not know|named twice"):
+    with pytest.raises(HubError, match=r"allows only|not an identifier|duplicate"):
         check_metadata({**metadata, key: value})
 
 
@@ -210,6 +296,6 @@ def test_the_settings_that_the_card_explains_exist():
 
 
 def test_assets_are_found():
-    assert asset("load_relabel.py").name == "load_relabel.py"
+    assert b"def load_relabel(" in asset("load_relabel.py")
     with pytest.raises(HubError, match="install hf_relabel again"):
         asset("nothing.txt")

@@ -1,5 +1,6 @@
-from hf_relabel.hub.changelog import HEADER, entry, extended, first_entry, version_key
+from hf_relabel.hub.changelog import HEADER, entry, extended, first_entry
 from hf_relabel.release.diff import Comparison
+from hf_relabel.release.versions import version_key
 
 
 def test_versions_are_sorted_by_number():
@@ -38,10 +39,10 @@ def test_the_entry_of_a_later_version():
     comparison.regions_old, comparison.regions_new, comparison.images_other_masks = 10, 12, 3
     assert entry(comparison, "1.0.0") == (
         "Since 1.0.0:\n\n"
-        "- images: 1 added, 2 gone\n"
-        "- labels: 1,000 added, 502 removed, 0 rescored; 1,500 images have another label set\n"
-        "- regions: 10 before, 12 now; masks differ in 3 images, labels of the same masks in 0\n"
-        "- setting build.x: 1 -> 2\n"
+        "- images: 1 added, 2 removed\n"
+        "- labels: 1,000 added, 502 removed, 0 rescored; 1,500 images have a different label set\n"
+        "- regions: 10 before, 12 now; 3 images have different masks, 0 have the same masks with different labels\n"
+        "- setting build.x\\: 1 -&gt; 2\n"
         "\n"
         "| class | added | removed | rescored |\n"
         "|---|---|---|---|\n"

@@ -7,7 +7,8 @@ import pytest
 
 from hf_relabel.errors import HubError, ReleaseError
 from hf_relabel.hub import client as hub
-from hf_relabel.hub.client import HubRepo, Patience, RemoteFile, git_blob_id, open_release, split_revision
+from hf_relabel.hub.client import HubRepo, HubUnreachable, RemoteFile, RetryPolicy, git_blob_id
+from hf_relabel.hub.releases import open_release, split_revision
 
 
 def failure(status: int, retry_after: str | None = None) -> Exception:
@@ -17,34 +18,34 @@ def failure(status: int, retry_after: str | None = None) -> Exception:
     return error
 
 
-def test_waits_double_up_to_the_longest():
-    patience = Patience(first_wait=1, longest_wait=10)
-    assert [patience.wait(attempt, None) for attempt in range(6)] == [1, 2, 4, 8, 10, 10]
+def test_delays_double_up_to_a_maximum():
+    retry = RetryPolicy(first_delay=1, max_delay=10)
+    assert [retry.delay(attempt, None) for attempt in range(6)] == [1, 2, 4, 8, 10, 10]
 
 
-def test_waits_as_asked_but_not_for_ever():
-    patience = Patience(longest_wait=10, longest_asked=900)
-    assert patience.wait(0, 300.0) == 300
-    assert patience.wait(5, 0.0) == 0
-    assert patience.wait(0, 86400.0) == 900
+def test_delays_follow_the_server_up_to_a_maximum():
+    retry = RetryPolicy(max_delay=10, max_retry_after=900)
+    assert retry.delay(0, 300.0) == 300
+    assert retry.delay(5, 0.0) == 0
+    assert retry.delay(0, 86400.0) == 900
 
 
-def test_the_wait_that_a_server_asks_for():
-    assert hub._asked_wait(failure(429, "120")) == 120
-    assert hub._asked_wait(failure(503)) is None
-    assert hub._asked_wait(failure(503, "soon")) is None
-    assert hub._asked_wait(TimeoutError()) is None
+def test_the_delay_that_a_server_asks_for():
+    assert hub._retry_after(failure(429, "120")) == 120
+    assert hub._retry_after(failure(503)) is None
+    assert hub._retry_after(failure(503, "soon")) is None
+    assert hub._retry_after(TimeoutError()) is None
     date = email.utils.formatdate(time.time() + 100, usegmt=True)
-    assert hub._asked_wait(failure(503, date)) == pytest.approx(100, abs=5)
+    assert hub._retry_after(failure(503, date)) == pytest.approx(100, abs=5)
     past = email.utils.formatdate(time.time() - 100, usegmt=True)
-    assert hub._asked_wait(failure(503, past)) == 0
+    assert hub._retry_after(failure(503, past)) == 0
 
 
 @pytest.fixture
 def repo(monkeypatch) -> HubRepo:
-    """A repository whose failing requests are tried three times, without waiting."""
+    """A repository that sends failing requests three times, without delays."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    return HubRepo("user/name", Patience(attempts=3, first_wait=0))
+    return HubRepo("user/name", RetryPolicy(attempts=3, first_delay=0))
 
 
 class Flaky:
@@ -65,19 +66,19 @@ def test_a_request_is_repeated_until_it_is_answered(repo, capsys):
     request = Flaky(failure(503), TimeoutError())
     assert repo.ask("asking", request) == 7
     assert request.calls == 3
-    told = capsys.readouterr().err.splitlines()
-    assert told[0] == "asking: the Hub answered 503; trying again in 0 s"
-    assert "cannot be reached (TimeoutError)" in told[1]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "asking: the Hub answered 503; retrying in 0 s"
+    assert "cannot be reached (TimeoutError)" in lines[1]
 
 
-def test_no_more_attempts_than_the_patience_has(repo):
+def test_the_number_of_attempts_is_limited(repo):
     request = Flaky(*[failure(503)] * 5)
     with pytest.raises(HubError, match=r"asking \(user/name\): the Hub answered 503; run the same command again later"):
         repo.ask("asking", request)
     assert request.calls == 3
 
 
-@pytest.mark.parametrize(("status", "mend"), [(401, "HF_TOKEN"), (403, "may write"), (404, "check the name")])
+@pytest.mark.parametrize(("status", "mend"), [(401, "HF_TOKEN"), (403, "write access"), (404, "check the name")])
 def test_a_refusal_is_not_repeated(repo, status, mend):
     request = Flaky(failure(status))
     with pytest.raises(HubError, match=mend):
@@ -96,7 +97,7 @@ def test_the_machines_own_failures_are_told_as_such(repo):
     wrapped = RuntimeError("Error while uploading")
     wrapped.__cause__ = full
     for error in (full, wrapped):
-        with pytest.raises(HubError, match=r"asking \(user/name\): No space left on device; mend it"):
+        with pytest.raises(HubError, match=r"asking \(user/name\): No space left on device; fix this"):
             repo.ask("asking", Flaky(error))
     with pytest.raises(RuntimeError, match="a bug"):
         repo.ask("asking", Flaky(RuntimeError("a bug")))
@@ -107,7 +108,7 @@ def test_names_that_are_no_repository_and_working_offline(repo, monkeypatch):
         with pytest.raises(HubError, match=name):
             HubRepo(name)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
+    with pytest.raises(HubUnreachable, match="HF_HUB_OFFLINE is set"):
         HubRepo("user/name")
 
 
@@ -120,7 +121,7 @@ def test_repository_and_revision():
 
 @pytest.mark.parametrize("name", ["nowhere", "./nowhere", "/nowhere/at/all", "a/b/c"])
 def test_neither_a_folder_nor_a_repository(name):
-    with pytest.raises(ReleaseError, match=r"nowhere|neither a folder"):
+    with pytest.raises(ReleaseError, match=r"nowhere|neither an existing folder"):
         open_release(name)
 
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from releases import CLASSES, make_release, make_rows, provenance
 
-from hf_relabel.release import chunking
-from hf_relabel.release.diff import EXAMPLES, SAME_SCORE, compare
+from hf_relabel.release.diff import MAX_EXAMPLES, SAME_SCORE, compare
 
 
 def by_hand(old, new, names):
@@ -116,12 +115,10 @@ def test_another_threshold(tmp_path):
 
 def test_the_same_release(tmp_path):
     release = make_release(tmp_path / "release")
-    result = compare(release, release, measure_reuse=True)
+    result = compare(release, release)
     assert result.images_common == 60
     assert result.classes_by_change() == result.settings == []
     assert result.images_relabeled == result.images_added == result.images_gone == 0
-    assert result.reused == 1
-    assert compare(release, release).reused is None
 
 
 def test_classes_are_matched_by_their_names(tmp_path):
@@ -154,8 +151,8 @@ def test_images_that_are_named_as_examples(tmp_path):
     new = make_release(tmp_path / "new", rows=rows[30:])
     result = check(old, new)
     assert result.images_common == 0
-    assert result.examples_gone == [row["image_id"] for row in rows[:EXAMPLES]]
-    assert result.examples_added == [row["image_id"] for row in rows[30 : 30 + EXAMPLES]]
+    assert result.examples_gone == [row["image_id"] for row in rows[:MAX_EXAMPLES]]
+    assert result.examples_added == [row["image_id"] for row in rows[30 : 30 + MAX_EXAMPLES]]
 
 
 def test_settings_are_those_that_were_chosen(tmp_path):
@@ -168,15 +165,3 @@ def test_settings_are_those_that_were_chosen(tmp_path):
         f'backbone.revision: "{"0" * 40}" -> "{"1" * 40}"',
         "build.include_global: null -> true",
     ]
-
-
-def test_a_new_threshold_re_sends_little(tmp_path, monkeypatch):
-    # chunks as small beside these files as the Hub's are beside a real release's
-    monkeypatch.setattr(chunking, "_BORDER_BITS", 10)
-    monkeypatch.setattr(chunking, "LEAST", 128)
-    monkeypatch.setattr(chunking, "MOST", 2048)
-    old = make_release(tmp_path / "old", images=300, rows_per_file=300)
-    patch = make_release(tmp_path / "patch", "1.0.1", images=300, threshold=0.6, rows_per_file=300)
-    assert 0.5 < compare(old, patch, measure_reuse=True).reused < 1
-    others = make_release(tmp_path / "others", "1.0.1", rows=list(make_rows(300, seed=1)), rows_per_file=300)
-    assert compare(old, others, measure_reuse=True).reused < 0.2

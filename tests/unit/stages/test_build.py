@@ -99,7 +99,7 @@ def test_provenance_says_how_and_names_no_folder_of_this_machine(built, tmp_path
     assert str(tmp_path) not in (release.folder / "manifest.json").read_text()
 
 
-def test_another_threshold_replaces_the_release_without_a_backbone(built):
+def test_another_threshold_needs_another_version_but_no_backbone(built):
     before = build.run(built)["counters"]
     stricter = replace(built.config, build=BuildConfig(version="1.0.1", threshold=1.0, include_original=False))
     job = Job(stricter, built.rank)
@@ -107,6 +107,12 @@ def test_another_threshold_replaces_the_release_without_a_backbone(built):
     after = build.run(job)["counters"]
     assert after["labels"] < before["labels"]
     assert Release.open(job.stage_folder("release")).version == "1.0.1"
+    assert Release.open(job.folder / "releases" / "1.0.0").statistics["labels"] == before["labels"]
+    changed = Job(replace(stricter, build=replace(stricter.build, version="1.0.0")), built.rank)
+    changed.__dict__["source"] = built.source
+    with pytest.raises(ReleaseError, match=r"version 1\.0\.0 already exists .*--build\.version 1\.1\.0"):
+        build.run(changed)
+    assert build.run(built) == {"counters": before, "folder": str(job.folder / "releases" / "1.0.0")}
 
 
 def test_labels_of_other_proposals_are_refused(built):

@@ -5,7 +5,7 @@ import pytest
 from release_folder import write_release
 
 from hf_relabel.errors import ReleaseError
-from hf_relabel.release.table import load_labels
+from hf_relabel.hub.releases import load_labels
 from hf_relabel.training.targets import (
     WHOLE_IMAGE,
     CropAwareTargets,
@@ -58,14 +58,6 @@ def test_kinds(table):
     assert _all(ReleaseTargets(table, "threshold", 0.75)) == [[1, 0, 1], [0, 0, 0]]
     assert _all(ReleaseTargets(table, "threshold", 0.8)) == [[1, 0, 0], [0, 0, 0]]
     assert SetTargets(np.array([[True, False]]))(0, LEFT).tolist() == [1, 0]
-
-
-def test_release_without_scores(tmp_path):
-    table = load_labels(str(write_release(tmp_path, NAMES, ROWS, drop=("scores",))))
-    assert _all(ReleaseTargets(table, "single")) == [[1, 0, 0], [0, 1, 0]]
-    for kind in ("soft", "threshold"):
-        with pytest.raises(ReleaseError, match=f"no column `scores`, which the target '{kind}' needs"):
-            ReleaseTargets(table, kind)
 
 
 def test_a_crop_scales_a_class_by_the_share_of_its_region_inside(table):

@@ -1,10 +1,10 @@
 """MaskCut against the dense reference on scenes and on difficult graphs, and each of its rules."""
 
 import numpy as np
+import patch_scenes
 import pytest
 import torch
 from dense_maskcut import dense_maskcut
-from scipy import ndimage
 
 import hf_relabel.vision.maskcut
 from hf_relabel.vision.maskcut import component, maskcut_batch, split
@@ -15,21 +15,9 @@ GRID = (16, 16)
 TAU = 0.4
 
 
-def scene(seed: int, grid: tuple[int, int] = GRID, channels: int = 48) -> torch.Tensor:
-    """Features [n, channels] of a few ellipses on a background of two kinds, with noise of three scales."""
-    rng = np.random.default_rng(seed)
-    height, width = grid
-    kind = (ndimage.gaussian_filter(rng.normal(size=grid), height / 6) > 0).astype(int)
-    rows, columns = np.mgrid[0:height, 0:width]
-    for index in range(rng.integers(1, 5)):
-        y, x = rng.uniform(0.15, 0.85, 2) * grid
-        ry, rx = rng.uniform(0.1, 0.3, 2) * grid
-        kind[((rows - y) / ry) ** 2 + ((columns - x) / rx) ** 2 < 1] = 2 + index
-    features = (rng.normal(size=(6, channels)) + rng.uniform(0.2, 0.7) * rng.normal(size=channels))[kind]
-    for sigma in (0.4, 1.0, 3.0):
-        noise = ndimage.gaussian_filter(rng.normal(size=(*grid, channels)), (sigma, sigma, 0))
-        features = features + 0.7 * noise / noise.std()
-    return torch.from_numpy(features.reshape(-1, channels)).float()
+def scene(seed: int, grid: tuple[int, int] = GRID) -> torch.Tensor:
+    """Features [n, 48] of a generated scene."""
+    return patch_scenes.scene(seed, grid, channels=48)
 
 
 def from_kinds(kinds: np.ndarray) -> torch.Tensor:
