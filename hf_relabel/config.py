@@ -150,7 +150,7 @@ class BootstrapConfig:
     """
 
     rounds: int = 4
-    folds: int = 10
+    folds: int = 20
     confident: float = 0.8
     other_class: float = 0.9
     max_background: float = 2.0
@@ -169,10 +169,11 @@ class BootstrapConfig:
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """Selection of the proposals that show the original label.
+    """Selection of what every region trains the labeler as: a class, background, or nothing.
 
     Args:
-        method: `bootstrap` needs no teacher; `label_map` reads ReLabel's files.
+        method: `bootstrap` needs no teacher; `label_map` reads ReLabel's files. `keep`, `tau_label` and
+            `tau_background` belong to `label_map`.
         label_maps: Folder with ReLabel's label maps, `<class folder>/<image name>.pt`.
         top_k: Classes stored per proposal.
         keep: Which proposals train the labeler. `original`: those whose probability of the original label is at least
@@ -181,7 +182,9 @@ class ScoreConfig:
             proposals with 0.6 and 0.3 for `cat`; with tau_label 0.75, `original` keeps none, `best` the first.
         tau_label: Minimum probability of the keep rule. Example: 0.75 keeps a proposal that is 80% `cat` in an image
             labeled `cat`, and drops one that is 70%.
-        merge: Merge the kept proposals of an image that train with the same class into one region.
+        tau_background: A region that is not kept trains as background if the highest probability of its label map is
+            below this.
+        merge: Merge the proposals of an image that train as the same class into one region, as the paper does.
         force_original: Train with the whole image if none of its proposals is kept.
         bootstrap: Settings of `bootstrap`.
     """
@@ -191,23 +194,31 @@ class ScoreConfig:
     top_k: int = 5
     keep: Literal["best", "original", "top1"] = "best"
     tau_label: float = 0.75
-    merge: bool = True
+    tau_background: float = 0.2
+    merge: bool = False
     force_original: bool = False
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
 
     def __post_init__(self) -> None:
         _require(self.top_k >= 1, "score.top_k", self.top_k, "1 or more")
-        _require(0 <= self.tau_label <= 1, "score.tau_label", self.tau_label, "from 0 to 1")
+        for key in ("tau_label", "tau_background"):
+            _require(0 <= getattr(self, key) <= 1, f"score.{key}", getattr(self, key), "from 0 to 1")
         if self.method == "label_map" and not self.label_maps:
             raise UsageError("score.label_maps: score.method is label_map, but no folder of label maps is given")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The labeler: a small head on frozen region features (defaults: the paper's, section 3).
+    """The labeler: small heads on frozen region features. The MLP's defaults are the paper's, section 3.
 
     Args:
-        head: `mlp` or `linear`.
+        head: `discriminant` is fitted in closed form and best on few regions; `mlp` and `linear` are trained by gradient
+            descent; `auto` chooses between `discriminant` and `mlp` by the number of training regions per class.
+        background: Train a background class on the regions that show none of the classes. Without it, as in the paper,
+            the labeler must take every region for one of the classes.
+        folds: Number of cross-validation folds: the images of a fold are labeled by a head that was not trained on
+            them. null: 20 for the discriminant, 5 for the others. 0: one head for all images, as in the paper; its
+            scores are not calibrated.
         hidden: Width of the MLP's hidden layers.
         layers: Hidden layers of the MLP.
         dropout: Dropout after each hidden layer.
@@ -217,10 +228,12 @@ class TrainConfig:
         batch_size: Regions per step.
         epochs: Passes over the kept regions.
         val_fraction: Share of the images that are held out to choose the best epoch.
-        mixed_precision: Mixed precision of accelerate; `no` on CPUs.
+        mixed_precision: Precision of gradient descent; `no` on CPUs.
     """
 
-    head: Literal["mlp", "linear"] = "mlp"
+    head: Literal["auto", "discriminant", "linear", "mlp"] = "auto"
+    background: bool = True
+    folds: int | None = None
     hidden: int = 1024
     layers: int = 2
     dropout: float = 0.1
@@ -235,6 +248,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for key in ("hidden", "layers", "batch_size", "epochs"):
             _require(getattr(self, key) >= 1, f"train.{key}", getattr(self, key), "1 or more")
+        _require(
+            self.folds is None or self.folds == 0 or 2 <= self.folds <= 100, "train.folds", self.folds, "0, 2 to 100"
+        )
         _require(0 <= self.dropout < 1, "train.dropout", self.dropout, "at least 0 and below 1")
         _require(self.lr > 0, "train.lr", self.lr, "above 0")
         _require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
@@ -262,7 +278,14 @@ class BuildConfig:
     Args:
         version: Semantic version recorded in every row.
         name: Pretty name of the dataset; by default the name of the run's folder.
+        calibrated: Score labels by their estimated probability of being true. Without it, as in the paper, the score is
+            the labeler's highest softmax probability over the proposals, which is far too sure on real photos.
         threshold: Minimum score of a label in the table.
+        precision: Instead of `threshold`, take the smallest one at which the added labels are estimated to have this
+            precision. Example: with 0.9, about nine of ten added labels should be true.
+        class_thresholds: Thresholds of single classes, by name. Example: {cat: 0.8}.
+        exclude_classes: Classes that are never added.
+        region_score: Minimum softmax probability of a region in the release that carries no label of its image.
         include_original: Always list the original label, with score 1.
         include_global: Use the labeler's prediction for the whole image in the same way as a region's.
         rows_per_file: Maximum number of images per Parquet file of the `regions` configuration.
@@ -270,13 +293,24 @@ class BuildConfig:
 
     version: str = "1.0.0"
     name: str | None = None
+    calibrated: bool = True
     threshold: float = 0.5
+    precision: float | None = None
+    class_thresholds: dict[str, float] = field(default_factory=dict)
+    exclude_classes: list[str] = field(default_factory=list)
+    region_score: float = 0.5
     include_original: bool = True
     include_global: bool = False
     rows_per_file: int = 100_000
 
     def __post_init__(self) -> None:
-        _require(0 <= self.threshold <= 1, "build.threshold", self.threshold, "from 0 to 1")
+        for key in ("threshold", "region_score"):
+            _require(0 <= getattr(self, key) <= 1, f"build.{key}", getattr(self, key), "from 0 to 1")
+        if self.precision is not None:
+            _require(0 < self.precision < 1, "build.precision", self.precision, "above 0 and below 1, or null")
+            _require(self.calibrated, "build.precision", self.precision, "null without build.calibrated")
+        for name, value in self.class_thresholds.items():
+            _require(0 <= value <= 1, f"build.class_thresholds.{name}", value, "from 0 to 1")
         _require(self.rows_per_file >= 1, "build.rows_per_file", self.rows_per_file, "1 or more")
         parts = self.version.split(".")
         ok = len(parts) == 3 and all(part.isascii() and part.isdigit() for part in parts)
