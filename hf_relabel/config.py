@@ -212,8 +212,8 @@ class TrainConfig:
     """The labeler: small heads on frozen region features. The MLP's defaults are the paper's, section 3.
 
     Args:
-        head: `discriminant` is fitted in closed form and best on few regions; `mlp` and `linear` are trained by gradient
-            descent; `auto` chooses between `discriminant` and `mlp` by the number of training regions per class.
+        head: `discriminant` is fitted in closed form and best on few regions; `mlp` and `linear` are trained by
+            gradient descent; `auto` chooses between `discriminant` and `mlp` by the number of training regions per class.
         background: Train a background class on the regions that show none of the classes. Without it, as in the paper,
             the labeler must take every region for one of the classes.
         folds: Number of cross-validation folds: the images of a fold are labeled by a head that was not trained on
