@@ -61,7 +61,7 @@ def run(settings: DemoSettings) -> int:
         release = Release.open(folder / LATEST)
         scenes = read_scenes(folder / "truth.jsonl")
         score = score_against_truth(scenes, release.rows("regions"), release.class_names, config.build.threshold)
-        print("", *score.lines(), "", *after_run(folder, draw_overlays(job)), sep="\n")
+        print("", *score.lines(), "", *after_run(config, draw_overlays(job)), sep="\n")
     return 0
 
 
