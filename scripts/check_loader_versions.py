@@ -1,18 +1,24 @@
-"""The loader script under every line of the datasets library that it promises: 2.14, 3, 4 and the current one.
+"""Check releases and the loader script with all supported versions of the datasets library: 2.14, 3, 4 and 5.
 
     python scripts/check_loader_versions.py
-    python scripts/check_loader_versions.py --only 2.14.7
+    python scripts/check_loader_versions.py --only 2.14.7 --environments /tmp/venvs
 
-Two versions of a small release are published on the tests' server of the Hub. For each version of datasets a
-throw-away environment is made with nothing but datasets, NumPy and Pillow, and `dataset_card/load_relabel.py` is run
-in it: rows of both configurations from the folder and from the Hub, streamed or not, equal the release's; so do class
-names and masks; images are joined; another version's rows, from a folder or a stale cache, are refused. It needs a
-package registry and some minutes, so it is no part of CI.
+Two versions of a small release are published on the test server, and two runs have releases with equal names, cards
+and versions but different rows. For each version of datasets, an environment is created with datasets, NumPy and
+Pillow only, and these checks run in it:
+
+- Two runs: `load_dataset` returns each run's own rows, in one process and in a new one, and the new rows after a
+  release was built again in the same folder.
+- `dataset_card/load_relabel.py`: the rows of both configurations, from the folder and from the Hub, streaming or not,
+  are the release's, and so are class names and masks; images are joined; rows of another version are refused.
+
+This needs a package registry and several minutes, so CI does not run it.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,14 +31,14 @@ OLD = ["huggingface-hub==0.36.0", "pyarrow<21", "numpy<2"]
 PINS = {
     "2.14.7": ["huggingface-hub==0.23.5", "pyarrow<21", "numpy<2", "pandas<2.3", "fsspec<2023.11"],
     "3.6.0": OLD,
-    "4.0.0": OLD,
+    "4.8.0": [],
     "5.2.0": [],
 }
-"""Versions of datasets, each with what was current in its time where a later one does not fit."""
+"""Versions of datasets, each with older versions of what it needs where the current ones do not work."""
 
 REPO = "owner/tiny"
-PATIENCE = 600
-"""Seconds after which a process is taken to hang."""
+TIMEOUT = 600
+"""Seconds after which a process is considered hung."""
 
 
 def main() -> int:
@@ -50,13 +56,17 @@ def main() -> int:
         for version in ("1.0.0", "1.1.0"):
             publish = ["-m", "hf_relabel", "publish", str(folder / version), REPO, "--version", version]
             _run(sys.executable, *publish, env=environment | {"HF_HOME": str(folder / "home"), "HF_TOKEN": "hf_test"})
-        failed = [version for version in options.only or PINS if not _check_version(version, folder, environment)]
-    print("failed: " + ", ".join(failed) if failed else "all well")
+        failed = [
+            version
+            for version in options.only or PINS
+            if not _check_version(version, folder, options.environments or folder, environment)
+        ]
+    print("failed: " + ", ".join(failed) if failed else "all checks passed")
     return 1 if failed else 0
 
 
 def _make_releases(folder: Path) -> None:
-    """Both releases, their images, and the rows that the checks expect, as `expected.json`."""
+    """Write the releases, their images, and the expected rows as `expected.json`."""
     from PIL import Image
     from releases import CLASSES, make_release, make_rows
 
@@ -64,8 +74,11 @@ def _make_releases(folder: Path) -> None:
     for version, threshold in (("1.0.0", 0.5), ("1.1.0", 0.7)):
         release = make_release(folder / version, version, threshold=threshold)
         for config_name in ("labels", "regions"):
-            rows = [row for batch in release.batches(config_name) for row in batch.to_pylist()]
-            expected[f"{config_name} {version}"] = rows
+            expected[f"{config_name} {version}"] = list(release.rows(config_name))
+    for run, threshold in (("A", 0.5), ("B", 0.7), ("C", 0.9)):
+        release = make_release(folder / "runs" / run / "release", "1.0.0", threshold=threshold)
+        for config_name in ("labels", "regions"):
+            expected[f"{config_name} {run}"] = list(release.rows(config_name))
     for row in make_rows(60):
         path = folder / "images" / row["image_id"]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,16 +92,20 @@ def _environment(endpoint: str) -> dict[str, str]:
     return kept | ours | {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 
 
-def _check_version(version: str, folder: Path, environment: dict[str, str]) -> bool:
-    """Whether everything holds with this version of datasets; the process that checks says what does not."""
-    place = folder / f"datasets-{version}"
-    venv.create(place, with_pip=True)
+def _check_version(version: str, folder: Path, environments: Path, environment: dict[str, str]) -> bool:
+    """Run all checks with a version of datasets, print what fails, and return whether everything passed."""
+    place = environments / version
     python = str(place / "bin" / "python")
-    wanted = [f"datasets=={version}", "pillow", *PINS[version]]
-    registry = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted, env=registry)
-    environment = environment | {"HF_HOME": str(place / "home")}
-    for step in ("online", "offline"):
+    if not place.exists():
+        venv.create(place, with_pip=True)
+        wanted = [f"datasets=={version}", "pillow", *PINS[version]]
+        registry = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+        _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted, env=registry)
+    environment = environment | {"HF_HOME": str(folder / f"home-{version}")}
+    _restore(folder)
+    for step in ("runs", "again", "online", "offline"):
+        if step == "again":
+            _rebuild(folder)
         offline = {"HF_HUB_OFFLINE": "1"} if step == "offline" else {}
         try:
             _run(python, __file__, "--step", step, "--folder", str(folder), env=environment | offline)
@@ -98,12 +115,41 @@ def _check_version(version: str, folder: Path, environment: dict[str, str]) -> b
     return True
 
 
+def _rebuild(folder: Path) -> None:
+    """Replace the release in run A by that of run C, as a build with another threshold does."""
+    (folder / "runs" / "A" / "release").rename(folder / "runs" / "A" / "before")
+    shutil.copytree(folder / "runs" / "C" / "release", folder / "runs" / "A" / "release")
+
+
+def _restore(folder: Path) -> None:
+    """Undo `_rebuild`."""
+    run = folder / "runs" / "A"
+    if (run / "before").exists():
+        shutil.rmtree(run / "release")
+        (run / "before").rename(run / "release")
+
+
 def _run(*command: str, env: dict[str, str]) -> None:
-    subprocess.run(command, env=env, check=True, timeout=PATIENCE)
+    subprocess.run(command, env=env, check=True, timeout=TIMEOUT)
+
+
+def check_runs(folder: Path, *, rebuilt: bool) -> None:
+    """Load two runs' releases with equal folder names and cards; each must give its own rows."""
+    import datasets
+
+    expected = json.loads((folder / "expected.json").read_text())
+    for name in ("A", "B", "A"):
+        release = str(folder / "runs" / name / "release")
+        content = "C" if rebuilt and name == "A" else name
+        for config_name in ("labels", "regions"):
+            rows = list(datasets.load_dataset(release, config_name, split="train"))
+            others = [run for run in ("A", "B", "C") if rows == expected[f"{config_name} {run}"]]
+            print(f"runs/{name}/release, {config_name}: rows of {', '.join(others)}, expected {content}", flush=True)
+            assert others == [content]
 
 
 def check_online(folder: Path) -> None:
-    """All of the script, with the Hub at hand. Runs in the throw-away environment."""
+    """Check the script with access to the test server."""
     import load_relabel as loader
     import numpy as np
     from huggingface_hub import snapshot_download
@@ -135,20 +181,20 @@ def check_online(folder: Path) -> None:
             loader.load_relabel(str(folder / "1.0.0"), "1.1.0", streaming=streaming)
         except loader.VersionError:
             continue
-        raise AssertionError("a folder with 1.0.0 passed as 1.1.0")
+        raise AssertionError("a folder with 1.0.0 was accepted as 1.1.0")
     assert loader.main([REPO, "1.0.0", "--config", "regions", "--images", str(folder / "images"), "--show", "1"]) == 0
     snapshot_download(REPO, repo_type="dataset", revision="v1.1.0", local_dir=_kept())
 
 
 def _kept() -> Path:
-    """Where a version is kept for use without network. datasets 2.14 finds no files behind the links of the cache."""
+    """Folder of a version for offline use. datasets 2.14 does not follow the links of the cache."""
     return Path(os.environ["HF_HOME"], "1.1.0")
 
 
 def check_offline(folder: Path) -> None:
-    """The cache holds 1.0.0 alone: whatever else is asked for must be refused, by the library or by the script.
+    """Ask for two versions when only 1.0.0 is cached: the library or the script must refuse the other one.
 
-    datasets 2.14 refuses any version; what the script advises works with all.
+    datasets 2.14 refuses both; what the script's message suggests works with all versions.
     """
     import load_relabel as loader
 
@@ -159,27 +205,31 @@ def check_offline(folder: Path) -> None:
         except (loader.VersionError, ConnectionError, ValueError) as error:
             print(f"offline, {version} from the cache: {type(error).__name__}")
         else:
-            assert rows == expected[f"labels {version}"], f"offline, rows of another version passed as {version}"
+            assert rows == expected[f"labels {version}"], f"offline, rows of another version were accepted as {version}"
             print(f"offline, {version} from the cache: its rows")
     assert list(loader.load_relabel(str(_kept()), "1.1.0")) == expected["labels 1.1.0"]
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--only", action="append", choices=list(PINS), help="check this version of datasets alone")
-    parser.add_argument("--step", choices=["online", "offline"], help=argparse.SUPPRESS)
+    parser.add_argument("--only", action="append", choices=list(PINS), help="check only this version of datasets")
+    parser.add_argument("--environments", type=Path, help="folder with an environment per version, reused if present")
+    parser.add_argument("--step", choices=["runs", "again", "online", "offline"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def _step(step: str, folder: Path) -> None:
-    """One part of the checks, in the throw-away environment."""
+    """Run one part of the checks, in the environment with one version of datasets."""
     import datasets
     import huggingface_hub
 
     sys.path.insert(0, str(ROOT / "dataset_card"))
-    if step == "online":
+    if step == "runs":
         print(f"--- datasets {datasets.__version__}, huggingface_hub {huggingface_hub.__version__}", flush=True)
+    if step in ("runs", "again"):
+        check_runs(folder, rebuilt=step == "again")
+    elif step == "online":
         check_online(folder)
     else:
         check_offline(folder)

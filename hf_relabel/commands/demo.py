@@ -43,7 +43,7 @@ def run(settings: DemoSettings) -> int:
     """Run the command; returns the exit status."""
     from hf_relabel.demo.checkpoint import ensure_checkpoint
     from hf_relabel.demo.scenes import make_scenes
-    from hf_relabel.demo.truth import read_truth, score_against_truth
+    from hf_relabel.demo.score import read_scenes, score_against_truth
     from hf_relabel.release.reader import Release
     from hf_relabel.release.versions import EARLIER, LATEST
     from hf_relabel.stages.overlays import draw_overlays
@@ -59,9 +59,9 @@ def run(settings: DemoSettings) -> int:
     job = run_stages("run", config)
     if job.rank.is_main:
         release = Release.open(folder / LATEST)
-        truth = read_truth(folder / "truth.jsonl")
-        score = score_against_truth(truth, release.rows("regions"), release.class_names, config.build.threshold)
-        print("", *score.lines(), "", *after_run(folder, draw_overlays(job)), sep="\n")
+        scenes = read_scenes(folder / "truth.jsonl")
+        score = score_against_truth(scenes, release.rows("regions"), release.class_names, config.build.threshold)
+        print("", *score.lines(), "", *after_run(config, draw_overlays(job)), sep="\n")
     return 0
 
 

@@ -73,7 +73,7 @@ def join(table: "LabelTable", images: "LabeledImages") -> "np.ndarray":
     """Find the image of each row of a release by image id, int64 [N].
 
     Raises:
-        SourceError: Rows without an image, or images of other classes.
+        SourceError: Rows without an image, or images with other classes.
     """
     import numpy as np
 

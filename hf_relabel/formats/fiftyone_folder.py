@@ -78,7 +78,8 @@ def _check_images(release: Release, images: Path) -> None:
     """Raise FormatError where images are missing, on which FiftyOne's importer would fail."""
     if not images.is_dir():
         raise FormatError(f"--images {images}: no such folder")
-    missing, number = [], 0
+    missing: list[str] = []
+    number = 0
     for image_id in _image_ids(release):
         if not is_safe(image_id):
             raise ReleaseError(f"{release.folder}: the image id {image_id!a} leads out of a folder")

@@ -36,6 +36,17 @@ SECTIONS = {
 CONFIG_FILE = "config.yaml"
 HEADER = "# The resolved configuration of this run; `hf-relabel run --config` reads it again.\n"
 
+DROPPED = "dropped: "
+"""Prefix of the counters of what a stage dropped, before the reason."""
+
+KEPT = {
+    "propose": ("proposals", "proposals"),
+    "score": ("kept", "proposals"),
+    "label": ("regions", "regions"),
+    "build": ("labels", "labels"),
+}
+"""For each stage the counter of what it kept, and what that is."""
+
 COLUMN = 44
 """Columns for a summary's words, before its counts."""
 
@@ -94,27 +105,36 @@ def save_config(config: Config, path: Path, sections: tuple[str, ...] | None = N
 
 def summary_of_stage(name: str, outcome: dict[str, Any], seconds: float) -> str:
     """Format what a stage made as a small table: what was kept, and what was dropped for which reason."""
+    rows: list[tuple[str, str, float]] = []
     if name == "train":
         best = outcome["history"][outcome["best_epoch"]]
+        rows.append(("kept", "regions to train on", outcome["regions"]))
+        rows.append(("", "regions held out to choose the best epoch", outcome["held_out_regions"]))
+        rows.append(("", f"best of {len(outcome['history'])} epochs", outcome["best_epoch"] + 1))
         on = "held-out" if outcome["held_out_regions"] else "training"
-        kept = {
-            "regions trained on": outcome["regions"],
-            "regions held out": outcome["held_out_regions"],
-            f"best epoch, of {len(outcome['history'])}": outcome["best_epoch"] + 1,
-            f"top-1 accuracy on {on} regions": best["top1"],
-        }
-        dropped = {}
+        rows.append(("", f"top-1 accuracy on the {on} regions", best["top1"]))
     else:
-        counters = dict(outcome["counters"])
-        dropped = {"images: unreadable": counters.pop("errors", 0)}
-        prefix = "dropped: "
-        dropped |= {key.removeprefix(prefix): counters.pop(key) for key in list(counters) if key.startswith(prefix)}
-        kept = counters
-    lines = [f"{name}: done in {seconds:.1f} s", *(_row("", what, value) for what, value in kept.items())]
-    lines += [_row("dropped", what, value) for what, value in dropped.items() if value]
-    return "\n".join(lines)
+        for key, value in sorted(outcome["counters"].items(), key=lambda item: _rank(name, item[0])):
+            if key == "errors":
+                rows.append(("dropped", "unreadable images", value))
+            elif key.startswith(DROPPED):
+                rows.append(("dropped", key.removeprefix(DROPPED), value))
+            else:
+                is_kept = key == KEPT[name][0]
+                rows.append(("kept", KEPT[name][1], value) if is_kept else ("", key, value))
+    shown = [row for row in rows if row[0] != "dropped" or row[2]]
+    return "\n".join([f"{name}: done in {seconds:.1f} s", *(_format_row(*row) for row in shown)])
 
 
-def _row(kind: str, what: str, value: float) -> str:
+def _rank(stage: str, counter: str) -> int:
+    """Return the place of a counter in the table: images, what was kept, what was dropped, the rest."""
+    if counter == KEPT[stage][0]:
+        return 1
+    if counter == "errors" or counter.startswith(DROPPED):
+        return 2
+    return 0 if counter == "images" else 3
+
+
+def _format_row(kind: str, what: str, value: float) -> str:
     number = f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
     return f"  {kind:<8} {what:<{COLUMN}} {number:>12}"

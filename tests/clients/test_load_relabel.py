@@ -112,6 +112,23 @@ def test_both_configurations_of_a_folder(loader, v1):
     assert loader.load_relabel(str(v1.folder), columns=["labels"]).column_names == ["labels"]
 
 
+def test_two_runs_give_their_own_rows(tmp_path):
+    """`datasets` identifies a local folder by its name and its card's patterns, not by its content."""
+    runs = [
+        make_release(tmp_path / run / "release", threshold=threshold) for run, threshold in (("A", 0.5), ("B", 0.9))
+    ]
+    for config_name in ("labels", "regions"):
+        for release in (*runs, runs[0]):
+            rows = list(datasets.load_dataset(str(release.folder), config_name, split="train"))
+            assert rows == list(release.rows(config_name))
+
+
+def test_a_release_that_was_built_again_gives_its_new_rows(tmp_path):
+    for threshold in (0.5, 0.9):
+        release = make_release(tmp_path / "release", threshold=threshold, overwrite=True)
+        assert list(datasets.load_dataset(str(release.folder), split="train")) == list(release.rows("labels"))
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_another_version_is_refused(loader, v1, streaming):
     with pytest.raises(loader.VersionError, match=r"asked for version 1\.1\.0, got rows of 1\.0\.0"):

@@ -159,6 +159,37 @@ def test_a_dry_run_needs_no_token(command, repo_id, v1):
     )
 
 
+def test_a_dry_run_does_not_download_the_previous_rows(hub, command, repo_id, v1, v2):
+    command("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
+    hub.requests.clear()
+    out = command("publish", v2.folder, repo_id, "--version", "1.1.0", "--dry-run").ok()
+    assert not [path for route, _, path in hub.requests if route == "resolve" and "/data/" in path]
+    assert "Since 1.0.0 (the full comparison needs the rows of 1.0.0" in out
+    assert f"- before: 60 images, {v1.statistics['labels']} labels" in out
+    assert f"- now: 60 images, {v2.statistics['labels']} labels" in out
+
+
+@pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
+def test_a_dry_run_works_without_a_network(hub, command, repo_id, v1, environment):
+    out = command("publish", v1.folder, repo_id, "--version", "1.0.0", "--dry-run", env=environment).ok()
+    assert "The Hub was not asked" in out
+    assert "# Tiny" in out.split("--- README.md ---")[1]
+    for file in v1.files:
+        assert file.path in out
+    assert not hub.requests
+
+
+def test_only_the_card(hub, command, repo_id, v1, tmp_path):
+    out = command(
+        *["publish", v1.folder, repo_id, "--version", "1.0.0", "--license", "mit", "--card-only", tmp_path / "card.md"],
+        env={"HF_HUB_OFFLINE": "1"},
+        token=None,
+    ).ok()
+    assert "nothing was published" in out
+    assert "license: mit" in (tmp_path / "card.md").read_text()
+    assert not hub.requests
+
+
 def test_publishing_again_changes_nothing(hub, hf_relabel, repo_id, v1):
     hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
     commits = len(hub.repo(repo_id).commits)

@@ -164,7 +164,7 @@ def test_masks_as_cutler_writes_them(image_folder, tiny_dinov3, tmp_path, monkey
     settings = ["--config", config, "--run.dir", tmp_path / "run", "--run.max_error_rate", "0.5"]
     status, output, _ = command("propose", "--propose.masks", file, *settings)
     assert status == 0
-    assert re.search(r"unreadable +1\n", output)
+    assert re.search(r"dropped +unreadable images +1\n", output)
     assert "1 images are not in the source, with 1 masks (such as 'cow/cow_0.png')" in caplog.text
     assert "9 of the source's 12 images have no mask (such as 'circle/circle_1.png')" in caplog.text
     rows = [row for path in (tmp_path / "run").rglob("*.parquet") for row in pq.read_table(path).to_pylist()]

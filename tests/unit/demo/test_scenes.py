@@ -9,7 +9,7 @@ from scipy import ndimage
 from hf_relabel.demo import extra
 from hf_relabel.demo.backgrounds import draw_background
 from hf_relabel.demo.scenes import CLASSES, DISTRACTORS, GAP, PLAIN, Emoji, SceneStyle, draw_scene, make_scenes
-from hf_relabel.demo.truth import read_truth
+from hf_relabel.demo.score import read_scenes
 from hf_relabel.errors import RelabelError, UsageError
 from hf_relabel.vision import masks
 
@@ -104,13 +104,13 @@ def test_textured_backgrounds_have_more_contrast_than_plain_ones():
 
 
 def test_labels_are_balanced(dataset):
-    labels = [scene["label"] for scene in read_truth(dataset / "truth.jsonl")]
+    labels = [scene["label"] for scene in read_scenes(dataset / "truth.jsonl")]
     assert set(labels[: len(CLASSES)]) == set(CLASSES)
     assert len(set(labels[len(CLASSES) :])) == COUNT - len(CLASSES)
 
 
 def test_the_folder_is_an_image_folder_with_ground_truth(dataset):
-    scenes = read_truth(dataset / "truth.jsonl")
+    scenes = read_scenes(dataset / "truth.jsonl")
     files = {path.relative_to(dataset / "images").as_posix() for path in (dataset / "images").rglob("*.jpg")}
     assert {scene["image_id"] for scene in scenes} == files
     assert len(files) == COUNT
@@ -129,7 +129,7 @@ def test_scenes_are_drawn_again_only_for_other_settings(tmp_path):
     make_scenes(tmp_path, 3, size=70)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == first
     make_scenes(tmp_path, 2, seed=1, size=70)
-    assert len(list((tmp_path / "images").rglob("*.jpg"))) == len(read_truth(tmp_path / "truth.jsonl")) == 2
+    assert len(list((tmp_path / "images").rglob("*.jpg"))) == len(read_scenes(tmp_path / "truth.jsonl")) == 2
 
 
 def test_an_interrupted_call_is_repeated(tmp_path):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hf_relabel.demo.truth import read_truth, score_against_truth
+from hf_relabel.demo.score import read_scenes, score_against_truth
 from hf_relabel.errors import RelabelError
 from hf_relabel.vision import masks
 
@@ -58,7 +58,7 @@ def test_a_class_that_is_not_in_the_release_counts_as_missed():
 
 
 def test_one_region_over_two_objects_finds_neither():
-    """A region over two objects finds neither when it is twice as large as each, and a bit more."""
+    """A region over two objects finds neither if it is more than twice as large as each."""
     scenes = [scene("cat/a.jpg", "cat", cat=box(0, 8), dog=box(10, 18))]
     score = score_against_truth(scenes, [row("cat/a.jpg", [0], (box(0, 18), [0], [1.0]))], NAMES, threshold=0.5)
     assert score.found == 0
@@ -80,7 +80,7 @@ def test_lines_report_all_three_label_sets():
 
 def test_missing_and_empty_truth(tmp_path):
     with pytest.raises(RelabelError, match="no such file"):
-        read_truth(tmp_path / "truth.jsonl")
+        read_scenes(tmp_path / "truth.jsonl")
     (tmp_path / "truth.jsonl").touch()
     with pytest.raises(RelabelError, match="no scenes"):
-        read_truth(tmp_path / "truth.jsonl")
+        read_scenes(tmp_path / "truth.jsonl")
