@@ -1,8 +1,7 @@
 """Names and entries of the files in a release folder."""
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from hf_relabel.errors import ReleaseError
@@ -15,15 +14,6 @@ EXCLUDED = "excluded.jsonl"
 
 
 README = "README.md"
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, as hex digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def data_configs(split: str) -> list[dict[str, Any]]:

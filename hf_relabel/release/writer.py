@@ -24,9 +24,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hf_relabel.errors import ReleaseError
-from hf_relabel.release.layout import EXCLUDED, MANIFEST, README, data_configs, sha256_of
+from hf_relabel.release.layout import EXCLUDED, MANIFEST, README, data_configs
 from hf_relabel.release.reader import Release
 from hf_relabel.release.statistics import ReleaseStatistics
+from hf_relabel.run.store import sha256_of
 from hf_relabel.schema import CONFIG_NAMES, SCHEMA_VERSION, release_schema
 
 ROW_GROUP_ROWS = 10_000
