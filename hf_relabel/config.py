@@ -213,7 +213,7 @@ class TrainConfig:
 
     Args:
         head: `discriminant` is fitted in closed form and best on few regions; `mlp` and `linear` are trained by
-            gradient descent; `auto` chooses between `discriminant` and `mlp` by the number of training regions per class.
+            gradient descent; `auto` chooses `discriminant` or `mlp` by the number of training regions per class.
         background: Train a background class on the regions that show none of the classes. Without it, as in the paper,
             the labeler must take every region for one of the classes.
         folds: Number of cross-validation folds: the images of a fold are labeled by a head that was not trained on

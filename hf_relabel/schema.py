@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 CONFIG_NAMES = ("labels", "regions")
 
@@ -22,10 +22,10 @@ PROPOSAL = pa.struct(
         ("proposal_id", pa.string()),  # f"{image_id}#{k}", k counts from 0
         ("generator", pa.string()),  # one of GENERATORS
         ("feature_row", pa.int64()),  # its row in FEATURES
-        ("views", pa.int32()),  # how many of the rows that follow are its views
-        ("patches", pa.int32()),  # patches that its features are the mean of
+        ("views", pa.int32()),  # number of the following rows that are its views
+        ("patches", pa.int32()),  # number of patches that its features are averaged over
         ("grid_mask", pa.binary()),  # its patches, see vision.masks.pack
-        ("segmentation", RLE),  # at the image's size; null where it is the enlarged grid mask
+        ("segmentation", RLE),  # at the image's size; null if it is the enlarged grid mask
     ]
 )
 
@@ -36,11 +36,11 @@ PROPOSALS = pa.schema(
         ("label", pa.int32()),
         ("width", pa.int32()),  # after EXIF rotation; 0 in an error row
         ("height", pa.int32()),
-        ("error", pa.string()),  # why the image has no proposals; null where it was read
+        ("error", pa.string()),  # why the image has no proposals; null if it was read
         ("grid", pa.list_(pa.int32())),  # patches down and across; empty in an error row
         ("feature_row", pa.int64()),  # the whole image's row in FEATURES, followed by its views; -1 in an error row
         ("window_row", pa.int64()),  # the first window's row in FEATURES; -1 in an error row
-        ("windows", pa.int32()),  # number of windows, one row of FEATURES each
+        ("windows", pa.int32()),  # number of windows, with one row of FEATURES each
         ("proposals", pa.list_(PROPOSAL)),
     ]
 )
@@ -50,8 +50,11 @@ GENERATORS = ("maskcut", "merge", "file")
 
 FEATURES = "float16 [rows, dim]"
 """`<shard>.npy`: the pooled features of each image's regions, one after another. The whole image and some proposals
-have `1 + views` rows, the mean over all patches of the region and then means with patches dropped at random; the other
-proposals and the windows have one row each."""
+have `1 + views` rows, the mean over all patches of the region and then means with some patches dropped at random; the
+other proposals and the windows have one row each."""
+
+TARGET_NOTHING, TARGET_BACKGROUND = -1, -2
+"""Targets of regions that do not train as a class."""
 
 SCORE = pa.struct(
     [
@@ -59,11 +62,13 @@ SCORE = pa.struct(
         ("top_labels", pa.list_(pa.int32())),
         ("top_scores", pa.list_(pa.float32())),
         ("original_score", pa.float32()),  # probability of the image's original label
-        ("kept", pa.bool_()),
-        ("target", pa.int32()),  # class it trains with; -1 if it is dropped
-        ("reason", pa.string()),  # why it was dropped; null if it is kept
+        ("background_score", pa.float32()),  # probability of the background; null without a background class
+        ("target", pa.int32()),  # class it trains as, or TARGET_NOTHING or TARGET_BACKGROUND
+        ("reason", pa.string()),  # why
     ]
 )
+
+WINDOW_SCORE = pa.struct([("target", pa.int32()), ("reason", pa.string())])
 
 SCORES = pa.schema(
     [
@@ -72,6 +77,7 @@ SCORES = pa.schema(
         ("whole_image", pa.bool_()),  # the whole image trains with its original label (score.force_original)
         ("error", pa.string()),
         ("proposals", pa.list_(SCORE)),
+        ("windows", pa.list_(WINDOW_SCORE)),  # row by row
     ]
 )
 
@@ -79,7 +85,18 @@ REGION = pa.struct(
     [
         ("proposal_id", pa.string()),
         ("top_labels", pa.list_(pa.int32())),
-        ("top_scores", pa.list_(pa.float32())),
+        ("top_scores", pa.list_(pa.float32())),  # softmax of the labeler, over the classes and the background
+        ("background_score", pa.float32()),  # the background's part of it; 0 without a background class
+    ]
+)
+
+WINDOW_REGION = pa.struct([("top_labels", pa.list_(pa.int32())), ("top_scores", pa.list_(pa.float32()))])
+
+IMAGE_LABEL = pa.struct(
+    [
+        ("label", pa.int32()),
+        ("score", pa.float32()),  # probability that the label is true; null for the original label
+        ("proposal", pa.int32()),  # number of the proposal with the highest margin for it; -1 without proposals
     ]
 )
 
@@ -89,7 +106,10 @@ REGIONS = pa.schema(
         ("error", pa.string()),
         ("global_labels", pa.list_(pa.int32())),  # the labeler's prediction for the whole image
         ("global_scores", pa.list_(pa.float32())),
+        ("label_score", pa.float32()),  # probability that a region shows the original label; null if not calibrated
+        ("labels", pa.list_(IMAGE_LABEL)),  # the original label, then the other possible ones, highest score first
         ("proposals", pa.list_(REGION)),
+        ("windows", pa.list_(WINDOW_REGION)),  # row by row
     ]
 )
 
@@ -98,7 +118,8 @@ def release_features(config_name: str, class_names: list[str]) -> Any:
     """Return the `datasets.Features` of a release configuration.
 
     `labels` (small, the default): image_id, label (the original), labels and scores (the multi-label annotation,
-    highest score first), version. `regions` adds the image's size and every region with its mask.
+    highest score first; the original label has score 1), label_score (the probability that a region shows the original
+    label; null if it was not measured), version. `regions` adds the image's size and its regions with their masks.
     """
     from datasets import ClassLabel, Features, List, Value
 
@@ -108,6 +129,7 @@ def release_features(config_name: str, class_names: list[str]) -> Any:
         "label": class_label,
         "labels": List(class_label),
         "scores": List(Value("float32")),
+        "label_score": Value("float32"),
     }
     if config_name == "regions":
         region = {
@@ -118,6 +140,7 @@ def release_features(config_name: str, class_names: list[str]) -> Any:
             "top_scores": List(Value("float32")),
             "bbox": List(Value("float32")),
             "area": Value("int64"),
+            "generator": Value("string"),
             "segmentation": {"size": List(Value("int32")), "counts": Value("string")},
         }
         columns |= {"width": Value("int32"), "height": Value("int32"), "regions": List(region)}

@@ -1,24 +1,32 @@
-"""The labeler: a small head that classifies a region from its pooled backbone features.
+"""The labeler: small heads that classify a region from its pooled backbone features.
 
-Its folder contains `model.safetensors` and `config.json`: the head's shape, the class names, and the identity of the
-backbone that it was trained on. It refuses features from any other backbone.
+One head is trained on all images and serves new images. The others leave out one fold of the images each, and label
+the images of that fold (cross-fitting): a labeler is too sure of images that it was trained on, and its scores could
+not be calibrated on them.
+
+Its folder contains `model.safetensors` and `config.json`: the heads' shape, the class names, the identity of the
+backbone that it was trained on, and the calibration of its scores. It refuses features from any other backbone.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import nn
+from torch.nn import functional
 
-from hf_relabel.config import TrainConfig
-from hf_relabel.errors import LabelerError
-from hf_relabel.run.store import atomic_open, read_json, write_json
+from hf_relabel.errors import LabelerError, StageError
+from hf_relabel.labeling.calibration import Calibration
+from hf_relabel.labeling.discriminant import fold_of
+from hf_relabel.run.store import atomic_open, read_record, write_record
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -26,12 +34,12 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class HeadShape:
-    """Architecture of a head; arXiv 2603.05729, section 3, uses two hidden layers of 1024 without normalization.
+    """Architecture of the heads; arXiv 2603.05729, section 3, uses two hidden layers of 1024 without normalization.
 
     Args:
-        head: `mlp` or `linear`.
+        head: `discriminant`, `linear` or `mlp`; the first two differ only in how they are fitted.
         features: Number of input features.
-        classes: Number of classes.
+        outputs: Number of logits: the classes and, with a background class, one more.
         hidden: Width of the hidden layers.
         layers: Number of hidden layers.
         dropout: Dropout after each hidden layer, in [0, 1).
@@ -39,37 +47,42 @@ class HeadShape:
 
     head: str
     features: int
-    classes: int
+    outputs: int
     hidden: int
     layers: int
     dropout: float
 
-    @classmethod
-    def of(cls, config: TrainConfig, features: int, classes: int) -> "HeadShape":
-        """Return the shape that a training configuration describes."""
-        return cls(config.head, features, classes, config.hidden, config.layers, config.dropout)
+    @property
+    def widths(self) -> list[int]:
+        """Number of values before and after each linear layer."""
+        return [self.features, *([self.hidden] * (self.layers if self.head == "mlp" else 0)), self.outputs]
 
 
-class Head(nn.Module):
-    """Classifier of pooled region features: float [N, features] -> logits, float [N, classes].
+class Heads(nn.Module):
+    """Several classifiers of pooled region features that have the same shape and are evaluated together.
 
     Two buffers first center and scale the features. They start as the identity, the paper's setting; with
     `train.standardize` they are the mean and standard deviation over the training regions.
+
+    Attributes:
+        shape: Their shape.
+        count: Number of heads: the one for new images, and one per fold.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, shape: HeadShape):
+    def __init__(self, shape: HeadShape, count: int = 1):
         super().__init__()
         self.shape = shape
+        self.count = count
         self.register_buffer("mean", torch.zeros(shape.features))
         self.register_buffer("std", torch.ones(shape.features))
-        widths = [shape.features] + [shape.hidden] * (shape.layers if shape.head == "mlp" else 0)
-        blocks: list[nn.Module] = []
-        for inputs, outputs in pairwise(widths):
-            blocks += [nn.Linear(inputs, outputs), nn.GELU(), nn.Dropout(shape.dropout)]
-        self.layers = nn.Sequential(*blocks, nn.Linear(widths[-1], shape.classes))
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for inputs, outputs in pairwise(shape.widths):
+            layers = [nn.Linear(inputs, outputs) for _ in range(count)]
+            self.weights.append(nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers])))
+            self.biases.append(nn.Parameter(torch.stack([layer.bias.detach() for layer in layers])))
 
     def standardize(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Set the mean and standard deviation of the features, each float [features]."""
@@ -77,49 +90,128 @@ class Head(nn.Module):
         self.std.copy_(std.clamp(min=1e-6))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Compute the logits, float [N, classes], of features, float [N, features]."""
-        return self.layers((features - self.mean) / self.std)
+        """Compute the logits of every head, float [count, N, outputs], for features, float [N, features]."""
+        hidden = ((features - self.mean) / self.std).expand(self.count, -1, -1)
+        last = len(self.weights) - 1
+        for place, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = torch.baddbmm(bias[:, None], hidden, weight)
+            if place < last:
+                hidden = functional.dropout(functional.gelu(hidden), self.shape.dropout, self.training)
+        return hidden
+
+    def one(self, features: torch.Tensor, head: int) -> torch.Tensor:
+        """Compute the logits of one head, float [N, outputs]; without dropout."""
+        hidden = (features - self.mean) / self.std
+        last = len(self.weights) - 1
+        for place, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = hidden @ weight[head] + bias[head]
+            if place < last:
+                hidden = functional.gelu(hidden)
+        return hidden
+
+    def of_folds(self, features: torch.Tensor, folds: torch.Tensor) -> torch.Tensor:
+        """Compute logits by the head that left out a region's fold, float [N, outputs].
+
+        Args:
+            features: float [N, features].
+            folds: Fold of each region's image, int64 [N]; -1 for an image that no head was trained on.
+        """
+        logits = features.new_zeros(len(features), self.shape.outputs)
+        for fold in folds.unique().tolist():
+            mine = folds == fold
+            logits[mine] = self.one(features[mine], fold + 1)
+        return logits
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """How the evidence of an image's regions becomes the scores of its labels.
+
+    Args:
+        evidence: Kind of evidence, a key of `evidence.EVIDENCE`.
+        calibration: From evidence to probability; None if it could not be measured.
+        adds: Whether labels are added at all; not if the estimated gain is too small.
+        estimates: What was expected of the added labels on the training images, for reports.
+    """
+
+    evidence: str
+    calibration: Calibration | None
+    adds: bool
+    estimates: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, which `from_json` reads."""
+        calibration = self.calibration.to_json() if self.calibration else None
+        return {
+            "evidence": self.evidence,
+            "calibration": calibration,
+            "adds": self.adds,
+            "estimates": self.estimates,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "ImageScores":
+        """Restore what `to_json` described."""
+        calibration = Calibration.from_json(value["calibration"]) if value["calibration"] else None
+        return cls(value["evidence"], calibration, value["adds"], value["estimates"])
 
 
 @dataclass(frozen=True)
 class Labeler:
-    """A trained head with the names of its classes and the backbone of its features.
+    """Trained heads, with the names of their classes, the backbone of their features and their calibration.
 
     Args:
-        head: The trained head.
-        class_names: Names of the classes, in the order of the logits.
+        heads: The trained heads; the first is for new images.
+        class_names: Names of the classes, in the order of the logits; a further logit is the background's.
+        scores: How regions' logits become the scores of an image's labels.
+        seed: Seed of the run, which determines the fold of each image.
         backbone: Identity of the backbone.
         training: Fingerprint and metrics of the training run.
+        weights_sha256: Hash of the stored weights; empty for a labeler that was not loaded.
     """
 
-    head: Head
+    heads: Heads
     class_names: list[str]
+    scores: ImageScores
+    seed: int
     backbone: dict[str, Any]
     training: dict[str, Any]
+    weights_sha256: str = ""
 
     def save(self, folder: Path) -> None:
         """Write the weights and then `config.json`, each atomically; a folder with `config.json` is complete."""
-        state = {key: value.detach().cpu().contiguous() for key, value in self.head.state_dict().items()}
+        state = {key: value.detach().cpu().contiguous() for key, value in self.heads.state_dict().items()}
+        content = to_bytes(state)
         with atomic_open(folder / WEIGHTS) as file:
-            file.write(to_bytes(state))
-        write_json(
+            file.write(content)
+        write_record(
             folder / CONFIG,
             {
-                "head": asdict(self.head.shape),
+                "head": asdict(self.heads.shape),
+                "heads": self.heads.count,
+                "scores": self.scores.to_json(),
+                "seed": self.seed,
                 "class_names": self.class_names,
                 "backbone": self.backbone,
                 "training": self.training,
+                "weights_sha256": hashlib.sha256(content).hexdigest(),
             },
         )
 
     @classmethod
-    def load(cls, folder: Path, backbone: dict[str, Any]) -> "Labeler":
+    def load(cls, folder: Path, backbone: dict[str, Any], class_names: list[str] | None = None) -> "Labeler":
         """Load a labeler for the features of `backbone`.
 
+        Args:
+            folder: The labeler's folder.
+            backbone: Identity of the backbone that the features come from.
+            class_names: The classes it must have, in this order; None for any.
+
         Raises:
-            LabelerError: The folder is incomplete or damaged, or the labeler was trained on another backbone.
+            LabelerError: The folder is incomplete or damaged, or the labeler was trained on another backbone or for
+                other classes.
         """
-        config = read_json(folder / CONFIG)
+        config = read_config(folder)
         if config is None:
             raise LabelerError(f"{folder}: no labeler ({CONFIG} is missing); run `hf-relabel train` first")
         if config["backbone"] != backbone:
@@ -127,13 +219,74 @@ class Labeler:
                 f"{folder}: this labeler was trained on {describe_backbone(config['backbone'])}, "
                 f"but the proposals come from {describe_backbone(backbone)}; train a labeler for these"
             )
-        head = Head(HeadShape(**config["head"]))
+        if class_names is not None and config["class_names"] != class_names:
+            raise LabelerError(
+                f"{folder}: this labeler was trained for other classes "
+                f"({_differing(config['class_names'], class_names)}); {AGAIN}"
+            )
+        heads = Heads(HeadShape(**config["head"]), config["heads"])
         try:
-            head.load_state_dict(load_file(folder / WEIGHTS))
-        except (FileNotFoundError, SafetensorError, RuntimeError) as error:
+            content = (folder / WEIGHTS).read_bytes()
+            if hashlib.sha256(content).hexdigest() != config["weights_sha256"]:
+                raise LabelerError(f"{folder / WEIGHTS}: damaged (its hash is not the one in {CONFIG}); {AGAIN}")
+            heads.load_state_dict(from_bytes(content))
+        except (OSError, SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
-            raise LabelerError(f"{folder / WEIGHTS}: damaged ({reason}); train the labeler again") from error
-        return cls(head.eval(), config["class_names"], config["backbone"], config["training"])
+            raise LabelerError(f"{folder / WEIGHTS}: damaged ({reason}); {AGAIN}") from error
+        return cls(
+            heads.eval(),
+            config["class_names"],
+            ImageScores.from_json(config["scores"]),
+            config["seed"],
+            config["backbone"],
+            config["training"],
+            config["weights_sha256"],
+        )
+
+    @property
+    def folds(self) -> int:
+        """Number of folds; 0 if there is only the head for all images."""
+        return self.heads.count - 1
+
+    def folds_of(self, image_ids: list[str]) -> np.ndarray:
+        """The fold of each training image, int64 [images]; -1 without folds."""
+        if not self.folds:
+            return np.full(len(image_ids), -1)
+        return np.array([fold_of(image_id, self.folds, self.seed) for image_id in image_ids], np.int64)
+
+
+AGAIN = "run `hf-relabel train` again"
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """Read a labeler's `config.json`; None if there is none.
+
+    Raises:
+        LabelerError: It is damaged.
+    """
+    try:
+        return read_record(folder / CONFIG)
+    except StageError as error:
+        raise LabelerError(str(error)) from error
+
+
+def is_complete(folder: Path, digest: str) -> bool:
+    """Whether a folder has a labeler with this digest, and its weights are the ones that were written."""
+    try:
+        config = read_config(folder)
+        if config is None or config["training"]["digest"] != digest:
+            return False
+        content = (folder / WEIGHTS).read_bytes()
+    except (LabelerError, OSError):
+        return False
+    return hashlib.sha256(content).hexdigest() == config["weights_sha256"]
+
+
+def _differing(ours: list[str], theirs: list[str]) -> str:
+    if len(ours) != len(theirs):
+        return f"{len(ours)} classes, the source has {len(theirs)}"
+    place = next(place for place, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
+    return f"class {place} is {ours[place]!r}, in the source it is {theirs[place]!r}"
 
 
 def describe_backbone(identity: dict[str, Any]) -> str:

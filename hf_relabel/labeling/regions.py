@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_relabel.run.store import ShardFolder
+from hf_relabel.run.shard_folder import ShardFolder
 from hf_relabel.schema import GENERATORS
 from hf_relabel.vision.masks import unpack
 from hf_relabel.vision.windows import window_masks
@@ -24,6 +24,8 @@ class ShardRegions:
     Args:
         image_ids: Id of each image.
         label: Given label of each image, int64 [images].
+        is_read: Whether each image could be read, bool [images].
+        grid: Patches down and across.
         image: Index in `image_ids` of each region's image, ascending, int64 [n].
         number: Number of each region among its image's proposals, or among its windows, int64 [n].
         kind: Index in `KINDS`, int64 [n].
@@ -33,6 +35,8 @@ class ShardRegions:
 
     image_ids: list[str]
     label: np.ndarray
+    is_read: np.ndarray
+    grid: tuple[int, int]
     image: np.ndarray
     number: np.ndarray
     kind: np.ndarray
@@ -57,6 +61,7 @@ COLUMNS = [
     "image_id",
     "label",
     "grid",
+    "feature_row",
     "window_row",
     "windows",
     "proposals.list.element.generator",
@@ -91,6 +96,8 @@ def read_regions(proposals: ShardFolder, shard: int) -> ShardRegions:
     return ShardRegions(
         image_ids=table["image_id"].to_pylist(),
         label=_column(table, "label").to_numpy().astype(np.int64),
+        is_read=_column(table, "feature_row").to_numpy() >= 0,
+        grid=grid,
         image=image[order],
         number=np.concatenate([_ranges(counts), window_number])[order],
         kind=np.concatenate([generator.astype(np.int64), np.full(len(window_number), WINDOW)])[order],

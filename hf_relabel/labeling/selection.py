@@ -1,282 +1,177 @@
-"""Select the proposals that show the original label without a teacher: multiple-instance learning.
+"""Select what regions train as, without a teacher: multiple-instance learning with a background class.
 
 An image's label applies to at least one of its regions, but not to most of them. A linear classifier fitted to all
-regions with their image's label still finds the right direction, because the wrong regions are spread over all
-directions. Each round then selects from every image the region with the highest probability of the label and all
-confident regions, and fits the classifier again on this selection. A region is always scored by a classifier that was
+proposals with their image's label still finds the right direction, because the wrong ones are spread over all
+directions. Each round then assigns the regions of every image anew, to a class, to background or to nothing
+(`assignment.py`), and fits the classifier again (`discriminant.py`). A region is always judged by a classifier that was
 not fitted on its image (cross-fitting); otherwise it would confirm its own label.
 
-The classifier is a linear discriminant (Fisher 1936; Rao 1948) with a shared covariance that is shrunk towards its
-diagonal (Friedman 1989). A fit needs only counts, sums and products of the features, so a round is one pass over the
-stored features in bounded memory, and the classifier of a fold follows from the totals minus the sums of that fold.
-Sums are added in the order of the shards, so the result does not depend on which process computes them.
+The tables are read once, the features once per round, in bounded memory.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 
 from hf_relabel.config import BootstrapConfig
 from hf_relabel.errors import StageError
+from hf_relabel.labeling.assignment import NOTHING, Assignment, assign, is_primary
+from hf_relabel.labeling.discriminant import Discriminant, Moments, ShardMoments, fold_of
+from hf_relabel.labeling.regions import ShardRegions, read_regions
 from hf_relabel.run.job import Job
-from hf_relabel.run.progress import progress_bar, wait_for
-from hf_relabel.run.store import ShardFolder, atomic_open, make_folder, read_json, write_json
+from hf_relabel.run.progress import progress_bar
+from hf_relabel.run.shard_folder import ShardFolder
+from hf_relabel.run.store import atomic_open, read_record, write_record
 
 WEIGHTS = "bootstrap.safetensors"
 RECORD = "bootstrap.json"
 
-PSEUDO_COUNT = 1.0
-"""Number of regions at the overall mean that are added to every class, so that a class without regions is defined."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Bootstrap:
-    """The classifiers of the last round, one per fold.
+class Selection:
+    """The classifiers of the last round, one per fold, and how they assign regions.
 
     Args:
-        weights: float32 [folds, dim, classes].
-        bias: float32 [folds, classes].
+        weights: float64 [folds, dim, outputs]; the outputs are the classes and, after the first round, background.
+        bias: float64 [folds, outputs].
+        classes: Number of classes.
         seed: Seed of the run, which determines each image's fold.
+        config: Settings of the assignment.
     """
 
     weights: torch.Tensor
     bias: torch.Tensor
+    classes: int
     seed: int
+    config: BootstrapConfig
 
-    def probabilities(self, regions: np.ndarray, image_id: str) -> np.ndarray:
-        """Classify an image's regions with the classifier that was not fitted on this image.
+    def posterior(self, regions: ShardRegions) -> np.ndarray:
+        """Probabilities of the outputs for each region, by the classifier not fitted on its image: [n, outputs]."""
+        folds = folds_of(regions, len(self.bias), self.seed)
+        x = torch.from_numpy(regions.features).to(self.weights.device).double()
+        logits = x.new_empty(len(x), self.bias.shape[1])
+        for fold in np.unique(folds):
+            mine = torch.from_numpy(folds == fold).to(x.device)
+            logits[mine] = x[mine] @ self.weights[fold] + self.bias[fold]
+        return torch.softmax(logits / self.config.temperature, dim=1).cpu().numpy()
 
-        Args:
-            regions: Pooled features, float16 [n, dim].
-            image_id: Image that the regions belong to.
-
-        Returns:
-            Probabilities of all classes, float32 [n, classes].
-        """
-        fold = fold_of(image_id, len(self.bias), self.seed)
-        logits = torch.from_numpy(np.array(regions)).float() @ self.weights[fold] + self.bias[fold]
-        return torch.softmax(logits, dim=1).numpy()
-
-
-def fold_of(image_id: str, folds: int, seed: int) -> int:
-    """Return the fold of an image, which depends only on its id and the seed."""
-    digest = hashlib.sha256(f"{seed}:fold:{image_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") % folds
+    def assign(self, regions: ShardRegions, posterior: np.ndarray) -> Assignment:
+        """Decide what the regions train as, from their `posterior`."""
+        return assign(regions, posterior, self.classes, self.config)
 
 
-@dataclass
-class Moments:
-    """Sums from which a linear discriminant is fitted, separately for each fold; float64.
-
-    Args:
-        counts: Number of regions, [folds, classes].
-        sums: Sums of the features, [folds, classes, dim].
-        products: Sums of the outer products of the features, [folds, dim, dim].
-    """
-
-    counts: torch.Tensor
-    sums: torch.Tensor
-    products: torch.Tensor
-
-    @classmethod
-    def zeros(cls, folds: int, classes: int, dim: int, device: torch.device) -> "Moments":
-        """Create the moments of an empty set of regions."""
-        shapes = ((folds, classes), (folds, classes, dim), (folds, dim, dim))
-        return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
-
-    def add(self, features: torch.Tensor, labels: torch.Tensor, folds: torch.Tensor) -> None:
-        """Add regions.
-
-        Args:
-            features: float64 [n, dim].
-            labels: Class indices, int64 [n].
-            folds: Fold of each region, int64 [n].
-        """
-        for fold in range(len(self.counts)):
-            x, y = features[folds == fold], labels[folds == fold]
-            self.counts[fold].index_add_(0, y, torch.ones_like(y, dtype=torch.float64))
-            self.sums[fold].index_add_(0, y, x)
-            self.products[fold] += x.T @ x
-
-    def merge(self, other: "Moments") -> None:
-        """Add the regions of another set of moments."""
-        self.counts += other.counts
-        self.sums += other.sums
-        self.products += other.products
-
-    def fit(self, fold: int, shrinkage: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Fit the discriminant on all folds except one.
-
-        The softmax of its scores is the posterior of Gaussian classes with a shared covariance and the observed class
-        frequencies.
-
-        Args:
-            fold: Fold to leave out.
-            shrinkage: Weight of the diagonal in the covariance, in (0, 1].
-
-        Returns:
-            Weights [dim, classes] and bias [classes], float64.
-        """
-        counts = self.counts.sum(0) - self.counts[fold]
-        sums = self.sums.sum(0) - self.sums[fold]
-        total = counts.sum().clamp(min=1)
-        center = sums.sum(0) / total
-        observed = sums / counts.clamp(min=1)[:, None]
-        within = (self.products.sum(0) - self.products[fold] - (observed.T * counts) @ observed) / total
-        spread = within.diagonal().clamp(min=1e-8)
-        covariance = (1 - shrinkage) * within + torch.diag(shrinkage * spread + 1e-8 * spread.mean())
-        means = (sums + PSEUDO_COUNT * center) / (counts + PSEUDO_COUNT)[:, None]
-        weights = torch.linalg.solve(covariance, means.T)
-        prior = torch.log((counts + PSEUDO_COUNT) / (total + PSEUDO_COUNT * len(counts)))
-        return weights, prior - (means.T * weights).sum(0) / 2
+def folds_of(regions: ShardRegions, folds: int, seed: int) -> np.ndarray:
+    """The fold of each region's image, int64 [n]."""
+    of_image = np.array([fold_of(image_id, folds, seed) for image_id in regions.image_ids], np.int64)
+    return of_image[regions.image]
 
 
-@dataclass(frozen=True)
-class _ShardRegions:
-    """The n regions of one shard.
-
-    Args:
-        features: Pooled features, float16 [n, dim].
-        image: Number of the region's image in the shard, int [n].
-        label: Label of the image, int64 [n].
-        fold: Fold of the image, int [n].
-    """
-
-    features: np.ndarray
-    image: np.ndarray
-    label: np.ndarray
-    fold: np.ndarray
-
-
-def fit_bootstrap(job: Job, proposals: ShardFolder, scores: ShardFolder, threads: ThreadPoolExecutor) -> Bootstrap:
-    """Fit the classifiers on all stored region features; the main process computes, the others wait for its file.
+def fit_selection(job: Job, proposals: ShardFolder, scores: ShardFolder, threads: ThreadPoolExecutor) -> Selection:
+    """Fit the classifiers on all stored region features; one process computes, the others wait for its file.
 
     Raises:
         StageError: No image has a proposal.
     """
     folder, digest = scores.folder, scores.fingerprint.digest
 
-    def finished() -> Bootstrap | None:
-        record = read_json(folder / RECORD)
-        if not record or record["digest"] != digest:
-            return None
-        tensors = load_file(folder / WEIGHTS)
-        return Bootstrap(tensors["weights"], tensors["bias"], job.config.run.seed)
+    def find() -> Selection | None:
+        return _load(folder, digest, job)
 
-    if (bootstrap := finished()) is not None:
-        return bootstrap
-    if not job.rank.is_main:
-        return wait_for(finished)
-    make_folder(folder)
-    rounds = _fit_rounds(job, proposals, threads)
-    _save(folder, digest, *rounds)
-    found = finished()
-    assert found is not None
-    return found
+    def make() -> Selection:
+        _save(folder, digest, *_fit_rounds(job, proposals, threads))
+        found = find()
+        assert found is not None
+        return found
+
+    return job.once(folder, "the selection of regions", find, make)
 
 
-def _fit_rounds(
-    job: Job, proposals: ShardFolder, threads: ThreadPoolExecutor
-) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-    """Return the weights and bias of the last round, and the number of regions that each round was fitted on."""
-    config = job.config.score.bootstrap
-    classes, device = len(job.source.class_names), job.rank.device
-    dim = proposals.features(0).shape[-1]
-    weights = bias = torch.empty(0)
-    selected: list[int] = []
+def _fit_rounds(job: Job, proposals: ShardFolder, threads: ThreadPoolExecutor) -> tuple[Selection, list[int]]:
+    """The classifiers of the last round, and the number of regions that each was fitted on."""
+    config, seed = job.config.score.bootstrap, job.config.run.seed
+    classes, device = len(job.snapshot.class_names), job.rank.device
+    selection: Selection | None = None
+    fitted: list[int] = []
+    with progress_bar(config.rounds, "selection", "fits", job.rank) as bar:
+        for _ in range(config.rounds):
+            outputs = classes if selection is None else classes + 1
+            total = Moments(config.folds, outputs, proposals.features(0).shape[-1], device)
 
-    def moments_of(shard: int) -> Moments:
-        regions = _read_regions(proposals, shard, config.folds, job.config.run.seed)
-        x = torch.from_numpy(regions.features).to(device).double()
-        fold, label = torch.from_numpy(regions.fold).to(device), torch.from_numpy(regions.label).to(device)
-        if selected:
-            chosen = _choose(x, regions, weights, bias, config)
-            x, fold, label = x[chosen], fold[chosen], label[chosen]
-        moments = Moments.zeros(config.folds, classes, dim, device)
-        moments.add(x, label, fold)
-        return moments
+            def moments_of(shard: int, current: Selection | None = selection, total: Moments = total) -> ShardMoments:
+                regions = read_regions(proposals, shard)
+                if current is None:  # the first fit takes every proposal for its image's label
+                    targets = np.where(is_primary(regions), regions.given, NOTHING)
+                else:
+                    targets = current.assign(regions, current.posterior(regions)).targets
+                return shard_moments(total, regions, targets, seed)
 
-    # The first fit uses every region; each later round selects regions again and refits.
-    bar = progress_bar(config.rounds + 1, "bootstrap", "fits", job.rank)
-    for _ in range(config.rounds + 1):
-        total = Moments.zeros(config.folds, classes, dim, device)
-        for moments in _in_order(threads, moments_of, len(job.shards), job.rank.threads):
-            total.merge(moments)
-        selected.append(int(total.counts.sum()))
-        if not selected[0]:
-            raise StageError(
-                f"{proposals.folder}: no image has a proposal; propose.tau {job.config.propose.tau} does not work "
-                "for this backbone and feature: try other values on a few images"
-            )
-        fits = [total.fit(fold, config.shrinkage) for fold in range(config.folds)]
-        weights, bias = torch.stack([w for w, _ in fits]), torch.stack([b for _, b in fits])
-        bar.update()
-    bar.close()
-    return weights, bias, selected
+            for part in in_order(threads, moments_of, len(job.shards), job.rank.threads):
+                total.add(part)
+            fitted.append(total.regions)
+            if not total.regions:
+                raise StageError(
+                    f"{proposals.folder}: no image has a proposal; add `merge` to propose.generators, or try other "
+                    "values of propose.tau on a few images"
+                )
+            fits = [total.fit(config.shrinkage, without=fold) for fold in range(config.folds)]
+            selection = Selection(*stack(fits), classes, seed, config)
+            bar.update()
+    assert selection is not None
+    return selection, fitted
 
 
-def _in_order(threads: ThreadPoolExecutor, work: Any, count: int, ahead: int) -> Iterator[Any]:
+def shard_moments(total: Moments, regions: ShardRegions, targets: np.ndarray, seed: int) -> ShardMoments:
+    """What the regions of a shard with a target, int64 [n], add to the moments of all shards."""
+    trains = targets != NOTHING
+    device = total.counts.device
+    return total.of_shard(
+        torch.from_numpy(regions.features[trains]).to(device).double(),
+        torch.from_numpy(targets[trains]).to(device),
+        torch.from_numpy(folds_of(regions, total.folds, seed)[trains]).to(device),
+    )
+
+
+def stack(fits: list[Discriminant]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights [fits, dim, outputs] and bias [fits, outputs] of several discriminants."""
+    return torch.stack([fit.weights for fit in fits]), torch.stack([fit.bias for fit in fits])
+
+
+def in_order(threads: ThreadPoolExecutor, work: Callable[[int], T], count: int, ahead: int) -> Iterator[T]:
     """Yield `work(0)`, `work(1)`, ... in order, `ahead` computed at a time so that few results are in memory."""
     numbers = iter(range(count))
     while chunk := list(islice(numbers, ahead)):
         yield from threads.map(work, chunk)
 
 
-def _read_regions(proposals: ShardFolder, shard: int, folds: int, seed: int) -> _ShardRegions:
-    columns = ["image_id", "label", "feature_row", "proposals.list.element.patches"]
-    rows = proposals.read(shard, columns).to_pylist()
-    sizes = np.array([len(row["proposals"]) for row in rows])
-    at = [row["feature_row"] + 1 + k for row in rows for k in range(len(row["proposals"]))]
-    folds_of_images = np.array([fold_of(row["image_id"], folds, seed) for row in rows])
-    labels = np.array([row["label"] for row in rows], np.int64)
-    image = np.repeat(np.arange(len(rows)), sizes)
-    features = np.array(proposals.features(shard)[at, 0])
-    return _ShardRegions(features, image, labels[image], folds_of_images[image])
-
-
-def _choose(
-    x: torch.Tensor, regions: _ShardRegions, weights: torch.Tensor, bias: torch.Tensor, config: BootstrapConfig
-) -> torch.Tensor:
-    """Select the regions of the next fit, bool [n]: the best of each image for its label, and all confident ones."""
-    probability = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    fold, label = torch.from_numpy(regions.fold).to(x.device), torch.from_numpy(regions.label).to(x.device)
-    for index in range(config.folds):
-        mine = fold == index
-        logits = x[mine] @ weights[index] + bias[index]
-        probability[mine] = torch.softmax(logits, dim=1).gather(1, label[mine, None])[:, 0]
-    return torch.from_numpy(best_of_images(probability.cpu().numpy(), regions.image)).to(x.device) | (
-        probability >= config.confident
-    )
-
-
-def best_of_images(probability: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Mark each image's most probable region; the first one in case of a tie.
-
-    Args:
-        probability: Probability of the original label, float [n].
-        image: Image of each region, int [n], ascending.
-
-    Returns:
-        bool [n].
-    """
-    best = np.zeros(len(image), bool)
-    order = np.lexsort((-probability, image))  # stable: by image, then by descending probability
-    first = np.r_[True, np.diff(image[order]) > 0][: len(order)]
-    best[order[first]] = True
-    return best
-
-
-def _save(folder: Path, digest: str, weights: torch.Tensor, bias: torch.Tensor, selected: list[int]) -> None:
-    state = {"weights": weights.float().cpu().contiguous(), "bias": bias.float().cpu().contiguous()}
+def _save(folder: Path, digest: str, selection: Selection, fitted: list[int]) -> None:
+    state = {"weights": selection.weights.cpu().contiguous(), "bias": selection.bias.cpu().contiguous()}
+    content = to_bytes(state)
     with atomic_open(folder / WEIGHTS) as file:
-        file.write(to_bytes(state))
-    write_json(folder / RECORD, {"digest": digest, "regions_fitted": selected})
+        file.write(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    write_record(folder / RECORD, {"digest": digest, "regions_fitted": fitted, "weights_sha256": sha256})
+
+
+def _load(folder: Path, digest: str, job: Job) -> Selection | None:
+    """The stored classifiers; None if there are none for this digest, or they are damaged: then they are made again."""
+    try:
+        record = read_record(folder / RECORD)
+        content = (folder / WEIGHTS).read_bytes() if record and record["digest"] == digest else b""
+    except (StageError, FileNotFoundError):
+        return None
+    if record is None or hashlib.sha256(content).hexdigest() != record["weights_sha256"]:
+        return None
+    tensors = {name: tensor.to(job.rank.device) for name, tensor in from_bytes(content).items()}
+    classes = len(job.snapshot.class_names)
+    return Selection(**tensors, classes=classes, seed=job.config.run.seed, config=job.config.score.bootstrap)

@@ -1,4 +1,8 @@
-"""Build: the release, from the stored proposals and regions. No backbone runs, so a changed threshold takes minutes."""
+"""Build: the release, from the stored proposals and regions.
+
+No image is opened and no backbone runs, so another threshold takes minutes. What the manifest says about how the table
+was made comes from the recorded inputs of the stages, never from the settings of this command.
+"""
 
 import platform
 from collections.abc import Iterator
@@ -6,66 +10,101 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from hf_relabel import __version__
-from hf_relabel.config import BuildConfig, as_dict
-from hf_relabel.errors import ReleaseError
-from hf_relabel.labeling.labeler import CONFIG as LABELER_CONFIG
+from hf_relabel.config import BuildConfig
+from hf_relabel.errors import UsageError
+from hf_relabel.labeling.image_labels import (
+    LabelRule,
+    calibrated_scores,
+    image_labels,
+    image_regions,
+    threshold_for,
+)
+from hf_relabel.labeling.labeler import ImageScores
 from hf_relabel.release.reader import Release
 from hf_relabel.release.versions import add_version, find_version
 from hf_relabel.release.writer import write_release
+from hf_relabel.run.claims import Claims
 from hf_relabel.run.job import Job
-from hf_relabel.run.progress import wait_for
-from hf_relabel.run.store import Fingerprint, ShardFolder, make_folder, read_json
+from hf_relabel.run.shard_folder import ShardFolder
+from hf_relabel.run.store import Fingerprint, make_folder
 from hf_relabel.schema import release_schema
+from hf_relabel.sources.classes import nearest
+
+STAGE = "release"
+
+ALGORITHM = 2
+"""Raise it when a change of the code changes the rows of a release."""
 
 PACKAGES = ("accelerate", "datasets", "huggingface-hub", "numpy", "pillow", "pyarrow", "pycocotools", "scipy", "torch")
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Write the release; return its counters and folder."""
+    """Write the release; returns its counters, its folder, and what there is to say about its labels."""
     proposals, proposed = job.finished("proposals", "propose")
-    regions, labeled = job.finished("regions", "label")
-    if labeled["inputs"]["proposals"] != proposals.fingerprint.digest:
-        raise ReleaseError(f"{regions.folder}: labels other proposals than {proposals.folder}; run `hf-relabel label`")
-    fingerprint = Fingerprint({**job.settings("build"), "regions": regions.fingerprint.digest})
+    regions, labeled = job.finished("regions", "label", proposals=proposals.fingerprint.digest)
+    inputs = {"algorithm": ALGORITHM, **job.settings("build"), "regions": regions.fingerprint.digest}
+    fingerprint = Fingerprint(inputs)
     build = job.config.build
+    rule = _rule(job, regions)
 
-    def finished() -> dict[str, Any] | None:
+    def find() -> dict[str, Any] | None:
         release = find_version(job.folder, build.version, fingerprint.digest)
-        return _outcome(release) if release else None
+        return _outcome(release, labeled, build) if release else None
 
-    if (outcome := finished()) is not None:
-        return outcome
-    if not job.rank.is_main:
-        return wait_for(finished)
+    def make() -> dict[str, Any]:
+        job.accepted()
+        excluded: list[tuple[str, str]] = []
+
+        def write(folder: Path) -> Release:
+            return write_release(
+                folder,
+                release_tables(job, proposals, regions, rule, excluded),
+                class_names=job.snapshot.class_names,
+                split=job.snapshot.split,
+                version=build.version,
+                name=build.name or job.folder.name,
+                provenance=_provenance(job, fingerprint, proposed, labeled, rule),
+                excluded=excluded,
+                rows_per_file=build.rows_per_file,
+            )
+
+        return _outcome(add_version(job.folder, build.version, fingerprint.digest, write), labeled, build)
+
     make_folder(job.folder)
-    job.accepted()
-    excluded: list[tuple[str, str]] = []
+    return Claims(job.folder).once(STAGE, f"the release in {job.folder / STAGE}", find, make)
 
-    def write(folder: Path) -> Release:
-        return write_release(
-            folder,
-            release_tables(job, proposals, regions, excluded),
-            class_names=job.source.class_names,
-            split=job.source.split,
-            version=build.version,
-            name=build.name or job.folder.name,
-            provenance=_provenance(job, fingerprint, proposed),
-            excluded=excluded,
-            rows_per_file=build.rows_per_file,
-        )
 
-    release = add_version(job.folder, build.version, fingerprint.digest, write)
-    return _outcome(release)
+def _rule(job: Job, regions: ShardFolder) -> LabelRule:
+    """The rule that decides which labels are listed; `build.precision` is turned into a threshold here."""
+    build, names = job.config.build, job.snapshot.class_names
+    for key, wanted in (("class_thresholds", build.class_thresholds), ("exclude_classes", build.exclude_classes)):
+        for name in wanted:
+            if name not in names:
+                raise UsageError(f"build.{key}: no class {name!r}{nearest(name, names)}")
+    excluded = frozenset(names.index(name) for name in build.exclude_classes)
+    threshold = build.threshold
+    if build.precision is not None:
+        columns = [f"labels.list.element.{part}" for part in ("label", "score")]
+        scores = [
+            score
+            for shard in job.shards
+            for row in regions.read(shard.index, columns).to_pylist()
+            for label, score in calibrated_scores(row).items()
+            if label not in excluded
+        ]
+        threshold = threshold_for(build.precision, np.array(scores))
+    return LabelRule(threshold, {names.index(n): v for n, v in build.class_thresholds.items()}, excluded, build)
 
 
 def release_tables(
-    job: Job, proposals: ShardFolder, regions: ShardFolder, excluded: list[tuple[str, str]]
+    job: Job, proposals: ShardFolder, regions: ShardFolder, rule: LabelRule, excluded: list[tuple[str, str]]
 ) -> Iterator[pa.Table]:
-    """The release's rows, a table a shard; images with an error go to `excluded` with their reason instead."""
-    schema = release_schema("regions", job.source.class_names)
+    """Yield the release's rows, one table per shard; an image with an error goes to `excluded` with its reason."""
+    schema = release_schema("regions", job.snapshot.class_names)
     for shard in job.shards:
         rows = []
         pairs = zip(proposals.read(shard.index).to_pylist(), regions.read(shard.index).to_pylist(), strict=True)
@@ -73,96 +112,94 @@ def release_tables(
             if labeled["error"] is not None:
                 excluded.append((image["image_id"], labeled["error"]))
             else:
-                rows.append(release_row(image, labeled, job.config.build))
+                rows.append(release_row(image, labeled, rule))
         yield pa.Table.from_pylist(rows, schema=schema)
 
 
-def release_row(image: dict[str, Any], labeled: dict[str, Any], config: BuildConfig) -> dict[str, Any]:
-    """An image's row of the release from its rows of `schema.PROPOSALS` and `schema.REGIONS`.
-
-    A class's score is its highest probability over the regions (arXiv 2603.05729, section 3).
-    """
-    scores = image_scores(image["label"], labeled, config)
+def release_row(image: dict[str, Any], labeled: dict[str, Any], rule: LabelRule) -> dict[str, Any]:
+    """Make an image's row of the release from its rows of `schema.PROPOSALS` and `schema.REGIONS`."""
+    labels = image_labels(image["label"], labeled, rule)
     return {
         "image_id": image["image_id"],
         "label": image["label"],
-        "labels": [label for label, _ in scores],
-        "scores": [score for _, score in scores],
+        "labels": [label for label, _ in labels],
+        "scores": [score for _, score in labels],
+        "label_score": labeled["label_score"] if rule.config.calibrated else None,
         "width": image["width"],
         "height": image["height"],
-        "regions": [
-            {
-                "region_id": proposal["proposal_id"],
-                "label": region["top_labels"][0],
-                "score": region["top_scores"][0],
-                "top_labels": region["top_labels"],
-                "top_scores": region["top_scores"],
-                "bbox": proposal["bbox"],
-                "area": proposal["area"],
-                "segmentation": proposal["segmentation"],
-            }
-            for proposal, region in zip(image["proposals"], labeled["proposals"], strict=True)
-        ],
-        "version": config.version,
+        "regions": image_regions(image, labeled, labels, rule.config),
+        "version": rule.config.version,
     }
 
 
-def image_scores(label: int, labeled: dict[str, Any], config: BuildConfig) -> list[tuple[int, float]]:
-    """The image's labels with their scores, highest first; of equal scores the lower class first."""
-    highest: dict[int, float] = {}
-    sources = [(region["top_labels"], region["top_scores"]) for region in labeled["proposals"]]
-    if config.include_global:
-        sources.append((labeled["global_labels"], labeled["global_scores"]))
-    for labels, scores in sources:
-        for name, score in zip(labels, scores, strict=True):
-            highest[name] = max(score, highest.get(name, 0.0))
-    kept = {name: score for name, score in highest.items() if score >= config.threshold}
-    if config.include_original:
-        kept[label] = 1.0
-    return sorted(kept.items(), key=lambda item: (-item[1], item[0]))
-
-
-def _provenance(job: Job, fingerprint: Fingerprint, proposed: dict[str, Any]) -> dict[str, Any]:
-    """Where the release comes from: models with their revisions, every setting, seeds, versions, what was dropped."""
-    counters = {"propose": proposed["counters"]}
-    if (job.stage_folder("scores") / "manifest.json").exists():
-        counters["score"] = job.finished("scores", "score")[1]["counters"]
-    labeler = read_json(job.stage_folder("labeler") / LABELER_CONFIG) or {}
-    packages = {name: version(name) for name in (*PACKAGES, "transformers")}
+def _provenance(
+    job: Job, fingerprint: Fingerprint, proposed: dict[str, Any], labeled: dict[str, Any], rule: LabelRule
+) -> dict[str, Any]:
+    """How the release was made: models, settings, seeds, versions and counts, as the stages recorded them."""
+    made, training = proposed["inputs"], labeled["inputs"]["labeler"]["training"]
+    scored = training["upstream"]["scores"]
+    is_own = scored["inputs"]["proposals"] == labeled["inputs"]["proposals"]
+    config = {
+        "source": job.snapshot.settings,
+        "backbone": _backbone_settings(made["backbone"]),
+        "propose": made["propose"],
+        "score": {**_public(scored["inputs"]["score"]), **training["inputs"]["score"]},
+        "train": training["inputs"]["train"],
+        "label": labeled["inputs"]["label"],
+        **job.settings("build"),
+        "run": made["run"],
+    }
     return {
         "fingerprint": fingerprint.digest,
         "tool": {"name": "hf_relabel", "version": __version__},
-        "backbone": proposed["inputs"]["backbone"],
-        "labeler": {key: labeler.get(key) for key in ("head", "training")},
-        # What the proposals were made with, whatever this command's own section says.
-        "config": _public_config(job) | {"propose": proposed["inputs"]["propose"]},
-        "source_fingerprint": job.source.fingerprint,
-        "counters": counters,
-        "packages": packages,
+        "backbone": made["backbone"],
+        "labeler": labeled["inputs"]["labeler"],
+        "threshold": rule.threshold,
+        "config": config,
+        "source_fingerprint": job.snapshot.fingerprint,
+        # A labeler trained on another run's proposals has counts that say nothing about these images.
+        "counters": {"propose": proposed["counters"], **({"score": scored["counters"]} if is_own else {})},
+        "machines": proposed.get("machines", {}),
+        "packages": {name: version(name) for name in (*PACKAGES, "transformers")},
         "python": platform.python_version(),
     }
 
 
-def _public_config(job: Job) -> dict[str, Any]:
-    """The settings that decide the result; of a folder on this machine only its name, which is all others can use."""
-    config = as_dict(job.config)
-    config["run"] = {key: config["run"][key] for key in ("seed", "shard_size")}
-    for section, key in (("source", "path"), ("source", "class_names"), ("backbone", "model"), ("score", "label_maps")):
-        value = config[section][key]
-        if value and Path(value).exists():
-            config[section][key] = Path(value).resolve().name
-    return config
+def _backbone_settings(identity: dict[str, Any]) -> dict[str, Any]:
+    """The backbone's settings from its recorded identity."""
+    keys = ("model", "revision", "image_size", "dtype", "proposal_feature", "region_feature")
+    return {key: identity[key] for key in keys if key in identity}
 
 
-def _outcome(release: Release) -> dict[str, Any]:
-    return {"counters": _counters(release.statistics), "folder": str(release.folder)}
+def _public(score: dict[str, Any]) -> dict[str, Any]:
+    """The score stage's settings, with only the name of the folder of label maps: others cannot use its path."""
+    maps = score.get("label_maps")
+    return score | {"label_maps": Path(maps).resolve().name} if maps else score
+
+
+def _outcome(release: Release, labeled: dict[str, Any], build: BuildConfig) -> dict[str, Any]:
+    """What the command reports: counts, the folder, and a line about the labels where there is something to say."""
+    outcome: dict[str, Any] = {"counters": _counters(release.statistics), "folder": str(release.folder)}
+    if not build.calibrated:
+        return outcome
+    scores = ImageScores.from_json(labeled["inputs"]["labeler"]["training"]["scores"])
+    if scores.calibration is None:
+        outcome["note"] = "no label was added: too few images, or no folds, to measure what scores are worth"
+    elif not scores.adds:
+        expected = scores.estimates[scores.evidence]
+        outcome["note"] = (
+            f"no label was added: the estimated gain is {expected['gain']:.1f} labels "
+            f"({expected['added']} would be added, {expected['true']:.0f} of them true, by estimate); "
+            "a stronger backbone may help"
+        )
+    return outcome
 
 
 def _counters(statistics: dict[str, Any]) -> dict[str, Any]:
     names = {
         "images": "images",
         "labels": "labels",
-        "mean_labels_per_image": "labels an image",
+        "mean_labels_per_image": "labels per image",
         "multi_label_share": "share of multi-label images",
         "regions": "regions",
     }

@@ -1,81 +1,152 @@
-"""Label: the labeler names every proposal, and the whole image, from stored features."""
+"""Label: the labeler classifies every region, and its evidence becomes the scores of each image's labels."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from hf_relabel.labeling.evidence import EVIDENCE, margins
 from hf_relabel.labeling.labeler import Labeler
+from hf_relabel.labeling.regions import ShardRegions, read_regions
+from hf_relabel.labeling.scoring import classify
 from hf_relabel.run.job import Job
-from hf_relabel.run.shards import Shard, ShardResult, run_shards
-from hf_relabel.run.store import Fingerprint, ShardFolder
+from hf_relabel.run.shard_folder import ShardFolder
+from hf_relabel.run.shards import Shard, ShardResult
+from hf_relabel.run.store import Fingerprint
 from hf_relabel.schema import REGIONS
 
 STAGE = "regions"
-CHUNK = 4096
+
+ALGORITHM = 2
+"""Raise it when a change of the code changes the classes or scores of regions or images."""
+
+MIN_SCORE = 0.01
+"""Smallest score of a label that is stored for an image."""
 
 
 def run(job: Job) -> dict[str, Any]:
     """Label every region; returns the stage's manifest."""
     proposals, manifest = job.finished("proposals", "propose")
-    labeler = Labeler.load(job.stage_folder("labeler"), manifest["inputs"]["backbone"])
-    top_k = min(job.config.label.top_k, len(labeler.class_names))
-    fingerprint = Fingerprint(
-        {
-            **job.settings("label"),
-            "labeler": labeler.training["digest"],
-            "proposals": proposals.fingerprint.digest,
-        }
-    )
-    head = labeler.head.to(job.rank.device)
+    backbone, classes = manifest["inputs"]["backbone"], job.snapshot.class_names
+    labeler = Labeler.load(job.stage_folder("labeler"), backbone, classes)
+    inputs = {
+        "algorithm": ALGORITHM,
+        **job.settings("label"),
+        # All of its record, because a release says how its labeler was trained, even if another one is there by then.
+        "labeler": {
+            "head": asdict(labeler.heads.shape),
+            "training": labeler.training,
+            "weights_sha256": labeler.weights_sha256,
+        },
+        "proposals": proposals.fingerprint.digest,
+    }
+    folder = ShardFolder(job.stage_folder(STAGE), STAGE, Fingerprint(inputs))
+    if (done := job.existing(folder)) is not None:
+        return done
+    labeler.heads.to(job.rank.device)
 
     def process(shard: Shard, tick: Callable[[int], None]) -> ShardResult:
         columns = ["image_id", "error", "feature_row", "proposals.list.element.proposal_id"]
         rows = proposals.read(shard.index, columns).to_pylist()
-        labels, scores = predict(head, proposals.features(shard.index)[:, 0], top_k)
+        regions = read_regions(proposals, shard.index)
+        whole = np.array(proposals.features(shard.index)[[max(0, row["feature_row"]) for row in rows]])
+        result = _collect(label_images(labeler, rows, regions, whole, job.config.label.top_k))
         tick(len(rows))
-        return _collect([_image_row(row, labels, scores) for row in rows])
+        return result
 
-    folder = ShardFolder(job.stage_folder(STAGE), STAGE, fingerprint)
-    return run_shards(folder, job.shards, process, job.rank, job.config.run, job.accepted)
-
-
-@torch.inference_mode()
-def predict(head: torch.nn.Module, features: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `top_k` classes of each region, best first: labels int32 [N, k], softmax scores float32 [N, k]."""
-    device = next(head.parameters()).device
-    labels, scores = [np.zeros((0, top_k), np.int32)], [np.zeros((0, top_k), np.float32)]
-    for start in range(0, len(features), CHUNK):
-        chunk = torch.from_numpy(np.array(features[start : start + CHUNK])).to(device).float()
-        top = torch.softmax(head(chunk).float(), dim=1).topk(top_k, dim=1)
-        labels.append(top.indices.cpu().numpy().astype(np.int32))
-        scores.append(top.values.cpu().numpy())
-    return np.concatenate(labels), np.concatenate(scores)
+    return job.run_shards(folder, process)
 
 
-def _image_row(row: dict[str, Any], labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
-    """An image's row of `schema.REGIONS`, from the predictions of its shard."""
-    first = row["feature_row"]
-    if row["error"] is not None:
-        return {
-            "image_id": row["image_id"],
-            "error": row["error"],
-            "global_labels": [],
-            "global_scores": [],
-            "proposals": [],
-        }
-    return {
-        "image_id": row["image_id"],
-        "error": None,
-        "global_labels": labels[first],
-        "global_scores": scores[first],
-        "proposals": [
-            {"proposal_id": proposal["proposal_id"], "top_labels": labels[at], "top_scores": scores[at]}
-            for at, proposal in enumerate(row["proposals"], start=first + 1)
-        ],
-    }
+def label_images(
+    labeler: Labeler, rows: list[dict[str, Any]], regions: ShardRegions, whole: np.ndarray, top_k: int
+) -> list[dict[str, Any]]:
+    """Make the images' rows of `schema.REGIONS`.
+
+    Args:
+        labeler: The labeler.
+        rows: The shard's rows of `schema.PROPOSALS`.
+        regions: The shard's regions.
+        whole: Features of the whole images, float16 [images, dim]; any values for images that could not be read.
+        top_k: Number of classes to keep for each region.
+    """
+    classes = len(labeler.class_names)
+    folds = labeler.folds_of(regions.image_ids)
+    logits = classify(labeler, regions, folds)
+    margin = margins(logits, classes).cpu().numpy()
+    top_labels, top_scores, background = _top(logits, classes, top_k)
+    device = labeler.heads.mean.device
+    with torch.inference_mode():
+        of_whole = torch.from_numpy(whole).to(device).float()
+        whole_logits = labeler.heads.of_folds(of_whole, torch.from_numpy(folds).to(device))
+    global_labels, global_scores, _ = _top(whole_logits, classes, top_k)
+    given, others = _image_scores(labeler, EVIDENCE[labeler.scores.evidence](margin, regions), regions.label)
+    starts = np.searchsorted(regions.image, np.arange(len(rows) + 1))
+    result = []
+    for number, row in enumerate(rows):
+        empty = {"image_id": row["image_id"], "error": row["error"], "proposals": [], "labels": [], "windows": []}
+        if row["error"] is not None:
+            nothing: dict[str, Any] = {"global_labels": [], "global_scores": [], "label_score": None}
+            result.append(empty | nothing)
+            continue
+        mine = np.arange(starts[number], starts[number + 1])
+        proposals = mine[~regions.is_window[mine]]
+        result.append(
+            {
+                "image_id": row["image_id"],
+                "error": None,
+                "global_labels": global_labels[number],
+                "global_scores": global_scores[number],
+                "label_score": None if given is None else given[number],
+                "labels": _labels(others[number], int(regions.label[number]), margin[proposals]),
+                "proposals": [
+                    {
+                        "proposal_id": proposal["proposal_id"],
+                        "top_labels": top_labels[at],
+                        "top_scores": top_scores[at],
+                        "background_score": background[at],
+                    }
+                    for proposal, at in zip(row["proposals"], proposals, strict=True)
+                ],
+                "windows": [
+                    {"top_labels": top_labels[at, :1], "top_scores": top_scores[at, :1]}
+                    for at in mine[regions.is_window[mine]]
+                ],
+            }
+        )
+    return result
+
+
+def _top(logits: torch.Tensor, classes: int, top_k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The best classes of each row with their softmax scores, [n, k], and the background's score, [n]."""
+    scores = torch.softmax(logits.float(), dim=1)
+    top = scores[:, :classes].topk(min(top_k, classes), dim=1)
+    background = scores[:, classes:].sum(dim=1)
+    return top.indices.cpu().numpy().astype(np.int32), top.values.cpu().numpy(), background.cpu().numpy()
+
+
+def _image_scores(labeler: Labeler, evidence: np.ndarray, label: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """The calibrated scores of the given labels, [images], and of all others, [images, classes]; 0 for the given."""
+    calibration = labeler.scores.calibration
+    if calibration is None:
+        return None, np.zeros(evidence.shape)
+    rows = np.arange(len(label))
+    others = calibration.of_other(evidence) if labeler.scores.adds else np.zeros(evidence.shape)
+    others[rows, label] = 0
+    return calibration.of_given(evidence[rows, label]), others
+
+
+def _labels(scores: np.ndarray, given: int, margin: np.ndarray) -> list[dict[str, Any]]:
+    """The given label and the image's other possible labels, each with the proposal that shows it best."""
+    best = margin.argmax(axis=0) if len(margin) else np.full(len(scores), -1)
+    others = np.flatnonzero(scores >= MIN_SCORE)
+    others = others[np.argsort(-scores[others], kind="stable")]
+    return [
+        {"label": int(label), "score": None if label == given else float(scores[label]), "proposal": int(best[label])}
+        for label in [given, *others]
+    ]
 
 
 def _collect(rows: list[dict[str, Any]]) -> ShardResult:

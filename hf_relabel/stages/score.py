@@ -1,7 +1,7 @@
-"""Score: which proposals really show their image's original label, and so may train the labeler.
+"""Score: what every region may train the labeler as: a class, background, or nothing, each with its reason.
 
-Two sources of probabilities, one table: ReLabel's label maps (`label_map.py`) and, without any teacher, the bootstrap
-(`bootstrap.py`). The keep rules are the paper's (arXiv 2603.05729, section 3) and its code's.
+The probabilities come from ReLabel's label maps (`labeling/label_maps.py`), with the keep rules of the paper (arXiv
+2603.05729, section 3) and of its code, or, without any teacher, from the bootstrap (`labeling/selection.py`).
 """
 
 from collections import Counter
@@ -12,151 +12,160 @@ import numpy as np
 import pyarrow as pa
 
 from hf_relabel.config import ScoreConfig
-from hf_relabel.labeling.label_maps import (
-    LabelMapError,
-    check_label_maps,
-    label_map_path,
-    read_label_map,
-    score_under_mask,
-)
-from hf_relabel.labeling.selection import Bootstrap, fit_bootstrap
+from hf_relabel.labeling.assignment import Assignment
+from hf_relabel.labeling.label_map_scorer import LabelMapScorer
+from hf_relabel.labeling.regions import ShardRegions, read_regions
+from hf_relabel.labeling.selection import Selection, fit_selection
 from hf_relabel.run.job import Job
 from hf_relabel.run.ranks import thread_pool
-from hf_relabel.run.shards import Shard, ShardResult, run_shards
-from hf_relabel.run.store import Fingerprint, ShardFolder
-from hf_relabel.schema import SCORES
-from hf_relabel.vision import masks
+from hf_relabel.run.shard_folder import ShardFolder
+from hf_relabel.run.shards import Shard, ShardResult
+from hf_relabel.run.store import Fingerprint
+from hf_relabel.schema import SCORES, TARGET_BACKGROUND
 
 STAGE = "scores"
 
-BELOW_ORIGINAL = "original label below tau_label"
-BELOW_TOP1 = "top-1 below tau_label"
+ALGORITHM = 2
+"""Raise it when a change of the code changes the scores or what regions train as."""
+
+
+COLUMNS = [
+    "image_id",
+    "label",
+    "width",
+    "height",
+    "error",
+    "proposals.list.element.proposal_id",
+    "proposals.list.element.segmentation",
+]
 
 
 class Scorer(Protocol):
-    """Gives the probabilities of all classes for each proposal of an image."""
+    """Gives the probabilities of a shard's regions, and what they train as."""
 
-    def open_shard(self, shard: int) -> Callable[[dict[str, Any]], np.ndarray]:
-        """A function from an image's proposals row to float32 [proposals, classes]; raises LabelMapError."""
+    def score(self, rows: list[dict[str, Any]], regions: ShardRegions) -> tuple[np.ndarray, Assignment, dict[int, str]]:
+        """Score the regions of a shard.
+
+        Args:
+            rows: Its images' rows of `schema.PROPOSALS`, with the columns `COLUMNS`.
+            regions: Its n regions.
+
+        Returns:
+            Probabilities, float [n, classes] or with background [n, classes + 1]; the assignment; and the reason why
+            an image (by its index) could not be scored.
+        """
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Score every proposal; returns the stage's manifest."""
+    """Score every region; returns the stage's manifest."""
     proposals, _ = job.finished("proposals", "propose")
-    settings = {**job.settings("score"), "proposals": proposals.fingerprint.digest}
-    if job.config.score.method == "bootstrap":
-        settings["score"].pop("label_maps")
-        settings["run"] = {"seed": job.config.run.seed}
-    else:
-        settings["score"].pop("bootstrap")
-    folder = ShardFolder(job.stage_folder(STAGE), STAGE, Fingerprint(settings))
-    if (manifest := folder.manifest()) is not None:
+    folder = ShardFolder(job.stage_folder(STAGE), STAGE, Fingerprint(_inputs(job, proposals)))
+    if (manifest := job.existing(folder)) is not None:
         return manifest
     with thread_pool(job.rank.threads) as threads:
         if job.config.score.method == "bootstrap":
-            scorer: Scorer = _BootstrapScorer(fit_bootstrap(job, proposals, folder, threads), proposals)
+            scorer: Scorer = _BootstrapScorer(fit_selection(job, proposals, folder, threads))
         else:
-            scorer = _LabelMapScorer(job)
+            scorer = LabelMapScorer(job.config.score, len(job.snapshot.class_names), threads)
 
         def process(shard: Shard, tick: Callable[[int], None]) -> ShardResult:
-            score = scorer.open_shard(shard.index)
-            rows = proposals.read(shard.index).to_pylist()
-            results = []
-            for result in threads.map(lambda row: score_image(row, score, job.config.score), rows):
-                results.append(result)
-                tick(1)
-            return _collect(results)
+            rows = proposals.read(shard.index, COLUMNS).to_pylist()
+            regions = read_regions(proposals, shard.index)
+            scored = _rows(rows, regions, *scorer.score(rows, regions), len(job.snapshot.class_names), job.config.score)
+            tick(len(rows))
+            return _collect(scored)
 
-        return run_shards(folder, job.shards, process, job.rank, job.config.run, job.accepted)
+        return job.run_shards(folder, process)
 
 
-class _LabelMapScorer:
-    def __init__(self, job: Job):
-        self.folder = check_label_maps(job.config.score.label_maps or "")
-        self.classes = len(job.source.class_names)
-
-    def open_shard(self, shard: int) -> Callable[[dict[str, Any]], np.ndarray]:
-        return self._score
-
-    def _score(self, row: dict[str, Any]) -> np.ndarray:
-        label_map = read_label_map(label_map_path(self.folder, row["image_id"]), self.classes)
-        decoded = (masks.decode(proposal["segmentation"]) for proposal in row["proposals"])
-        scores = [score_under_mask(label_map, mask, self.classes).numpy() for mask in decoded]
-        return np.stack(scores) if scores else np.zeros((0, self.classes), np.float32)
+def _inputs(job: Job, proposals: ShardFolder) -> dict[str, Any]:
+    settings = job.settings("score")
+    if job.config.score.method == "bootstrap":
+        for key in ("label_maps", "keep", "tau_label", "tau_background"):
+            settings["score"].pop(key)
+        settings["run"] = {"seed": job.config.run.seed}
+    else:
+        settings["score"].pop("bootstrap")
+    return {"algorithm": ALGORITHM, **settings, "proposals": proposals.fingerprint.digest}
 
 
 class _BootstrapScorer:
-    def __init__(self, bootstrap: Bootstrap, proposals: ShardFolder):
-        self.bootstrap = bootstrap
-        self.proposals = proposals
+    def __init__(self, selection: Selection):
+        self.selection = selection
 
-    def open_shard(self, shard: int) -> Callable[[dict[str, Any]], np.ndarray]:
-        features = self.proposals.features(shard)
-
-        def score(row: dict[str, Any]) -> np.ndarray:
-            first = row["feature_row"] + 1  # the row before is the whole image's
-            regions = features[first : first + len(row["proposals"]), 0]
-            return self.bootstrap.probabilities(regions, row["image_id"])
-
-        return score
+    def score(self, rows: list[dict[str, Any]], regions: ShardRegions) -> tuple[np.ndarray, Assignment, dict[int, str]]:
+        posterior = self.selection.posterior(regions)
+        return posterior, self.selection.assign(regions, posterior), {}
 
 
-def score_image(
-    row: dict[str, Any], score: Callable[[dict[str, Any]], np.ndarray], config: ScoreConfig
-) -> dict[str, Any]:
-    """An image's row of `schema.SCORES` from its row of `schema.PROPOSALS`."""
-    empty = {"image_id": row["image_id"], "label": row["label"], "whole_image": False, "proposals": []}
-    if row["error"] is not None:
-        return empty | {"error": row["error"]}
-    try:
-        probabilities = score(row)
-    except LabelMapError as error:
-        return empty | {"error": str(error)}
-    kept = keep_rule(probabilities, row["label"], config)
-    scored = [
-        _score_proposal(proposal["proposal_id"], row["label"], of_classes, keep, config)
-        for proposal, of_classes, keep in zip(row["proposals"], probabilities, kept, strict=True)
-    ]
-    whole_image = config.force_original and not any(proposal["kept"] for proposal in scored)
-    return empty | {"error": None, "whole_image": whole_image, "proposals": scored}
+def _rows(
+    rows: list[dict[str, Any]],
+    regions: ShardRegions,
+    probabilities: np.ndarray,
+    assignment: Assignment,
+    failed: dict[int, str],
+    classes: int,
+    config: ScoreConfig,
+) -> list[dict[str, Any]]:
+    """The images' rows of `schema.SCORES`."""
+    starts = np.searchsorted(regions.image, np.arange(len(rows) + 1))
+    has_background = probabilities.shape[1] > classes
+    top = np.argsort(-probabilities[:, :classes], axis=1, kind="stable")[:, : config.top_k]
+    scored = []
+    for number, image in enumerate(rows):
+        error = image["error"] if image["error"] is not None else failed.get(number)
+        proposals: list[dict[str, Any]] = []
+        windows: list[dict[str, Any]] = []
+        for at in range(starts[number], starts[number + 1]) if error is None else ():
+            target, reason = int(assignment.targets[at]), str(assignment.reasons[at])
+            item: dict[str, Any] = {"target": TARGET_BACKGROUND if target == classes else target, "reason": reason}
+            if regions.is_window[at]:
+                windows.append(item)
+                continue
+            item |= {
+                "proposal_id": image["proposals"][len(proposals)]["proposal_id"],
+                "top_labels": top[at],
+                "top_scores": probabilities[at, top[at]],
+                "original_score": probabilities[at, image["label"]],
+                "background_score": probabilities[at, classes] if has_background else None,
+            }
+            proposals.append(item)
+        trains = any(item["target"] >= 0 for item in proposals)
+        scored.append(
+            {
+                "image_id": image["image_id"],
+                "label": image["label"],
+                "whole_image": config.force_original and error is None and not trains,
+                "error": error,
+                "proposals": proposals,
+                "windows": windows,
+            }
+        )
+    return scored
 
 
-def keep_rule(probabilities: np.ndarray, label: int, config: ScoreConfig) -> np.ndarray:
-    """Which of an image's proposals are kept, bool [proposals], from float32 [proposals, classes] (`score.keep`)."""
-    if config.keep == "top1":
-        return probabilities.max(axis=1) >= config.tau_label
-    kept = probabilities[:, label] >= config.tau_label
-    if config.keep == "best" and len(probabilities):
-        kept[probabilities[:, label].argmax()] = True
-    return kept
-
-
-def _score_proposal(
-    proposal_id: str, label: int, probabilities: np.ndarray, kept: bool, config: ScoreConfig
-) -> dict[str, Any]:
-    top = np.argsort(-probabilities, kind="stable")[: config.top_k]
-    target, reason = (int(top[0]), BELOW_TOP1) if config.keep == "top1" else (label, BELOW_ORIGINAL)
-    return {
-        "proposal_id": proposal_id,
-        "top_labels": top.tolist(),
-        "top_scores": probabilities[top].tolist(),
-        "original_score": float(probabilities[label]),
-        "kept": bool(kept),
-        "target": target if kept else -1,
-        "reason": None if kept else reason,
-    }
+def _role(target: int) -> str:
+    """What a region trains as, in a word."""
+    if target >= 0:
+        return "class"
+    return "background" if target == TARGET_BACKGROUND else "nothing"
 
 
 def _collect(rows: list[dict[str, Any]]) -> ShardResult:
-    reasons = Counter(f"dropped: {item['reason']}" for row in rows for item in row["proposals"] if not item["kept"])
+    counters: Counter[str] = Counter()
+    for row in rows:
+        for kind in ("proposals", "windows"):
+            for item in row[kind]:
+                counters[f"{kind} that train as {_role(item['target'])}: {item['reason']}"] += 1
     read = [row for row in rows if row["error"] is None]
     return ShardResult(
         pa.Table.from_pylist(rows, schema=SCORES),
         errors=len(rows) - len(read),
         counters={
-            **reasons,
-            "kept": sum(item["kept"] for row in rows for item in row["proposals"]),
-            "images with a kept proposal": sum(any(item["kept"] for item in row["proposals"]) for row in read),
+            **counters,
+            "images with a region that trains as a class": sum(
+                any(item["target"] >= 0 for item in row["proposals"]) for row in read
+            ),
             "images trained on as a whole": sum(row["whole_image"] for row in read),
         },
     )

@@ -1,75 +1,100 @@
-"""Train: the labeler on the stored features of the kept regions; no image is read and no backbone runs.
+"""Train: the labeler on the stored features of the regions that train as a class or as background.
 
-The head is small and its examples are vectors, so the main process trains it alone: the result cannot depend on how
-many processes there are. An epoch's order, views and dropout follow from the seed and its number, so that a training
-interrupted and taken up again from its checkpoint ends in the same head.
+No image is read and no backbone runs. One process trains alone, in plain torch on its own device: the result cannot
+depend on the number of processes, and no process group is involved. Then the labeler's scores are calibrated on the
+images themselves, each judged by the head that was not trained on it.
 """
 
-import copy
-import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from torch.nn import functional
 
-from hf_relabel.config import TrainConfig
-from hf_relabel.errors import StageError
-from hf_relabel.labeling.examples import FEATURES, Examples, gather_examples
-from hf_relabel.labeling.labeler import CONFIG, Head, HeadShape, Labeler
+from hf_relabel.config import BootstrapConfig, TrainConfig
+from hf_relabel.errors import LabelerError, StageError
+from hf_relabel.labeling.discriminant import Moments, fold_of
+from hf_relabel.labeling.examples import gather_examples, no_region, pooled_feature, training_regions
+from hf_relabel.labeling.gradient import GradientTrainer
+from hf_relabel.labeling.labeler import Heads, HeadShape, ImageScores, Labeler, is_complete, read_config
+from hf_relabel.labeling.scoring import measure_scores
+from hf_relabel.labeling.selection import in_order, stack
 from hf_relabel.run.job import Job
-from hf_relabel.run.progress import progress_bar, wait_for
-from hf_relabel.run.store import Fingerprint, atomic_open, differences, make_folder, read_json
+from hf_relabel.run.progress import progress_bar
+from hf_relabel.run.ranks import thread_pool
+from hf_relabel.run.shard_folder import ShardFolder
+from hf_relabel.run.store import Fingerprint, differences
 
 STAGE = "labeler"
-CHECKPOINT = "checkpoint.pt"
-CHECKPOINT_SECONDS = 30.0
 
-ROWS_AT_ONCE = 2048
-"""Regions read together where no gradient is needed."""
+ALGORITHM = 2
+"""Raise it when a change of the code changes the trained heads or the calibration."""
+
+CHECKPOINT = "checkpoint.pt"
+
+FEW_REGIONS = 200
+"""Median number of training regions per class below which `train.head: auto` takes the discriminant.
+
+With 364 regions of 24 classes it reached an F1 of 0.961 on the demo's scenes, where the MLP reached 0.931."""
+
+FOLDS = {"discriminant": 20, "linear": 5, "mlp": 5}
+"""Folds that `train.folds` null stands for: further folds are nearly free for a discriminant."""
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Train the labeler; returns what its `config.json` says of the training."""
+    """Train the labeler, or wait for the process that does; returns the training record of its `config.json`."""
     proposals, manifest = job.finished("proposals", "propose")
-    scores, _ = job.finished("scores", "score")
+    scores, scored = job.finished("scores", "score", proposals=proposals.fingerprint.digest)
+    bootstrap = job.config.score.bootstrap
     fingerprint = Fingerprint(
         {
+            "algorithm": ALGORITHM,
             **job.settings("train"),
             "score": {"merge": job.config.score.merge},
+            "discriminant": {"shrinkage": bootstrap.shrinkage, "temperature": bootstrap.temperature},
             "run": {"seed": job.config.run.seed},
             "scores": scores.fingerprint.digest,
         }
     )
     folder = job.stage_folder(STAGE)
+    class_names = job.snapshot.class_names
 
-    def finished() -> dict[str, Any] | None:
-        stored = read_json(folder / CONFIG)
-        return stored["training"] if stored and stored["training"]["digest"] == fingerprint.digest else None
+    def find() -> dict[str, Any] | None:
+        config = read_config(folder) if is_complete(folder, fingerprint.digest) else None
+        return config["training"] if config else None
 
-    if (training := finished()) is not None:
+    def make() -> dict[str, Any]:
+        _clear_the_way(job, folder, fingerprint)
+        with thread_pool(job.rank.threads) as threads:
+            trainer = _Trainer(job, proposals, scores)
+            heads, result = trainer.fit(folder, fingerprint)
+            heads = heads.to(job.rank.device)
+            labeler = Labeler(heads, class_names, NO_SCORES, job.config.run.seed, manifest["inputs"]["backbone"], {})
+            image_scores = measure_scores(labeler, proposals, job.shards, threads, job.rank)
+        upstream = {"scores": {"inputs": scored["inputs"], "counters": scored["counters"]}}
+        training = {"digest": fingerprint.digest, "inputs": fingerprint.inputs, "upstream": upstream, **result}
+        training["scores"] = image_scores.to_json()
+        labeler = Labeler(heads, class_names, image_scores, labeler.seed, labeler.backbone, training)
+        labeler.save(folder)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
         return training
-    if not job.rank.is_main:
-        return wait_for(finished)
-    make_folder(folder)
-    _refuse_other_work(folder, fingerprint, job.config.run.overwrite)
-    job.accepted()
-    examples = gather_examples(job.shards, proposals, scores, folder, job.config)
-    trainer = Trainer(examples, len(job.source.class_names), fingerprint, job)
-    head, result = trainer.fit(folder / CHECKPOINT)
-    training = {"digest": fingerprint.digest, "inputs": fingerprint.inputs, **result}
-    Labeler(head, job.source.class_names, manifest["inputs"]["backbone"], training).save(folder)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-    (folder / FEATURES).unlink()
-    return training
+
+    return job.once(folder, f"the labeler in {folder}", find, make)
 
 
-def _refuse_other_work(folder: Path, fingerprint: Fingerprint, overwrite: bool) -> None:
-    stored = read_json(folder / CONFIG)
-    if stored is None or overwrite:
+NO_SCORES = ImageScores("object", None, False, {})
+
+
+def _clear_the_way(job: Job, folder: Path, fingerprint: Fingerprint) -> None:
+    """Refuse a labeler made with another configuration, or with `run.overwrite` remove its record before training."""
+    if job.config.run.overwrite:
+        job.invalidate(STAGE)
+        return
+    try:
+        stored = read_config(folder)
+    except LabelerError as error:
+        raise StageError(f"{error}, or use --run.overwrite true") from error
+    if stored is None or stored["training"]["digest"] == fingerprint.digest:
         return
     changed = differences(stored["training"]["inputs"], fingerprint.inputs)
     raise StageError(
@@ -78,137 +103,89 @@ def _refuse_other_work(folder: Path, fingerprint: Fingerprint, overwrite: bool) 
     )
 
 
-@dataclass
-class Progress:
-    """How far a training has come: epochs done, the best of them and its head, every epoch's measures."""
+class _Trainer:
+    """Chooses the kind of head and fits the heads of all folds."""
 
-    epoch: int
-    best: dict[str, torch.Tensor]
-    best_epoch: int
-    history: list[dict[str, float]]
-
-
-class Trainer:
-    """Fits a head to examples."""
-
-    def __init__(self, examples: Examples, classes: int, fingerprint: Fingerprint, job: Job):
-        self.examples = examples
+    def __init__(self, job: Job, proposals: ShardFolder, scores: ShardFolder):
+        self.job = job
+        self.proposals = proposals
+        self.scores = scores
         self.config: TrainConfig = job.config.train
-        self.seed = job.config.run.seed
-        self.rank = job.rank
-        self.digest = fingerprint.digest
-        self.accelerator = Accelerator(mixed_precision=self.config.mixed_precision)
-        self.train_rows = np.flatnonzero(~examples.held_out)
-        self.val_rows = np.flatnonzero(examples.held_out)
-        if not len(self.train_rows):
-            raise StageError("train.val_fraction: all kept regions belong to held-out images; lower it")
-        torch.manual_seed(self.seed)
-        self.head = Head(HeadShape.of(self.config, examples.features.shape[-1], classes))
-        if self.config.standardize:
-            self.head.standardize(*_moments(examples, self.train_rows))
-        optimizer = torch.optim.AdamW(self.head.parameters(), self.config.lr, weight_decay=self.config.weight_decay)
-        self.model, self.optimizer = self.accelerator.prepare(self.head, optimizer)
+        self.bootstrap: BootstrapConfig = job.config.score.bootstrap
+        self.classes = len(job.snapshot.class_names)
+        self.outputs = self.classes + int(self.config.background)
+        self.dim = proposals.features(0).shape[-1]
 
-    def fit(self, checkpoint: Path) -> tuple[Head, dict[str, Any]]:
-        """Train to the end, from the checkpoint if it is this training's; returns the best head and a record."""
-        progress = self._resume(checkpoint) or Progress(0, {}, -1, [])
-        saved = time.monotonic()
-        with progress_bar(self.config.epochs, "labeler", "epochs", self.rank) as bar:
-            bar.update(progress.epoch)
-            while progress.epoch < self.config.epochs:
-                self._train_epoch(progress.epoch)
-                progress.history.append(self._evaluate())
-                if self._is_best(progress.history):
-                    progress.best = copy.deepcopy(self._state())
-                    progress.best_epoch = progress.epoch
-                progress.epoch += 1
-                bar.update()
-                bar.set_postfix(progress.history[-1], refresh=False)
-                if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                    self._save(checkpoint, progress)
-                    saved = time.monotonic()
-        head = Head(self.head.shape)
-        head.load_state_dict(progress.best)
-        return head.eval(), {
-            "regions": len(self.train_rows),
-            "held_out_regions": len(self.val_rows),
-            "best_epoch": progress.best_epoch,
-            "history": progress.history,
-        }
+    def fit(self, folder: Path, fingerprint: Fingerprint) -> tuple[Heads, dict[str, Any]]:
+        """Fit the heads; returns them and a record of the training."""
+        per_class = self._regions_per_class()
+        head = self.config.head
+        if head == "auto":
+            head = "discriminant" if np.median(per_class[per_class > 0]) < FEW_REGIONS else "mlp"
+        folds = FOLDS[head] if self.config.folds is None else self.config.folds
+        config = self.config
+        shape = HeadShape(head, self.dim, self.outputs, config.hidden, config.layers, config.dropout)
+        record = {"head": head, "folds": folds, "regions_per_class": float(np.median(per_class[per_class > 0]))}
+        if head == "discriminant":
+            heads, result = self._discriminant(shape, folds)
+        else:
+            examples = gather_examples(
+                self.job.shards,
+                self.proposals,
+                self.scores,
+                folder,
+                self.job.config,
+                self.classes,
+                lambda ids: self._folds_of(ids, folds),
+            )
+            trainer = GradientTrainer(examples, shape, 1 + folds, config, self.job.config.run.seed, self.job.rank)
+            heads, result = trainer.fit(folder / CHECKPOINT, fingerprint.digest)
+        return heads, {**record, **result}
 
-    def _train_epoch(self, epoch: int) -> None:
-        rng = np.random.default_rng([self.seed, epoch])
-        torch.manual_seed(self.seed * 1_000_003 + epoch)
-        rows = rng.permutation(self.train_rows)
-        views = self.examples.features.shape[1] - 1
-        # The first view has all patches; the others, where there are any, are what patch dropout trains on.
-        view_of_row = rng.integers(1, views + 1, len(rows)) if views else np.zeros(len(rows), np.int64)
-        self.model.train()
-        for start in range(0, len(rows), self.config.batch_size):
-            batch = rows[start : start + self.config.batch_size]
-            features, targets = self._batch(batch, view_of_row[start : start + self.config.batch_size])
-            with self.accelerator.autocast():
-                loss = functional.cross_entropy(self.model(features), targets)
-            self.accelerator.backward(loss)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+    def _folds_of(self, image_ids: list[str], folds: int) -> np.ndarray:
+        if not folds:
+            return np.full(len(image_ids), -1)
+        return np.array([fold_of(image_id, folds, self.job.config.run.seed) for image_id in image_ids], np.int64)
 
-    def _batch(self, rows: np.ndarray, views: np.ndarray | int) -> tuple[torch.Tensor, torch.Tensor]:
-        device = self.accelerator.device
-        features = torch.from_numpy(self.examples.take(rows, views)).to(device).float()
-        return features, torch.from_numpy(self.examples.targets[rows]).to(device)
+    def _regions_per_class(self) -> np.ndarray:
+        """Number of regions that train as each class, int64 [classes]."""
+        counts = np.zeros(self.classes, np.int64)
+        for shard in self.job.shards:
+            _, regions = self._training_regions(shard.index)
+            counts += np.bincount([r.target for r in regions if r.target < self.classes], minlength=self.classes)
+        if not counts.any():
+            raise no_region(self.scores.folder)
+        return counts
 
-    @torch.no_grad()
-    def _evaluate(self) -> dict[str, float]:
-        """Loss and top-1 on the held-out regions; where there are none, on the training regions."""
-        rows = self.val_rows if len(self.val_rows) else self.train_rows
-        self.model.eval()
-        loss, right = 0.0, 0
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            features, targets = self._batch(rows[start : start + ROWS_AT_ONCE], 0)
-            logits = self.model(features).float()
-            loss += float(functional.cross_entropy(logits, targets, reduction="sum"))
-            right += int((logits.argmax(dim=1) == targets).sum())
-        return {"loss": loss / len(rows), "top1": right / len(rows)}
+    def _training_regions(self, shard: int) -> Any:
+        return training_regions(
+            shard, self.proposals, self.scores, self.classes, self.config, self.job.config.score.merge
+        )
 
-    @staticmethod
-    def _is_best(history: list[dict[str, float]]) -> bool:
-        """Whether the last epoch beats all before: by top-1, then by loss; the earlier one wins a draw."""
-        keys = [(measures["top1"], -measures["loss"]) for measures in history]
-        return all(keys[-1] > key for key in keys[:-1])
+    def _discriminant(self, shape: HeadShape, folds: int) -> tuple[Heads, dict[str, Any]]:
+        """Fit linear heads in closed form; the temperature is part of their weights."""
+        total = Moments(max(1, folds), self.outputs, self.dim, self.job.rank.device)
 
-    def _state(self) -> dict[str, torch.Tensor]:
-        return {key: value.cpu() for key, value in self.accelerator.unwrap_model(self.model).state_dict().items()}
+        def moments_of(shard: int) -> Any:
+            ids, regions = self._training_regions(shard)
+            features = self.proposals.features(shard)
+            of_image = np.maximum(self._folds_of(ids, folds), 0)
+            pooled = np.zeros((len(regions), self.dim))
+            for place, region in enumerate(regions):
+                pooled[place] = pooled_feature(region, features)
+            return total.of_shard(
+                torch.from_numpy(pooled).to(total.counts.device),
+                torch.tensor([region.target for region in regions], dtype=torch.int64, device=total.counts.device),
+                torch.from_numpy(of_image[[region.image for region in regions]]).to(total.counts.device),
+            )
 
-    def _save(self, path: Path, progress: Progress) -> None:
-        state = {
-            "digest": self.digest,
-            "model": self._state(),
-            "optimizer": self.optimizer.state_dict(),
-            "progress": asdict(progress),
-        }
-        with atomic_open(path) as file:
-            torch.save(state, file)
-
-    def _resume(self, path: Path) -> Progress | None:
-        if not path.exists():
-            return None
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["digest"] != self.digest:
-            return None
-        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        return Progress(**state["progress"])
-
-
-def _moments(examples: Examples, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of the full-pooled features of `rows`, each float32 [dim], in bounded memory."""
-    count, mean, squares = 0, 0.0, 0.0
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        chunk = examples.take(rows[start : start + ROWS_AT_ONCE], 0).astype(np.float64)
-        count += len(chunk)
-        mean = mean + chunk.sum(axis=0)
-        squares = squares + (chunk**2).sum(axis=0)
-    mean = mean / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    return torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()
+        with thread_pool(self.job.rank.threads) as threads, progress_bar(1, "labeler", "fits", self.job.rank) as bar:
+            for part in in_order(threads, moments_of, len(self.job.shards), self.job.rank.threads):
+                total.add(part)
+            bar.update()
+        shrinkage = self.bootstrap.shrinkage
+        weights, bias = stack([total.fit(shrinkage), *(total.fit(shrinkage, without=fold) for fold in range(folds))])
+        heads = Heads(shape, 1 + folds)
+        state = {"weights.0": weights / self.bootstrap.temperature, "biases.0": bias / self.bootstrap.temperature}
+        heads.load_state_dict(heads.state_dict() | {name: value.float() for name, value in state.items()})
+        return heads.eval(), {"regions": total.regions, "held_out_regions": 0, "history": []}

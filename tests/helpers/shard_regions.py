@@ -15,6 +15,8 @@ def make_regions(images: list[list[tuple[str, list[int]]]], label: list[int], pa
     return ShardRegions(
         image_ids=[f"image-{number}.jpg" for number in range(len(images))],
         label=np.array(label, np.int64),
+        is_read=np.ones(len(images), bool),
+        grid=(1, patches),
         image=image,
         number=np.array([number for regions in images for number in range(len(regions))], np.int64),
         kind=kind,

@@ -1,0 +1,165 @@
+"""The labels of an image and the regions that show them, from what the label stage stored."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_relabel.config import BuildConfig
+from hf_relabel.vision import masks
+
+SAME_OBJECT = 0.5
+"""Of two regions with the same label and a larger intersection over union, only the surer one is released."""
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """Which labels an image gets.
+
+    Args:
+        threshold: Smallest score of a label.
+        of_class: Thresholds of single classes, by class.
+        excluded: Classes that are never added.
+        config: Settings of the build stage.
+    """
+
+    threshold: float
+    of_class: Mapping[int, float]
+    excluded: frozenset[int]
+    config: BuildConfig
+
+    def accepts(self, label: int, score: float) -> bool:
+        """Whether a label other than the given one is listed."""
+        return label not in self.excluded and score >= self.of_class.get(label, self.threshold)
+
+
+def image_labels(label: int, labeled: dict[str, Any], rule: LabelRule) -> list[tuple[int, float]]:
+    """Choose an image's labels, highest score first; of equal scores the lower class comes first.
+
+    Args:
+        label: The given label. It is listed with score 1 (`build.include_original`), as it is taken for true.
+        labeled: The image's row of `schema.REGIONS`.
+        rule: Which labels are listed.
+    """
+    scores = calibrated_scores(labeled) if rule.config.calibrated else raw_scores(labeled, rule.config.include_global)
+    kept = {name: score for name, score in scores.items() if rule.accepts(name, score)}
+    if rule.config.include_original:
+        kept[label] = 1.0
+    return sorted(kept.items(), key=lambda item: (-item[1], item[0]))
+
+
+def calibrated_scores(labeled: dict[str, Any]) -> dict[int, float]:
+    """The probability of each stored label other than the given one, by class."""
+    return {item["label"]: item["score"] for item in labeled["labels"] if item["score"] is not None}
+
+
+def raw_scores(labeled: dict[str, Any], include_global: bool) -> dict[int, float]:
+    """The highest softmax score of each class over the proposals (arXiv 2603.05729, section 3)."""
+    highest: dict[int, float] = {}
+    sources = [(region["top_labels"], region["top_scores"]) for region in labeled["proposals"]]
+    if include_global:
+        sources.append((labeled["global_labels"], labeled["global_scores"]))
+    for labels, scores in sources:
+        for name, score in zip(labels, scores, strict=True):
+            highest[name] = max(score, highest.get(name, 0.0))
+    return highest
+
+
+def image_regions(
+    image: dict[str, Any], labeled: dict[str, Any], labels: Sequence[tuple[int, float]], config: BuildConfig
+) -> list[dict[str, Any]]:
+    """Choose the regions that are released with an image, each with its mask at the image's size.
+
+    Every label that a proposal supports has a region: the proposal with the highest margin for it. Further proposals
+    are released if they are sure of their class (`build.region_score`) and not another view of the same object.
+
+    Args:
+        image: The image's row of `schema.PROPOSALS`.
+        labeled: Its row of `schema.REGIONS`.
+        labels: Its labels with their scores.
+        config: Settings of the build stage.
+
+    Returns:
+        Rows of the release's column `regions`, in the order of the proposals.
+    """
+    if not image["proposals"]:
+        return []
+    grid = masks.unpack([proposal["grid_mask"] for proposal in image["proposals"]], tuple(image["grid"]))
+    supported = {item["label"]: item["proposal"] for item in labeled["labels"]} if config.calibrated else {}
+    carried = [(supported[label], label) for label, _ in labels if supported.get(label, -1) >= 0]
+    chosen = list(carried)
+    sure = [
+        (number, region["top_labels"][0])
+        for number, region in enumerate(labeled["proposals"])
+        if region["top_scores"][0] >= config.region_score
+    ]
+    sure.sort(key=lambda item: -labeled["proposals"][item[0]]["top_scores"][0])
+    for number, label in sure:
+        overlaps = (iou(grid[number], grid[other]) > SAME_OBJECT for other, name in chosen if name == label)
+        if not any(overlaps):
+            chosen.append((number, label))
+    scores = _scores(image["label"], labeled, dict(labels), config)
+    seen: set[int] = set()
+    rows = []
+    for number, label in sorted(chosen, key=lambda item: item[0]):
+        region, proposal = labeled["proposals"][number], image["proposals"][number]
+        name = proposal["proposal_id"] if number not in seen else f"{proposal['proposal_id']}:{label}"
+        seen.add(number)
+        score = scores.get(label, 0.0) if config.calibrated else region["top_scores"][0]
+        rows.append(_region(name, label, score, region, proposal, grid[number], (image["width"], image["height"])))
+    return rows
+
+
+def _scores(label: int, labeled: dict[str, Any], labels: dict[int, float], config: BuildConfig) -> dict[int, float]:
+    """The score of each class for the image; the given label has its own calibrated one."""
+    if not config.calibrated:
+        return labels
+    own = labeled["label_score"]
+    return calibrated_scores(labeled) | {label: 1.0 if own is None else own}
+
+
+def _region(
+    name: str,
+    label: int,
+    score: float,
+    region: dict[str, Any],
+    proposal: dict[str, Any],
+    on_grid: np.ndarray,
+    size: tuple[int, int],
+) -> dict[str, Any]:
+    stored = proposal["segmentation"]
+    exact = stored is not None and stored["counts"] is not None
+    mask = masks.decode(stored) if exact else masks.to_image(on_grid, size)
+    return {
+        "region_id": name,
+        "label": label,
+        "score": score,
+        "top_labels": region["top_labels"],
+        "top_scores": region["top_scores"],
+        "bbox": masks.bbox(mask),
+        "area": masks.area(mask),
+        "generator": proposal["generator"],
+        "segmentation": stored if exact else masks.encode(mask),
+    }
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two masks, bool [h, w], not both empty."""
+    return float(np.count_nonzero(a & b) / np.count_nonzero(a | b))
+
+
+def threshold_for(precision: float, scores: np.ndarray) -> float:
+    """The smallest threshold at which the labels above it are expected to have a precision.
+
+    Args:
+        precision: Wanted share of true labels, in (0, 1].
+        scores: Calibrated scores of all labels that are not given ones, float [n].
+
+    Returns:
+        The threshold; above 1 if no threshold is expected to reach it.
+    """
+    falling = np.sort(scores)[::-1]
+    means = np.cumsum(falling) / np.arange(1, len(falling) + 1)
+    reached = np.flatnonzero(means >= precision)
+    return float(falling[reached[-1]]) if len(reached) else 1.1
