@@ -103,16 +103,33 @@ def save_config(config: Config, path: Path, sections: tuple[str, ...] | None = N
         yaml.safe_dump(content, file, sort_keys=False)
 
 
+def _training_rows(training: dict[str, Any]) -> list[tuple[str, str, float]]:
+    """What the labeler was trained on, and what its scores are worth."""
+    rows: list[tuple[str, str, float]] = [
+        ("kept", "regions to train on", training["regions"]),
+        ("", f"regions per class (head: {training['head']})", training["regions_per_class"]),
+        ("", "folds", training["folds"]),
+    ]
+    if training["history"]:
+        best = training["history"][training["best_epoch"]]
+        rows.append(("", "regions held out to choose the best epoch", training["held_out_regions"]))
+        rows.append(("", f"best of {len(training['history'])} epochs", training["best_epoch"] + 1))
+        on = "held-out" if training["held_out_regions"] else "training"
+        rows.append(("", f"top-1 accuracy on the {on} regions", best["top1"]))
+    scores = training["scores"]
+    if scores["calibration"]:
+        expected = scores["estimates"][scores["evidence"]]
+        rows.append(("scores", f"propensity of the given label ({scores['evidence']})", expected["propensity"]))
+        rows.append(("", "labels to add at 0.5, by estimate", expected["added"]))
+        rows.append(("", "of them true, by estimate", round(expected["true"])))
+    return rows
+
+
 def summary_of_stage(name: str, outcome: dict[str, Any], seconds: float) -> str:
     """Format what a stage made as a small table: what was kept, and what was dropped for which reason."""
     rows: list[tuple[str, str, float]] = []
     if name == "train":
-        best = outcome["history"][outcome["best_epoch"]]
-        rows.append(("kept", "regions to train on", outcome["regions"]))
-        rows.append(("", "regions held out to choose the best epoch", outcome["held_out_regions"]))
-        rows.append(("", f"best of {len(outcome['history'])} epochs", outcome["best_epoch"] + 1))
-        on = "held-out" if outcome["held_out_regions"] else "training"
-        rows.append(("", f"top-1 accuracy on the {on} regions", best["top1"]))
+        rows += _training_rows(outcome)
     else:
         for key, value in sorted(outcome["counters"].items(), key=lambda item: _rank(name, item[0])):
             if key == "errors":
