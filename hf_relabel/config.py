@@ -153,9 +153,9 @@ class BootstrapConfig:
     folds: int = 20
     confident: float = 0.8
     other_class: float = 0.9
-    max_background: float = 2.0
+    max_background: float = 1.5
     shrinkage: float = 0.03
-    temperature: float = 3.0
+    temperature: float = 2.5
 
     def __post_init__(self) -> None:
         _require(self.rounds >= 1, "score.bootstrap.rounds", self.rounds, "1 or more")

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, logit
 
-LIMIT = 15.0
+LIMIT = 18.0
 """Evidence is a log-odds, cut to [-LIMIT, LIMIT]: beyond it, every class is equally sure. An image without any region
 has the lowest evidence."""
 
@@ -34,6 +34,9 @@ BINS = round(2 * LIMIT / BIN)
 
 SUREST = 0.1
 """The propensity is measured on the surest pairs of image and class: all at the limit, at least this many per image."""
+
+STANDARD_ERRORS = 1.5
+"""Standard errors that are added to the measured propensity."""
 
 MIN_LIFT = 5.0
 """How much more likely the surest pairs must be given ones than all pairs are, as a ratio of odds.
@@ -163,9 +166,9 @@ def _centered_isotonic(hits: np.ndarray, total: np.ndarray) -> tuple[np.ndarray,
 
 
 def _propensity(counts: EvidenceCounts) -> tuple[float, int]:
-    """The share of given labels among the surest pairs, plus its standard error, and the number of these pairs.
+    """The share of given labels among the surest pairs, plus standard errors, and the number of these pairs.
 
-    The error is added because too high a propensity adds fewer labels, too low a one adds wrong labels.
+    Errors are added because too high a propensity adds fewer labels, while too low a one adds wrong labels.
     """
     given, total = counts.given[::-1].cumsum(), (counts.given + counts.other)[::-1].cumsum()
     wanted = max(1, round(SUREST * counts.images), int(total[0]))
@@ -174,9 +177,9 @@ def _propensity(counts: EvidenceCounts) -> tuple[float, int]:
     before = np.array([given[end - 1], total[end - 1]]) if end else np.zeros(2)
     within = np.array([given[end], total[end]]) - before
     hits = before[0] + within[0] * (wanted - before[1]) / within[1]
-    share = (hits + 0.5) / (wanted + 1)  # never exactly 0 or 1
-    error = np.sqrt(share * (1 - share) / wanted)
-    return float(min(share + error, 1 - 0.5 / (wanted + 1))), wanted
+    share = (hits + 1) / (wanted + 2)  # Laplace's estimate, which is never 0 or 1
+    careful = hits / wanted + STANDARD_ERRORS * np.sqrt(share * (1 - share) / wanted)
+    return float(np.clip(careful, 1e-6, 1 - 1e-6)), wanted
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,10 @@ from hf_relabel.run.shards import Shard
 THRESHOLD = 0.5
 """Threshold at which the gain is estimated: from there on, a label is more likely true than false."""
 
-MIN_GAIN = 0.01
-"""Smallest estimated gain, as a share of the number of images, for which labels are added."""
+MIN_GAIN, MIN_GAIN_LABELS = 0.01, 7
+"""Smallest estimated gain for which labels are added, as a share of the images and as a number of labels.
+
+Below it, labels were as often wrong as right on photos of PASCAL VOC and ImageNet."""
 
 CHUNK = 4096
 """Regions classified together."""
@@ -107,5 +109,5 @@ def choose(counts: dict[str, EvidenceCounts]) -> ImageScores:
             "reliability": reliability(calibration, counts[name]),
         }
     chosen = max(gains, key=lambda name: gains[name], default=next(iter(counts)))
-    adds = bool(gains) and gains[chosen] >= MIN_GAIN * counts[chosen].images
+    adds = bool(gains) and gains[chosen] >= max(MIN_GAIN * counts[chosen].images, MIN_GAIN_LABELS)
     return ImageScores(chosen, fits[chosen], adds, estimates)
