@@ -33,6 +33,14 @@ class StageError(RelabelError):
     """A stage cannot run with its inputs or in its folder."""
 
 
+class DamagedFileError(StageError):
+    """A file of a stage is missing, truncated or not as it was written."""
+
+
+class OutputError(RelabelError):
+    """A file cannot be written: the disk is full, or the folder does not allow it."""
+
+
 class LabelerError(RelabelError):
     """A stored labeler is damaged or was made for another backbone or other classes."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_relabel.errors import UsageError
+from hf_relabel.errors import OutputError, UsageError
 from hf_relabel.run.store import write_json
 
 
@@ -47,10 +47,8 @@ def write_results(path: str, value: Any) -> None:
     """
     try:
         write_json(Path(path), value)
-    except OSError as error:
-        raise UsageError(
-            f"{path}: cannot be written ({error.strerror}); give a file in an existing, writable folder"
-        ) from error
+    except OutputError as error:
+        raise UsageError(f"{error}, or give a file in an existing, writable folder") from error
 
 
 def plain(value: Any) -> Any:

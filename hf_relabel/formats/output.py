@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from hf_relabel.errors import FormatError
+from hf_relabel.errors import FormatError, OutputError
 from hf_relabel.run.store import atomic_open
 
 
@@ -21,5 +21,5 @@ def new_file(path: Path, overwrite: bool) -> Iterator[IO]:
     try:
         with atomic_open(path, "w") as file:
             yield file
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be written ({error.strerror or error}); nothing was changed") from error
+    except OutputError as error:
+        raise FormatError(f"{error}; nothing was changed") from error

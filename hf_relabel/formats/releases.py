@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from hf_relabel import __version__
 from hf_relabel.errors import UsageError
-from hf_relabel.release.layout import sha256_of
+from hf_relabel.run.store import sha256_of
 from hf_relabel.schema import release_schema
 from hf_relabel.sources.classes import ClassList, imagenet_classes, read_class_list
 

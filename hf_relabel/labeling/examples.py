@@ -2,20 +2,20 @@
 
 import hashlib
 import mmap
+import tempfile
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from hf_relabel.config import Config
 from hf_relabel.errors import StageError
+from hf_relabel.run.shard_folder import ShardFolder
 from hf_relabel.run.shards import Shard
-from hf_relabel.run.store import ShardFolder
-
-FEATURES = "examples.npy"
+from hf_relabel.run.store import cannot_write
 
 ROWS_AT_ONCE = 256
 """Number of rows that are read from the mapped file before its pages are released."""
@@ -74,38 +74,52 @@ def gather_examples(
     With `score.merge`, kept proposals of an image with the same class become one region. Its feature is the mean of
     their features, weighted by their numbers of patches, which for disjoint proposals is the mean over their union.
 
+    The features are in a file without a name in `folder`: no other process can change it, and the space is freed
+    however this process ends.
+
     Raises:
         StageError: No region was kept.
+        OutputError: The disk is full.
     """
-    path = folder / FEATURES
     targets, held_out = array("q"), bytearray()
     shape: tuple[int, ...] = ()
-    with open(path, "wb") as file:
-        for shard in shards:
-            features = proposals.features(shard.index)
-            shape = features.shape[1:]
-            columns = ["image_id", "feature_row", "proposals.list.element.patches"]
-            proposed = proposals.read(shard.index, columns).to_pylist()
-            columns = ["label", "whole_image", "proposals.list.element.kept", "proposals.list.element.target"]
-            scored = scores.read(shard.index, columns).to_pylist()
-            for image, score in zip(proposed, scored, strict=True):
-                held = is_held_out(image["image_id"], config)
-                for target, rows, weights in _regions(image, score, config.score.merge):
-                    file.write(_weighted_mean(features[rows], weights).tobytes())
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for shard in shards:
+                features = proposals.features(shard.index)
+                shape = features.shape[1:]
+                for target, held, feature in _examples_of(shard.index, features, proposals, scores, config):
+                    file.write(feature.tobytes())
                     targets.append(target)
                     held_out.append(held)
-    if not targets:
-        raise StageError(
-            f"{scores.folder}: no region was kept for training; lower score.tau_label, or set score.force_original "
-            "true to train on the whole image if none of its regions is kept"
-        )
-    return map_examples(path, np.frombuffer(targets, np.int64), np.frombuffer(held_out, bool), shape)
+            file.flush()
+            if targets:
+                return map_examples(file, np.frombuffer(targets, np.int64), np.frombuffer(held_out, bool), shape)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    raise StageError(
+        f"{scores.folder}: no region was kept for training; lower score.tau_label, or set score.force_original "
+        "true to train on the whole image if none of its regions is kept"
+    )
 
 
-def map_examples(path: Path, targets: np.ndarray, held_out: np.ndarray, shape: tuple[int, ...]) -> Examples:
-    """Map examples from a file of consecutive float16 features, each of the given shape."""
-    with open(path, "rb") as file:
-        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+def _examples_of(
+    shard: int, features: np.ndarray, proposals: ShardFolder, scores: ShardFolder, config: Config
+) -> Iterator[tuple[int, bool, np.ndarray]]:
+    """Yield the kept regions of a shard: class, whether it is held out, and feature, float16 [1 + views, dim]."""
+    columns = ["image_id", "feature_row", "proposals.list.element.patches"]
+    proposed = proposals.read(shard, columns).to_pylist()
+    columns = ["label", "whole_image", "proposals.list.element.kept", "proposals.list.element.target"]
+    scored = scores.read(shard, columns).to_pylist()
+    for image, score in zip(proposed, scored, strict=True):
+        held = is_held_out(image["image_id"], config)
+        for target, rows, weights in _regions(image, score, config.score.merge):
+            yield target, held, _weighted_mean(features[rows], weights)
+
+
+def map_examples(file: IO[bytes], targets: np.ndarray, held_out: np.ndarray, shape: tuple[int, ...]) -> Examples:
+    """Map examples from an open file of consecutive float16 features, each of the given shape."""
+    mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     features = np.frombuffer(mapping, np.float16).reshape(len(targets), *shape)
     return Examples(features, targets, held_out, mapping)
 

@@ -4,6 +4,7 @@ Its folder contains `model.safetensors` and `config.json`: the head's shape, the
 backbone that it was trained on. It refuses features from any other backbone.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -12,13 +13,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import nn
 
 from hf_relabel.config import TrainConfig
-from hf_relabel.errors import LabelerError
-from hf_relabel.run.store import atomic_open, read_json, write_json
+from hf_relabel.errors import LabelerError, StageError
+from hf_relabel.run.store import atomic_open, read_record, write_record
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -90,36 +91,46 @@ class Labeler:
         class_names: Names of the classes, in the order of the logits.
         backbone: Identity of the backbone.
         training: Fingerprint and metrics of the training run.
+        weights_sha256: Hash of the stored weights; empty for a labeler that was not loaded.
     """
 
     head: Head
     class_names: list[str]
     backbone: dict[str, Any]
     training: dict[str, Any]
+    weights_sha256: str = ""
 
     def save(self, folder: Path) -> None:
         """Write the weights and then `config.json`, each atomically; a folder with `config.json` is complete."""
         state = {key: value.detach().cpu().contiguous() for key, value in self.head.state_dict().items()}
+        content = to_bytes(state)
         with atomic_open(folder / WEIGHTS) as file:
-            file.write(to_bytes(state))
-        write_json(
+            file.write(content)
+        write_record(
             folder / CONFIG,
             {
                 "head": asdict(self.head.shape),
                 "class_names": self.class_names,
                 "backbone": self.backbone,
                 "training": self.training,
+                "weights_sha256": hashlib.sha256(content).hexdigest(),
             },
         )
 
     @classmethod
-    def load(cls, folder: Path, backbone: dict[str, Any]) -> "Labeler":
+    def load(cls, folder: Path, backbone: dict[str, Any], class_names: list[str] | None = None) -> "Labeler":
         """Load a labeler for the features of `backbone`.
 
+        Args:
+            folder: The labeler's folder.
+            backbone: Identity of the backbone that the features come from.
+            class_names: The classes it must have, in this order; None for any.
+
         Raises:
-            LabelerError: The folder is incomplete or damaged, or the labeler was trained on another backbone.
+            LabelerError: The folder is incomplete or damaged, or the labeler was trained on another backbone or for
+                other classes.
         """
-        config = read_json(folder / CONFIG)
+        config = read_config(folder)
         if config is None:
             raise LabelerError(f"{folder}: no labeler ({CONFIG} is missing); run `hf-relabel train` first")
         if config["backbone"] != backbone:
@@ -127,13 +138,56 @@ class Labeler:
                 f"{folder}: this labeler was trained on {describe_backbone(config['backbone'])}, "
                 f"but the proposals come from {describe_backbone(backbone)}; train a labeler for these"
             )
+        if class_names is not None and config["class_names"] != class_names:
+            raise LabelerError(
+                f"{folder}: this labeler was trained for other classes "
+                f"({_differing(config['class_names'], class_names)}); {AGAIN}"
+            )
         head = Head(HeadShape(**config["head"]))
         try:
-            head.load_state_dict(load_file(folder / WEIGHTS))
-        except (FileNotFoundError, SafetensorError, RuntimeError) as error:
+            content = (folder / WEIGHTS).read_bytes()
+            if hashlib.sha256(content).hexdigest() != config["weights_sha256"]:
+                raise LabelerError(f"{folder / WEIGHTS}: damaged (its hash is not the one in {CONFIG}); {AGAIN}")
+            head.load_state_dict(from_bytes(content))
+        except (OSError, SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
-            raise LabelerError(f"{folder / WEIGHTS}: damaged ({reason}); train the labeler again") from error
-        return cls(head.eval(), config["class_names"], config["backbone"], config["training"])
+            raise LabelerError(f"{folder / WEIGHTS}: damaged ({reason}); {AGAIN}") from error
+        names, training = config["class_names"], config["training"]
+        return cls(head.eval(), names, config["backbone"], training, config["weights_sha256"])
+
+
+AGAIN = "run `hf-relabel train` again"
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """Read a labeler's `config.json`; None if there is none.
+
+    Raises:
+        LabelerError: It is damaged.
+    """
+    try:
+        return read_record(folder / CONFIG)
+    except StageError as error:
+        raise LabelerError(str(error)) from error
+
+
+def is_complete(folder: Path, digest: str) -> bool:
+    """Whether a folder has a labeler with this digest, and its weights are the ones that were written."""
+    try:
+        config = read_config(folder)
+        if config is None or config["training"]["digest"] != digest:
+            return False
+        content = (folder / WEIGHTS).read_bytes()
+    except (LabelerError, OSError):
+        return False
+    return hashlib.sha256(content).hexdigest() == config["weights_sha256"]
+
+
+def _differing(ours: list[str], theirs: list[str]) -> str:
+    if len(ours) != len(theirs):
+        return f"{len(ours)} classes, the source has {len(theirs)}"
+    place = next(place for place, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
+    return f"class {place} is {ours[place]!r}, in the source it is {theirs[place]!r}"
 
 
 def describe_backbone(identity: dict[str, Any]) -> str:

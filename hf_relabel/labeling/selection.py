@@ -22,14 +22,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 
 from hf_relabel.config import BootstrapConfig
 from hf_relabel.errors import StageError
 from hf_relabel.run.job import Job
-from hf_relabel.run.progress import progress_bar, wait_for
-from hf_relabel.run.store import ShardFolder, atomic_open, make_folder, read_json, write_json
+from hf_relabel.run.progress import progress_bar
+from hf_relabel.run.shard_folder import ShardFolder
+from hf_relabel.run.store import atomic_open, read_record, write_record
 
 WEIGHTS = "bootstrap.safetensors"
 RECORD = "bootstrap.json"
@@ -101,17 +102,13 @@ class Moments:
             labels: Class indices, int64 [n].
             folds: Fold of each region, int64 [n].
         """
-        for fold in range(len(self.counts)):
-            x, y = features[folds == fold], labels[folds == fold]
-            self.counts[fold].index_add_(0, y, torch.ones_like(y, dtype=torch.float64))
-            self.sums[fold].index_add_(0, y, x)
-            self.products[fold] += x.T @ x
+        self.merge(PartialMoments.of(features, labels, folds, len(self.counts)))
 
-    def merge(self, other: "Moments") -> None:
-        """Add the regions of another set of moments."""
-        self.counts += other.counts
-        self.sums += other.sums
-        self.products += other.products
+    def merge(self, part: "PartialMoments") -> None:
+        """Add the sums of some regions; each pair of fold and class occurs once in them."""
+        self.counts[part.fold, part.label] += part.counts
+        self.sums[part.fold, part.label] += part.sums
+        self.products += part.products
 
     def fit(self, fold: int, shrinkage: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Fit the discriminant on all folds except one.
@@ -141,47 +138,75 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class _ShardRegions:
-    """The n regions of one shard.
+class PartialMoments:
+    """The moments of some regions, with an entry only for the k pairs of fold and class that occur in them.
+
+    A shard of a thousand images has far fewer pairs than folds times classes, so a thread that adds up a shard needs
+    little memory even with tens of thousands of classes.
 
     Args:
-        features: Pooled features, float16 [n, dim].
-        image: Number of the region's image in the shard, int [n].
-        label: Label of the image, int64 [n].
-        fold: Fold of the image, int [n].
+        fold: int64 [k].
+        label: int64 [k].
+        counts: Number of regions, float64 [k].
+        sums: Sums of the features, float64 [k, dim].
+        products: Sums of the outer products of the features, float64 [folds, dim, dim].
     """
 
-    features: np.ndarray
+    fold: torch.Tensor
+    label: torch.Tensor
+    counts: torch.Tensor
+    sums: torch.Tensor
+    products: torch.Tensor
+
+    @classmethod
+    def of(cls, features: torch.Tensor, labels: torch.Tensor, folds: torch.Tensor, count: int) -> "PartialMoments":
+        """Add up regions: float64 [n, dim], int64 [n] and int64 [n], the latter below `count`."""
+        dim = features.shape[1]
+        products = features.new_zeros((count, dim, dim))
+        for fold in range(count):
+            x = features[folds == fold]
+            products[fold] = x.T @ x
+        pairs, place = torch.unique(torch.stack([folds, labels], dim=1), dim=0, return_inverse=True)
+        counts = features.new_zeros(len(pairs)).index_add_(0, place, torch.ones_like(place, dtype=torch.float64))
+        sums = features.new_zeros((len(pairs), dim)).index_add_(0, place, features)
+        return cls(pairs[:, 0], pairs[:, 1], counts, sums, products)
+
+
+@dataclass(frozen=True)
+class _ShardRegions:
+    """The n regions of one shard, without their features.
+
+    Args:
+        row: Row in the shard's feature file, int32 [n].
+        image: Number of the region's image in the shard, int [n].
+        label: Label of the image, int32 [n].
+        fold: Fold of the image, int32 [n].
+    """
+
+    row: np.ndarray
     image: np.ndarray
     label: np.ndarray
     fold: np.ndarray
 
 
 def fit_bootstrap(job: Job, proposals: ShardFolder, scores: ShardFolder, threads: ThreadPoolExecutor) -> Bootstrap:
-    """Fit the classifiers on all stored region features; the main process computes, the others wait for its file.
+    """Fit the classifiers on all stored region features; one process computes, the others wait for its file.
 
     Raises:
         StageError: No image has a proposal.
     """
     folder, digest = scores.folder, scores.fingerprint.digest
 
-    def finished() -> Bootstrap | None:
-        record = read_json(folder / RECORD)
-        if not record or record["digest"] != digest:
-            return None
-        tensors = load_file(folder / WEIGHTS)
-        return Bootstrap(tensors["weights"], tensors["bias"], job.config.run.seed)
+    def find() -> Bootstrap | None:
+        return _load(folder, digest, job.config.run.seed)
 
-    if (bootstrap := finished()) is not None:
-        return bootstrap
-    if not job.rank.is_main:
-        return wait_for(finished)
-    make_folder(folder)
-    rounds = _fit_rounds(job, proposals, threads)
-    _save(folder, digest, *rounds)
-    found = finished()
-    assert found is not None
-    return found
+    def make() -> Bootstrap:
+        _save(folder, digest, *_fit_rounds(job, proposals, threads))
+        found = find()
+        assert found is not None
+        return found
+
+    return job.once(folder, "the selection of regions", find, make)
 
 
 def _fit_rounds(
@@ -189,38 +214,41 @@ def _fit_rounds(
 ) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
     """Return the weights and bias of the last round, and the number of regions that each round was fitted on."""
     config = job.config.score.bootstrap
-    classes, device = len(job.source.class_names), job.rank.device
+    classes, device = len(job.snapshot.class_names), job.rank.device
     dim = proposals.features(0).shape[-1]
-    weights = bias = torch.empty(0)
+    weights = torch.empty((config.folds, dim, classes), dtype=torch.float64, device=device)
+    bias = torch.empty((config.folds, classes), dtype=torch.float64, device=device)
     selected: list[int] = []
 
-    def moments_of(shard: int) -> Moments:
-        regions = _read_regions(proposals, shard, config.folds, job.config.run.seed)
-        x = torch.from_numpy(regions.features).to(device).double()
-        fold, label = torch.from_numpy(regions.fold).to(device), torch.from_numpy(regions.label).to(device)
+    def read(shard: int) -> _ShardRegions:
+        return _read_regions(proposals, shard, config.folds, job.config.run.seed)
+
+    regions = list(_in_order(threads, read, len(job.shards), job.rank.threads))
+
+    def moments_of(shard: int) -> PartialMoments:
+        mine = regions[shard]
+        x = torch.from_numpy(np.array(proposals.features(shard)[mine.row, 0])).to(device).double()
+        fold, label = (torch.from_numpy(part).to(device).long() for part in (mine.fold, mine.label))
         if selected:
-            chosen = _choose(x, regions, weights, bias, config)
+            chosen = _choose(x, mine, weights, bias, config)
             x, fold, label = x[chosen], fold[chosen], label[chosen]
-        moments = Moments.zeros(config.folds, classes, dim, device)
-        moments.add(x, label, fold)
-        return moments
+        return PartialMoments.of(x, label, fold, config.folds)
 
     # The first fit uses every region; each later round selects regions again and refits.
-    bar = progress_bar(config.rounds + 1, "bootstrap", "fits", job.rank)
-    for _ in range(config.rounds + 1):
-        total = Moments.zeros(config.folds, classes, dim, device)
-        for moments in _in_order(threads, moments_of, len(job.shards), job.rank.threads):
-            total.merge(moments)
-        selected.append(int(total.counts.sum()))
-        if not selected[0]:
-            raise StageError(
-                f"{proposals.folder}: no image has a proposal; propose.tau {job.config.propose.tau} does not work "
-                "for this backbone and feature: try other values on a few images"
-            )
-        fits = [total.fit(fold, config.shrinkage) for fold in range(config.folds)]
-        weights, bias = torch.stack([w for w, _ in fits]), torch.stack([b for _, b in fits])
-        bar.update()
-    bar.close()
+    with progress_bar(config.rounds + 1, "selection", "fits", job.rank) as bar:
+        for _ in range(config.rounds + 1):
+            total = Moments.zeros(config.folds, classes, dim, device)
+            for moments in _in_order(threads, moments_of, len(job.shards), job.rank.threads):
+                total.merge(moments)
+            selected.append(int(total.counts.sum()))
+            if not selected[0]:
+                raise StageError(
+                    f"{proposals.folder}: no image has a proposal; propose.tau {job.config.propose.tau} does not work "
+                    "for this backbone and feature: try other values on a few images"
+                )
+            for fold in range(config.folds):
+                weights[fold], bias[fold] = total.fit(fold, config.shrinkage)
+            bar.update()
     return weights, bias, selected
 
 
@@ -232,15 +260,15 @@ def _in_order(threads: ThreadPoolExecutor, work: Any, count: int, ahead: int) ->
 
 
 def _read_regions(proposals: ShardFolder, shard: int, folds: int, seed: int) -> _ShardRegions:
+    """Read which regions a shard has; its table is read once, its features in every round."""
     columns = ["image_id", "label", "feature_row", "proposals.list.element.patches"]
     rows = proposals.read(shard, columns).to_pylist()
     sizes = np.array([len(row["proposals"]) for row in rows])
     at = [row["feature_row"] + 1 + k for row in rows for k in range(len(row["proposals"]))]
-    folds_of_images = np.array([fold_of(row["image_id"], folds, seed) for row in rows])
-    labels = np.array([row["label"] for row in rows], np.int64)
-    image = np.repeat(np.arange(len(rows)), sizes)
-    features = np.array(proposals.features(shard)[at, 0])
-    return _ShardRegions(features, image, labels[image], folds_of_images[image])
+    folds_of_images = np.array([fold_of(row["image_id"], folds, seed) for row in rows], np.int32)
+    labels = np.array([row["label"] for row in rows], np.int32)
+    image = np.repeat(np.arange(len(rows), dtype=np.int32), sizes)
+    return _ShardRegions(np.array(at, np.int32), image, labels[image], folds_of_images[image])
 
 
 def _choose(
@@ -248,7 +276,7 @@ def _choose(
 ) -> torch.Tensor:
     """Select the regions of the next fit, bool [n]: the best of each image for its label, and all confident ones."""
     probability = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    fold, label = torch.from_numpy(regions.fold).to(x.device), torch.from_numpy(regions.label).to(x.device)
+    fold, label = (torch.from_numpy(part).to(x.device).long() for part in (regions.fold, regions.label))
     for index in range(config.folds):
         mine = fold == index
         logits = x[mine] @ weights[index] + bias[index]
@@ -277,6 +305,21 @@ def best_of_images(probability: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 def _save(folder: Path, digest: str, weights: torch.Tensor, bias: torch.Tensor, selected: list[int]) -> None:
     state = {"weights": weights.float().cpu().contiguous(), "bias": bias.float().cpu().contiguous()}
+    content = to_bytes(state)
     with atomic_open(folder / WEIGHTS) as file:
-        file.write(to_bytes(state))
-    write_json(folder / RECORD, {"digest": digest, "regions_fitted": selected})
+        file.write(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    write_record(folder / RECORD, {"digest": digest, "regions_fitted": selected, "weights_sha256": sha256})
+
+
+def _load(folder: Path, digest: str, seed: int) -> Bootstrap | None:
+    """The stored classifiers; None if there are none for this digest, or they are damaged: then they are made again."""
+    try:
+        record = read_record(folder / RECORD)
+        content = (folder / WEIGHTS).read_bytes() if record and record["digest"] == digest else b""
+    except (StageError, FileNotFoundError):
+        return None
+    if record is None or hashlib.sha256(content).hexdigest() != record["weights_sha256"]:
+        return None
+    tensors = from_bytes(content)
+    return Bootstrap(tensors["weights"], tensors["bias"], seed)

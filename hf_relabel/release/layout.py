@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from hf_relabel.errors import ReleaseError
@@ -16,15 +16,6 @@ README = "README.md"
 
 _DIGEST_LENGTH = 16
 _DIGEST = re.compile(rf"-([0-9a-f]{{{_DIGEST_LENGTH}}})\.parquet")
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, as hex digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

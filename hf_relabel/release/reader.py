@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_relabel.errors import ReleaseError
-from hf_relabel.release.layout import MANIFEST, ReleaseFile, sha256_of
+from hf_relabel.release.layout import MANIFEST, ReleaseFile
+from hf_relabel.run.store import sha256_of
 from hf_relabel.schema import SCHEMA_VERSION
 
 _BATCH_ROWS = 4096

@@ -32,11 +32,11 @@ from hf_relabel.release.layout import (
     content_digest,
     data_configs,
     data_file_name,
-    sha256_of,
 )
 from hf_relabel.release.markdown import escape
 from hf_relabel.release.reader import Release
 from hf_relabel.release.statistics import ReleaseStatistics
+from hf_relabel.run.store import sha256_of
 from hf_relabel.schema import CONFIG_NAMES, SCHEMA_VERSION, release_schema
 
 ROW_GROUP_ROWS = 10_000

@@ -1,5 +1,6 @@
-"""What the stages share: the opened source, its shards, and the folder of each stage in the run's folder."""
+"""What the stages share: the source, its shards, and the folder of each stage in the run's folder."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,10 +9,16 @@ from typing import Any
 
 from hf_relabel.config import Config, as_dict
 from hf_relabel.errors import StageError
+from hf_relabel.run.claims import Claims
 from hf_relabel.run.ranks import Rank
-from hf_relabel.run.shards import Shard, make_shards
-from hf_relabel.run.store import MANIFEST, Fingerprint, ShardFolder, read_json
+from hf_relabel.run.shard_folder import MANIFEST, ShardFolder
+from hf_relabel.run.shards import Process, Shard, existing_work, make_shards, run_shards
+from hf_relabel.run.snapshot import SNAPSHOT, Snapshot, describe_changes
+from hf_relabel.run.store import Fingerprint, clock, make_folder, read_record
 from hf_relabel.sources.source import Source, open_source
+
+RECORDS = {"proposals": MANIFEST, "scores": MANIFEST, "labeler": "config.json", "regions": MANIFEST}
+"""The folders of the stages in their order, and the file of each that says the stage is complete."""
 
 
 def _nothing() -> None:
@@ -32,47 +39,144 @@ class Job:
     rank: Rank
     accepted: Callable[[], None] = field(default=_nothing, compare=False)
 
-    @cached_property
-    def source(self) -> Source:
-        """The dataset, opened on first use."""
-        return open_source(self.config.source)
-
     @property
     def folder(self) -> Path:
         """The run's folder."""
         return Path(self.config.run.dir)
 
     @cached_property
+    def snapshot(self) -> Snapshot:
+        """The source's ids, labels and class names, as `propose` saw them; no image is looked at.
+
+        Raises:
+            StageError: `propose` has not been run, or the file is damaged.
+        """
+        snapshot = Snapshot.load(self.folder)
+        if snapshot is None:
+            raise StageError(
+                f"{self.folder / SNAPSHOT}: missing, the source has not been read; run `hf-relabel propose` with this "
+                "configuration"
+            )
+        return snapshot
+
+    @cached_property
+    def source(self) -> Source:
+        """The images, for a stage that needs pixels."""
+        return self.snapshot.open(self.config.source)
+
+    def take_snapshot(self) -> Snapshot:
+        """Compare the source with `source.json`, or write that file, once for all processes that start together.
+
+        One process lists the source; those that wait for it read what it wrote.
+
+        Raises:
+            StageError: The source has changed since work of this run was made from it.
+        """
+        make_folder(self.folder)
+        path, started = self.folder / SNAPSHOT, clock(self.folder)
+
+        def checked_meanwhile() -> Snapshot | None:
+            is_new = path.exists() and path.stat().st_mtime > started
+            return Snapshot.load(self.folder) if is_new else None
+
+        snapshot = Claims(self.folder).once("source", f"the list of images, {path}", checked_meanwhile, self._list)
+        self.__dict__["snapshot"] = snapshot
+        return snapshot
+
+    def _list(self) -> Snapshot:
+        source = open_source(self.config.source)
+        new = Snapshot.of(source, self.config.source)
+        try:
+            old = Snapshot.load(self.folder)
+        except StageError:
+            if not self.config.run.overwrite and self._has_proposals():
+                raise
+            old = None
+        if old is not None and old.fingerprint != new.fingerprint and self._has_proposals():
+            if not self.config.run.overwrite:
+                raise StageError(
+                    f"{self.folder / SNAPSHOT}: the source has changed since this run began "
+                    f"({describe_changes(old, new)}); choose another --run.dir, or redo it with --run.overwrite true"
+                )
+            self.invalidate("proposals")
+        if old is not None and old.fingerprint == new.fingerprint and old.settings == new.settings:
+            os.utime(self.folder / SNAPSHOT)  # says when the source was compared last
+        else:
+            new.save(self.folder)
+        return new
+
+    def _has_proposals(self) -> bool:
+        return any(self.stage_folder("proposals").glob("shard-*.parquet"))
+
+    @cached_property
     def shards(self) -> list[Shard]:
         """The shards of every stage: the source's images in the order of their ids."""
-        return make_shards(len(self.source), self.config.run.shard_size)
+        return make_shards(len(self.snapshot), self.config.run.shard_size)
 
     def stage_folder(self, stage: str) -> Path:
         """Where a stage writes."""
         return self.folder / stage
 
-    def finished(self, stage: str, command: str) -> tuple[ShardFolder, dict[str, Any]]:
+    def later_records(self, stage: str) -> list[Path]:
+        """The records of the stages after one, the last stage first: they no longer hold once it is redone."""
+        later = list(RECORDS)[list(RECORDS).index(stage) + 1 :] if stage in RECORDS else []
+        return [self.stage_folder(name) / RECORDS[name] for name in reversed(later)]
+
+    def invalidate(self, stage: str) -> None:
+        """Remove the record of a stage, after those of all later stages."""
+        for path in [*self.later_records(stage), self.stage_folder(stage) / RECORDS[stage]]:
+            path.unlink(missing_ok=True)
+
+    def existing(self, folder: ShardFolder) -> dict[str, Any] | None:
+        """A stage's manifest if nothing is left to do; else its folder is ready for `run_shards`."""
+        manifest = existing_work(folder, self.shards, self.config.run, self.later_records(folder.stage))
+        if manifest is None:
+            self.accepted()
+        return manifest
+
+    def run_shards(self, folder: ShardFolder, process: Process) -> dict[str, Any]:
+        """Process a stage's shards together with other processes; returns its manifest."""
+        return run_shards(folder, self.shards, process, self.rank, self.config.run)
+
+    def finished(self, stage: str, command: str, **upstream: str) -> tuple[ShardFolder, dict[str, Any]]:
         """An earlier stage's shards and manifest.
 
+        Args:
+            stage: Its folder.
+            command: The command that completes it.
+            **upstream: Inputs that it must have been made from, such as the digest of the proposals.
+
         Raises:
-            StageError: The stage has not been completed, or not on this source and these shards.
+            StageError: The stage has not been completed, or not from this source, these shards and these inputs.
         """
         folder = self.stage_folder(stage)
-        manifest = read_json(folder / MANIFEST)
+        manifest = read_record(folder / MANIFEST)
+        again = f"run `hf-relabel {command}` with this configuration"
         if manifest is None:
-            raise StageError(f"{folder}: the stage is not complete; run `hf-relabel {command}` with this configuration")
+            raise StageError(f"{folder}: the stage is not complete; {again}")
         shards = ShardFolder(folder, manifest["stage"], Fingerprint(manifest["inputs"]))
         if shards.fingerprint.digest != manifest["digest"]:
             raise StageError(
-                f"{folder}: made with tables of version {manifest['schema_version']}; run `hf-relabel {command}` "
-                "with --run.overwrite true"
+                f"{folder}: made with tables of version {manifest['schema_version']}; {again} and --run.overwrite true"
             )
+        if stage == "proposals":
+            upstream = {"source": self.snapshot.fingerprint, **upstream}
+        for name, digest in upstream.items():
+            if manifest["inputs"].get(name) != digest:
+                raise StageError(f"{folder}: was made from a different {name}; {again} and --run.overwrite true")
         if manifest["shards"] != [len(shard) for shard in self.shards]:
             raise StageError(
-                f"{folder}: was made of {sum(manifest['shards'])} images, the source has {len(self.source)} in "
-                f"shards of {self.config.run.shard_size}; run `hf-relabel {command}` again"
+                f"{folder}: was made from {sum(manifest['shards'])} images in {len(manifest['shards'])} shards, the "
+                f"source has {len(self.snapshot)} in shards of {self.config.run.shard_size}; {again}"
             )
+        if shards.manifest() is None:
+            raise StageError(f"{folder}: a table is missing or truncated; {again}")
         return shards, manifest
+
+    def once(self, folder: Path, what: str, find: Callable[[], Any], make: Callable[[], Any]) -> Any:
+        """Return what is in a folder, or make it in this process; while another process makes it, wait."""
+        make_folder(folder)
+        return Claims(folder).once(folder.name, what, find, make)
 
     def settings(self, *sections: str) -> dict[str, Any]:
         """Sections of the configuration as plain values, for a fingerprint."""

@@ -1,6 +1,13 @@
-"""Which process this is: rank, number of processes, device and threads."""
+"""Which process this is: rank, number of processes, device and threads.
 
-import itertools
+The launcher's environment variables are read here and never changed. `accelerate.PartialState` would give the same
+numbers, but only after joining a process group, which a run must not depend on: it blocks until every rank has been
+started, so a rank that is started again alone, or later, would wait for half an hour and then fail; and under
+`torchrun` on CPUs, without being told to use them, it gives every process rank 0 of 1. Ranks of a run share a folder
+and nothing else. The rank only decides who reports and with which shards a process begins, so any number of plain
+starts, or a Slurm array, works too.
+"""
+
 import os
 import sys
 from collections.abc import Sequence
@@ -12,12 +19,16 @@ import torch
 from hf_relabel.config import RunConfig
 
 LAUNCHER_VARIABLES = (
-    ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"),
-    ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"),
-    ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID"),
+    ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS"),
+    ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"),
     ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE"),
 )
-"""Rank, number of ranks, and both on this machine: as torchrun and accelerate, Intel's MPI and Open MPI tell them."""
+"""Rank, number of ranks, and both on this machine: as torchrun and accelerate, Intel's MPI, Open MPI and Slurm's
+`srun` set them. Slurm binds each of its tasks to the cores it may use, so it needs no number per machine."""
+
+ARRAY_VARIABLES = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
+"""A job array's own number, the lowest number, and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +37,10 @@ class Rank:
 
     Args:
         index: This process, from 0. Rank 0 is the main process.
-        world: Processes in all.
-        local_world: Processes on this machine.
+        world: Number of processes.
+        local_world: Number of processes on this machine.
         device: Where this process computes.
-        threads: Images it computes side by side on a CPU.
+        threads: Images it computes at the same time on a CPU.
     """
 
     index: int
@@ -40,41 +51,41 @@ class Rank:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that reports and writes manifests."""
+        """Whether this is the process that reports."""
         return self.index == 0
 
 
 def current_rank(config: RunConfig) -> Rank:
-    """This process's place, as `accelerate launch` (or any torchrun-like launcher) tells it in the environment.
-
-    The launcher's variables are taken out of the environment: ranks share work through the file system alone, and
-    what runs inside one of them must not wait for the others to join a process group.
-    """
+    """Read this process's rank from the environment and choose its device."""
     index, world, local_index, local_world = (_from_launcher(names) for names in LAUNCHER_VARIABLES)
     if world is None and "MASTER_ADDR" in os.environ:
         print(
             "accelerate launch --cpu starts a single process unless it is given --mpirun_hostfile; this one uses all "
-            "cores. For several: torchrun --nproc_per_node N -m hf_relabel ...",
+            "cores. For several processes: torchrun --nproc_per_node N -m hf_relabel ...",
             file=sys.stderr,
         )
-    index, world, local_index = index or 0, world or 1, local_index or 0
-    local_world = local_world or world
-    for name in itertools.chain(*LAUNCHER_VARIABLES):
-        os.environ.pop(name, None)
-    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    if torch.cuda.is_available() and not on_cpu:
-        device = torch.device("cuda", local_index % torch.cuda.device_count())
-        torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
-    # accelerate reads this one: the labeler trains where the rest of this process computes.
-    os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
-    # A sum's last bits depend on how many threads share it, so one operation always has one thread; a rank is
-    # parallel over images instead.
+    if (world or 1) == 1 and "SLURM_ARRAY_TASK_ID" in os.environ:
+        task, lowest, count = (_from_launcher([name]) for name in ARRAY_VARIABLES)
+        index, world, local_world = (task or 0) - (lowest or 0), max(count or 1, (task or 0) - (lowest or 0) + 1), 1
+    is_slurm = not any(name in os.environ for name in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"))
+    local_world = local_world or (1 if is_slurm else world) or 1
+    device = _device(local_index or 0)
+    # A sum's last bits depend on how many threads share it, so one operation always has one thread; a rank computes
+    # several images in parallel instead.
     torch.set_num_threads(1)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = config.threads or max(1, cores // local_world)
-    return Rank(index, world, local_world, device, threads)
+    return Rank(index or 0, world or 1, local_world, device, threads)
+
+
+def _device(local_index: int) -> torch.device:
+    """A CUDA device if there is one and it is allowed, else the CPU. MPS has no float64, which MaskCut needs."""
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    if on_cpu or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_index % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
 
 
 def _from_launcher(names: Sequence[str]) -> int | None:

@@ -149,10 +149,7 @@ def read_dataset(
     Raises:
         SourceError: Ids are not unique or not safe, or a label is not in the class list.
     """
-    import datasets
-
-    pictures = data.select_columns([config.image_column]).with_format(None)
-    pictures = pictures.cast_column(config.image_column, datasets.Image(decode=False))
+    pictures = _pictures(data, config)
     image_ids = _image_ids(data, pictures, config)
     order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
     _check_unique(image_ids, order, config)
@@ -161,6 +158,34 @@ def read_dataset(
     kept = [image_ids[row] for row in rows]
     images = DatasetImages(pictures, config.image_column, rows, image_roots(config), data._fingerprint)
     return kept, labels[rows], class_names, images
+
+
+def reopen_dataset(config: SourceConfig, rows: np.ndarray, fingerprint: str) -> DatasetImages:
+    """Open the images of a dataset whose ids have been read before.
+
+    Args:
+        config: The dataset and its columns.
+        rows: Row of each image, int64 [N].
+        fingerprint: The split's fingerprint when the ids were read.
+
+    Raises:
+        SourceError: The dataset cannot be opened, or has another fingerprint now.
+    """
+    data = check_dataset(load_dataset(config), config)
+    if data._fingerprint != fingerprint:
+        raise SourceError(
+            f"{config.path}: the dataset has changed since its images were listed (fingerprint {fingerprint} -> "
+            f"{data._fingerprint}); run `hf-relabel propose` again"
+        )
+    return DatasetImages(_pictures(data, config), config.image_column, rows, image_roots(config), fingerprint)
+
+
+def _pictures(data: "datasets.Dataset", config: SourceConfig) -> "datasets.Dataset":
+    """The image column alone, not decoded."""
+    import datasets
+
+    pictures = data.select_columns([config.image_column]).with_format(None)
+    return pictures.cast_column(config.image_column, datasets.Image(decode=False))
 
 
 def _column(data: "datasets.Dataset", name: str) -> pa.ChunkedArray:

@@ -1,11 +1,12 @@
 """Image loading for the backbone: decodes, resizes and batches images while the previous batch is computed."""
 
+import multiprocessing
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -129,6 +130,7 @@ class BatchLoader:
             batch_size=None,
             sampler=self._order,
             num_workers=workers,
+            multiprocessing_context=_worker_context() if workers else None,
             persistent_workers=workers > 0,
             prefetch_factor=IMAGES_AHEAD if workers else None,
         )
@@ -142,6 +144,18 @@ class BatchLoader:
         images = iter(self._images)
         while batch := list(islice(images, self._batch_size)):
             yield Batch.of(batch, self._pin)
+
+
+def _worker_context() -> Any:
+    """How worker processes are started: not by forking this process, which has threads that may hold locks.
+
+    A fork server is a process without threads that has imported what the workers need; elsewhere they are spawned.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hf_relabel.sources.loader"])
+    return context
 
 
 def ahead(items: Iterable[T], count: int) -> Iterator[T]:

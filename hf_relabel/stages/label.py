@@ -1,6 +1,7 @@
-"""Label: the labeler names every proposal, and the whole image, from stored features."""
+"""Label: the labeler classifies every proposal, and the whole image, from stored features."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,26 +10,39 @@ import torch
 
 from hf_relabel.labeling.labeler import Labeler
 from hf_relabel.run.job import Job
-from hf_relabel.run.shards import Shard, ShardResult, run_shards
-from hf_relabel.run.store import Fingerprint, ShardFolder
+from hf_relabel.run.shard_folder import ShardFolder
+from hf_relabel.run.shards import Shard, ShardResult
+from hf_relabel.run.store import Fingerprint
 from hf_relabel.schema import REGIONS
 
 STAGE = "regions"
+
+ALGORITHM = 1
+"""Raise it when a change of the code changes the classes or scores of regions."""
+
 CHUNK = 4096
 
 
 def run(job: Job) -> dict[str, Any]:
     """Label every region; returns the stage's manifest."""
     proposals, manifest = job.finished("proposals", "propose")
-    labeler = Labeler.load(job.stage_folder("labeler"), manifest["inputs"]["backbone"])
+    backbone, classes = manifest["inputs"]["backbone"], job.snapshot.class_names
+    labeler = Labeler.load(job.stage_folder("labeler"), backbone, classes)
     top_k = min(job.config.label.top_k, len(labeler.class_names))
-    fingerprint = Fingerprint(
-        {
-            **job.settings("label"),
-            "labeler": labeler.training["digest"],
-            "proposals": proposals.fingerprint.digest,
-        }
-    )
+    inputs = {
+        "algorithm": ALGORITHM,
+        **job.settings("label"),
+        # All of its record, because a release says how its labeler was trained, even if another one is there by then.
+        "labeler": {
+            "head": asdict(labeler.head.shape),
+            "training": labeler.training,
+            "weights_sha256": labeler.weights_sha256,
+        },
+        "proposals": proposals.fingerprint.digest,
+    }
+    folder = ShardFolder(job.stage_folder(STAGE), STAGE, Fingerprint(inputs))
+    if (done := job.existing(folder)) is not None:
+        return done
     head = labeler.head.to(job.rank.device)
 
     def process(shard: Shard, tick: Callable[[int], None]) -> ShardResult:
@@ -38,13 +52,12 @@ def run(job: Job) -> dict[str, Any]:
         tick(len(rows))
         return _collect([_image_row(row, labels, scores) for row in rows])
 
-    folder = ShardFolder(job.stage_folder(STAGE), STAGE, fingerprint)
-    return run_shards(folder, job.shards, process, job.rank, job.config.run, job.accepted)
+    return job.run_shards(folder, process)
 
 
 @torch.inference_mode()
 def predict(head: torch.nn.Module, features: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `top_k` classes of each region, best first: labels int32 [N, k], softmax scores float32 [N, k]."""
+    """Classify regions, float16 [N, dim]: the `top_k` labels, int32 [N, k], best first, and softmax scores [N, k]."""
     device = next(head.parameters()).device
     labels, scores = [np.zeros((0, top_k), np.int32)], [np.zeros((0, top_k), np.float32)]
     for start in range(0, len(features), CHUNK):
@@ -56,7 +69,7 @@ def predict(head: torch.nn.Module, features: np.ndarray, top_k: int) -> tuple[np
 
 
 def _image_row(row: dict[str, Any], labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
-    """An image's row of `schema.REGIONS`, from the predictions of its shard."""
+    """Make an image's row of `schema.REGIONS` from the predictions of its shard."""
     first = row["feature_row"]
     if row["error"] is not None:
         return {

@@ -1,6 +1,9 @@
-"""Propose: one backbone forward an image gives MaskCut its patches and every region its pooled features.
+"""Propose: one backbone forward pass per image gives MaskCut its patches and every region its pooled features.
 
-With `propose.masks` the masks are those of a file instead, and the backbone gives their features.
+With `propose.masks` the masks come from a file instead, and the backbone gives their features.
+
+The tables do not depend on the number of processes or on interruptions, nor on a CPU on the batch size. Another type
+of CPU or GPU rounds differently, so the manifest records which machines computed the shards.
 """
 
 import hashlib
@@ -14,66 +17,86 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from hf_relabel.errors import StageError
 from hf_relabel.formats.given_masks import GivenMasks, MaskError, identity_of
 from hf_relabel.run.job import Job
 from hf_relabel.run.ranks import thread_pool
-from hf_relabel.run.shards import Shard, ShardResult, run_shards
-from hf_relabel.run.store import Fingerprint, ShardFolder
+from hf_relabel.run.shard_folder import ShardFolder
+from hf_relabel.run.shards import Shard, ShardResult
+from hf_relabel.run.store import Fingerprint
 from hf_relabel.schema import PROPOSALS
 from hf_relabel.sources.loader import Batch, BatchLoader, Decoded
-from hf_relabel.vision import allocator, masks
-from hf_relabel.vision.backbone import Backbone
+from hf_relabel.vision import allocator, masks, onednn
+from hf_relabel.vision.backbone import Backbone, identify_backbone
 from hf_relabel.vision.maskcut import maskcut_batch
 from hf_relabel.vision.pooling import pool, pool_views
 
 STAGE = "proposals"
 
+ALGORITHM = 1
+"""Raise it when a change of the code changes the proposals or their features."""
+
 EMPTY = "mask empty at the image's size"
 
 WORKERS = 8
-"""Processes that decode for a GPU, where it has so many cores; a dozen milliseconds an image each."""
+"""Maximum number of processes that decode images for a GPU; an image takes about a dozen milliseconds."""
 
 BATCHES_IN_WORK = 2
-"""Batches whose masks are still made while a GPU is on the next one."""
+"""Batches whose masks are still being made while a GPU computes the next one."""
+
+JUDGED_IMAGES = 64
+"""The first readable images of the first shard; if none of them has a proposal, the settings cannot be right."""
+
+MIN_JUDGED_IMAGES = 32
+"""With fewer readable images in the first shard nothing is concluded."""
 
 
 def run(job: Job) -> dict[str, Any]:
     """Propose regions for every image; returns the stage's manifest."""
     config = job.config
-    settings = _settings(job)
+    snapshot = job.take_snapshot()
+    inputs = {
+        "algorithm": ALGORITHM,
+        "source": snapshot.fingerprint,
+        "backbone": identify_backbone(config.backbone),
+        "propose": _settings(job),
+        "run": {"seed": config.run.seed, "shard_size": config.run.shard_size},
+    }
+    folder = ShardFolder(job.stage_folder(STAGE), STAGE, Fingerprint(inputs))
+    if (manifest := job.existing(folder)) is not None:
+        return manifest
+    given = GivenMasks.open(config.propose.masks, snapshot.image_ids) if config.propose.masks else None
+    if given is not None and job.rank.is_main:
+        given.warn_of_left_out()
     with thread_pool(job.rank.threads) as threads:
         backbone = Backbone.load(config.backbone, job.rank.device)
-        inputs = {
-            "source": job.source.fingerprint,
-            "backbone": backbone.identity,
-            "propose": settings,
-            "run": {"seed": config.run.seed, "shard_size": config.run.shard_size},
-        }
-        folder = ShardFolder(job.stage_folder(STAGE), STAGE, Fingerprint(inputs))
-        if (manifest := folder.manifest()) is not None:
-            return manifest
-        given = GivenMasks.open(config.propose.masks, job.source.image_ids) if config.propose.masks else None
-        if given is not None and job.rank.is_main:
-            given.warn_of_left_out()
-        process = Proposer(job, backbone, threads, given).process
-        return run_shards(folder, job.shards, process, job.rank, config.run, job.accepted)
+        return job.run_shards(folder, Proposer(job, backbone, threads, given).process)
 
 
 def _settings(job: Job) -> dict[str, Any]:
-    """The settings that decide the proposals: MaskCut's, or the identity of the file that its masks come from."""
+    """The settings that determine the proposals: MaskCut's, or the identity of the file that has the masks."""
     settings = job.settings("propose")["propose"]
     file = settings.pop("masks")
     return settings if file is None else {"masks": identity_of(file)} | {k: settings[k] for k in ("views", "view_drop")}
 
 
+def describe_machine(device: torch.device, dtype: str) -> str:
+    """The device, its instruction set and the library of its matrix products: what rounding depends on."""
+    if device.type != "cpu":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    is_onednn = dtype == "float32" and onednn.is_faster(device)
+    products = "oneDNN" if is_onednn else "MKL" if torch.backends.mkl.is_available() else "PyTorch's BLAS"
+    return f"CPU {torch.backends.cpu.get_cpu_capability()}, {products}, torch {torch.__version__}"
+
+
 @dataclass(frozen=True)
 class Proposed:
-    """An image's part of a shard.
+    """The proposals of one image.
 
     Args:
-        row: Its row of `schema.PROPOSALS`, but for `feature_row`.
+        row: Its row of `schema.PROPOSALS`, without `feature_row`.
         features: float16 [1 + proposals, 1 + views, dim]; None in an error row.
-        dropped: Number of the image's masks that became no proposal, by reason.
+        dropped: Number of the image's masks that did not become a proposal, by reason.
     """
 
     row: dict[str, Any]
@@ -85,11 +108,11 @@ class Proposer:
     """Makes the proposals of a shard.
 
     On a GPU a batch is one forward pass and one MaskCut, and threads make the masks while the next batch is computed.
-    On a CPU each image is a batch, and a thread does all of its work.
+    On a CPU each image is its own batch, and one thread does all of its work.
     """
 
     def __init__(self, job: Job, backbone: Backbone, threads: ThreadPoolExecutor, given: GivenMasks | None = None):
-        """`threads` are as many as `job.rank` has; `given` masks take the place of MaskCut's."""
+        """`threads` has as many threads as `job.rank`; `given` masks are used instead of MaskCut's."""
         run = job.config.run
         on_cpu = job.rank.device.type == "cpu"
         if on_cpu:
@@ -111,21 +134,45 @@ class Proposer:
         )
 
     def process(self, shard: Shard, tick: Callable[[int], None]) -> ShardResult:
-        """The proposals of a shard's images."""
+        """Propose regions for a shard's images.
+
+        Raises:
+            StageError: The first readable images of the first shard have no proposal.
+        """
         results: list[Proposed] = []
+        judged = 0
         in_work: deque[Callable[[], list[Proposed]]] = deque()
 
         def finish(left: int) -> None:
+            nonlocal judged
             while len(in_work) > left:
                 done = in_work.popleft()()
                 results.extend(done)
                 tick(len(done))
+                if shard.index == 0 and judged < JUDGED_IMAGES:
+                    judged = self._judge(results, JUDGED_IMAGES)
 
         for batch in self._loader.read(range(shard.start, shard.stop)):
             in_work.append(self._start(batch))
             finish(self._in_work)
         finish(0)
+        if shard.index == 0:
+            self._judge(results, MIN_JUDGED_IMAGES)
         return self._collect(results)
+
+    def _judge(self, results: list[Proposed], enough: int) -> int:
+        """Count the readable images so far; raise StageError if there are enough and none has a proposal."""
+        read = [result for result in results if result.row["error"] is None][:JUDGED_IMAGES]
+        if self.given is None and len(read) >= enough and not any(result.row["proposals"] for result in read):
+            config = self.job.config
+            feature = config.backbone.proposal_feature
+            raise StageError(
+                f"none of the first {len(read)} images has a proposal: propose.tau {config.propose.tau} does not suit "
+                f"{config.backbone.model}; try another --propose.tau, or another feature with "
+                f"--backbone.proposal_feature.kind (now {feature.kind}) and "
+                f"--backbone.proposal_feature.block (now {feature.block})"
+            )
+        return len(read)
 
     def _start_on_cpu(self, batch: Batch) -> Callable[[], list[Proposed]]:
         def work() -> list[Proposed]:
@@ -138,9 +185,9 @@ class Proposer:
         return lambda: [future.result() for future in described]
 
     def _parts(self, batch: Batch) -> list[tuple[Decoded, np.ndarray | None, torch.Tensor | None]]:
-        """Of each image of a batch MaskCut's masks on the grid, bool [k, h, w], and its patches, float32 [n, dim].
+        """For each image of a batch: MaskCut's masks on the grid, bool [k, h, w], and the patches, float32 [n, dim].
 
-        There are no such masks where features are not finite, or where masks are given.
+        The masks are None if the features are not finite, or if masks are given.
         """
         if batch.pixels is None:
             return [(image, None, None) for image in batch.images]
@@ -157,16 +204,17 @@ class Proposer:
         )
 
     def _describe(self, item: Decoded, cut: np.ndarray | None, patches: torch.Tensor | None) -> Proposed:
-        """Masks at the image's size and pooled features, of what `_parts` gives."""
+        """Make masks at the image's size and pooled features from what `_parts` gives."""
         if item.error is not None:
             return self._error_row(item.index, item.error)
-        if (cut is None and self.given is None) or not torch.isfinite(patches).all():
+        if patches is None or (cut is None and self.given is None) or not torch.isfinite(patches).all():
             return self._error_row(item.index, "the backbone's features are not finite")
         image_id = self.job.source.image_ids[item.index]
-        proposals, kept = [], [np.ones(self.backbone.grid, bool)]
+        proposals: list[dict[str, Any]] = []
+        kept = [np.ones(self.backbone.grid, bool)]
         dropped: Counter[str] = Counter()
         try:
-            found = list(self._cut_masks(item, cut) if self.given is None else self._given_masks(item, dropped))
+            found = list(self._given_masks(item, dropped) if cut is None else self._cut_masks(item, cut))
         except MaskError as error:
             return self._error_row(item.index, str(error))
         for picture, on_grid in found:
@@ -193,19 +241,20 @@ class Proposer:
         return Proposed(row, features.numpy(), dropped)
 
     def _cut_masks(self, item: Decoded, cut: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """MaskCut's masks, each at the image's own size, bool [H, W], and on the patch grid, bool [h, w]."""
+        """Yield MaskCut's masks, each at the image's own size, bool [H, W], and on the patch grid, bool [h, w]."""
         for mask in cut:
             filled = masks.fill_holes(mask)
             yield masks.to_image(filled, (item.width, item.height)), filled
 
     def _given_masks(self, item: Decoded, dropped: Counter[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The file's masks of an image, likewise."""
+        """Yield the file's masks of an image in the same form."""
         image_id = self.job.source.image_ids[item.index]
+        assert self.given is not None
         for picture in self.given.of(image_id, item.height, item.width, dropped):
             yield picture, masks.to_grid(picture, self.backbone.grid)
 
     def _generator(self, image_id: str) -> torch.Generator:
-        """Random numbers that belong to the image, not to its place in a batch or to a rank."""
+        """Random numbers that depend on the image, not on its place in a batch or on the rank."""
         digest = hashlib.sha256(f"{self.job.config.run.seed}:{image_id}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
@@ -224,11 +273,12 @@ class Proposer:
         }
 
     def _collect(self, results: list[Proposed]) -> ShardResult:
-        rows, features, next_row = [], [], 0
+        rows: list[dict[str, Any]] = []
+        features: list[np.ndarray] = []
+        next_row = 0
         for result in results:
-            has_features = result.features is not None
-            rows.append(result.row | {"feature_row": next_row if has_features else -1})
-            if has_features:
+            rows.append(result.row | {"feature_row": -1 if result.features is None else next_row})
+            if result.features is not None:
                 features.append(result.features)
                 next_row += len(result.features)
         dropped = Counter({EMPTY: 0})
@@ -239,6 +289,7 @@ class Proposer:
             pa.Table.from_pylist(rows, schema=PROPOSALS),
             errors=sum(result.row["error"] is not None for result in results),
             features=np.concatenate(features) if features else empty,
+            machine=describe_machine(self.job.rank.device, self.job.config.backbone.dtype),
             counters={
                 "proposals": sum(len(result.row["proposals"]) for result in results),
                 "images without proposals": sum(

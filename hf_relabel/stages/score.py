@@ -1,7 +1,7 @@
 """Score: which proposals really show their image's original label, and so may train the labeler.
 
-Two sources of probabilities, one table: ReLabel's label maps (`label_map.py`) and, without any teacher, the bootstrap
-(`bootstrap.py`). The keep rules are the paper's (arXiv 2603.05729, section 3) and its code's.
+The probabilities come from ReLabel's label maps (`labeling/label_maps.py`) or, without any teacher, from the bootstrap
+(`labeling/selection.py`). The keep rules are those of the paper (arXiv 2603.05729, section 3) and of its code.
 """
 
 from collections import Counter
@@ -22,12 +22,16 @@ from hf_relabel.labeling.label_maps import (
 from hf_relabel.labeling.selection import Bootstrap, fit_bootstrap
 from hf_relabel.run.job import Job
 from hf_relabel.run.ranks import thread_pool
-from hf_relabel.run.shards import Shard, ShardResult, run_shards
-from hf_relabel.run.store import Fingerprint, ShardFolder
+from hf_relabel.run.shard_folder import ShardFolder
+from hf_relabel.run.shards import Shard, ShardResult
+from hf_relabel.run.store import Fingerprint
 from hf_relabel.schema import SCORES
 from hf_relabel.vision import masks
 
 STAGE = "scores"
+
+ALGORITHM = 1
+"""Raise it when a change of the code changes the scores or what is kept."""
 
 BELOW_ORIGINAL = "original label below tau_label"
 BELOW_TOP1 = "top-1 below tau_label"
@@ -43,14 +47,14 @@ class Scorer(Protocol):
 def run(job: Job) -> dict[str, Any]:
     """Score every proposal; returns the stage's manifest."""
     proposals, _ = job.finished("proposals", "propose")
-    settings = {**job.settings("score"), "proposals": proposals.fingerprint.digest}
+    settings = {"algorithm": ALGORITHM, **job.settings("score"), "proposals": proposals.fingerprint.digest}
     if job.config.score.method == "bootstrap":
         settings["score"].pop("label_maps")
         settings["run"] = {"seed": job.config.run.seed}
     else:
         settings["score"].pop("bootstrap")
     folder = ShardFolder(job.stage_folder(STAGE), STAGE, Fingerprint(settings))
-    if (manifest := folder.manifest()) is not None:
+    if (manifest := job.existing(folder)) is not None:
         return manifest
     with thread_pool(job.rank.threads) as threads:
         if job.config.score.method == "bootstrap":
@@ -67,13 +71,13 @@ def run(job: Job) -> dict[str, Any]:
                 tick(1)
             return _collect(results)
 
-        return run_shards(folder, job.shards, process, job.rank, job.config.run, job.accepted)
+        return job.run_shards(folder, process)
 
 
 class _LabelMapScorer:
     def __init__(self, job: Job):
         self.folder = check_label_maps(job.config.score.label_maps or "")
-        self.classes = len(job.source.class_names)
+        self.classes = len(job.snapshot.class_names)
 
     def open_shard(self, shard: int) -> Callable[[dict[str, Any]], np.ndarray]:
         return self._score
@@ -104,7 +108,7 @@ class _BootstrapScorer:
 def score_image(
     row: dict[str, Any], score: Callable[[dict[str, Any]], np.ndarray], config: ScoreConfig
 ) -> dict[str, Any]:
-    """An image's row of `schema.SCORES` from its row of `schema.PROPOSALS`."""
+    """Make an image's row of `schema.SCORES` from its row of `schema.PROPOSALS`."""
     empty = {"image_id": row["image_id"], "label": row["label"], "whole_image": False, "proposals": []}
     if row["error"] is not None:
         return empty | {"error": row["error"]}

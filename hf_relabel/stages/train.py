@@ -1,11 +1,14 @@
 """Train: the labeler on the stored features of the kept regions; no image is read and no backbone runs.
 
-The head is small and its examples are vectors, so the main process trains it alone: the result cannot depend on how
-many processes there are. An epoch's order, views and dropout follow from the seed and its number, so that a training
-interrupted and taken up again from its checkpoint ends in the same head.
+The head is small and its examples are vectors, so one process trains it alone, in plain torch on its own device: the
+result cannot depend on the number of processes, and no process group is involved. The order, views and dropout of an
+epoch follow from the seed and the epoch's number, so on one type of CPU a training that is interrupted and resumed from
+its checkpoint ends with the same head, bit for bit.
 """
 
 import copy
+import hashlib
+import io
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,18 +16,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch.nn import functional
 
 from hf_relabel.config import TrainConfig
-from hf_relabel.errors import StageError
-from hf_relabel.labeling.examples import FEATURES, Examples, gather_examples
-from hf_relabel.labeling.labeler import CONFIG, Head, HeadShape, Labeler
+from hf_relabel.errors import LabelerError, StageError, UsageError
+from hf_relabel.labeling.examples import Examples, gather_examples
+from hf_relabel.labeling.labeler import Head, HeadShape, Labeler, is_complete, read_config
 from hf_relabel.run.job import Job
-from hf_relabel.run.progress import progress_bar, wait_for
-from hf_relabel.run.store import Fingerprint, atomic_open, differences, make_folder, read_json
+from hf_relabel.run.progress import progress_bar
+from hf_relabel.run.store import Fingerprint, atomic_open, differences
 
 STAGE = "labeler"
+
+ALGORITHM = 1
+"""Raise it when a change of the code changes the trained head."""
+
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 30.0
 
@@ -33,11 +39,12 @@ ROWS_AT_ONCE = 2048
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Train the labeler; returns what its `config.json` says of the training."""
+    """Train the labeler, or wait for the process that does; returns the training record of its `config.json`."""
     proposals, manifest = job.finished("proposals", "propose")
-    scores, _ = job.finished("scores", "score")
+    scores, scored = job.finished("scores", "score", proposals=proposals.fingerprint.digest)
     fingerprint = Fingerprint(
         {
+            "algorithm": ALGORITHM,
             **job.settings("train"),
             "score": {"merge": job.config.score.merge},
             "run": {"seed": job.config.run.seed},
@@ -45,31 +52,36 @@ def run(job: Job) -> dict[str, Any]:
         }
     )
     folder = job.stage_folder(STAGE)
+    class_names = job.snapshot.class_names
 
-    def finished() -> dict[str, Any] | None:
-        stored = read_json(folder / CONFIG)
-        return stored["training"] if stored and stored["training"]["digest"] == fingerprint.digest else None
+    def find() -> dict[str, Any] | None:
+        config = read_config(folder) if is_complete(folder, fingerprint.digest) else None
+        return config["training"] if config else None
 
-    if (training := finished()) is not None:
+    def make() -> dict[str, Any]:
+        _clear_the_way(job, folder, fingerprint)
+        job.accepted()
+        examples = gather_examples(job.shards, proposals, scores, folder, job.config)
+        head, result = Trainer(examples, len(class_names), fingerprint, job).fit(folder / CHECKPOINT)
+        upstream = {"scores": {"inputs": scored["inputs"], "counters": scored["counters"]}}
+        training = {"digest": fingerprint.digest, "inputs": fingerprint.inputs, "upstream": upstream, **result}
+        Labeler(head, class_names, manifest["inputs"]["backbone"], training).save(folder)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
         return training
-    if not job.rank.is_main:
-        return wait_for(finished)
-    make_folder(folder)
-    _refuse_other_work(folder, fingerprint, job.config.run.overwrite)
-    job.accepted()
-    examples = gather_examples(job.shards, proposals, scores, folder, job.config)
-    trainer = Trainer(examples, len(job.source.class_names), fingerprint, job)
-    head, result = trainer.fit(folder / CHECKPOINT)
-    training = {"digest": fingerprint.digest, "inputs": fingerprint.inputs, **result}
-    Labeler(head, job.source.class_names, manifest["inputs"]["backbone"], training).save(folder)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-    (folder / FEATURES).unlink()
-    return training
+
+    return job.once(folder, f"the labeler in {folder}", find, make)
 
 
-def _refuse_other_work(folder: Path, fingerprint: Fingerprint, overwrite: bool) -> None:
-    stored = read_json(folder / CONFIG)
-    if stored is None or overwrite:
+def _clear_the_way(job: Job, folder: Path, fingerprint: Fingerprint) -> None:
+    """Refuse a labeler made with another configuration, or with `run.overwrite` remove its record before training."""
+    if job.config.run.overwrite:
+        job.invalidate(STAGE)
+        return
+    try:
+        stored = read_config(folder)
+    except LabelerError as error:
+        raise StageError(f"{error}, or use --run.overwrite true") from error
+    if stored is None or stored["training"]["digest"] == fingerprint.digest:
         return
     changed = differences(stored["training"]["inputs"], fingerprint.inputs)
     raise StageError(
@@ -80,7 +92,7 @@ def _refuse_other_work(folder: Path, fingerprint: Fingerprint, overwrite: bool) 
 
 @dataclass
 class Progress:
-    """How far a training has come: epochs done, the best of them and its head, every epoch's measures."""
+    """The state of a training: epochs done, the best of them and its head, and the metrics of every epoch."""
 
     epoch: int
     best: dict[str, torch.Tensor]
@@ -97,7 +109,9 @@ class Trainer:
         self.seed = job.config.run.seed
         self.rank = job.rank
         self.digest = fingerprint.digest
-        self.accelerator = Accelerator(mixed_precision=self.config.mixed_precision)
+        self.device = job.rank.device
+        if self.config.mixed_precision == "fp16" and self.device.type == "cpu":
+            raise UsageError("train.mixed_precision: fp16 needs a GPU; use bf16 or no")
         self.train_rows = np.flatnonzero(~examples.held_out)
         self.val_rows = np.flatnonzero(examples.held_out)
         if not len(self.train_rows):
@@ -106,15 +120,18 @@ class Trainer:
         self.head = Head(HeadShape.of(self.config, examples.features.shape[-1], classes))
         if self.config.standardize:
             self.head.standardize(*_moments(examples, self.train_rows))
-        optimizer = torch.optim.AdamW(self.head.parameters(), self.config.lr, weight_decay=self.config.weight_decay)
-        self.model, self.optimizer = self.accelerator.prepare(self.head, optimizer)
+        self.head.to(self.device)
+        self.optimizer = torch.optim.AdamW(
+            self.head.parameters(), self.config.lr, weight_decay=self.config.weight_decay
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.mixed_precision == "fp16")
 
     def fit(self, checkpoint: Path) -> tuple[Head, dict[str, Any]]:
-        """Train to the end, from the checkpoint if it is this training's; returns the best head and a record."""
+        """Train to the end, from this training's checkpoint if there is one; returns the best head and a record."""
         progress = self._resume(checkpoint) or Progress(0, {}, -1, [])
         saved = time.monotonic()
         with progress_bar(self.config.epochs, "labeler", "epochs", self.rank) as bar:
-            bar.update(progress.epoch)
+            bar.skip(progress.epoch)
             while progress.epoch < self.config.epochs:
                 self._train_epoch(progress.epoch)
                 progress.history.append(self._evaluate())
@@ -122,8 +139,8 @@ class Trainer:
                     progress.best = copy.deepcopy(self._state())
                     progress.best_epoch = progress.epoch
                 progress.epoch += 1
+                bar.note(**progress.history[-1])
                 bar.update()
-                bar.set_postfix(progress.history[-1], refresh=False)
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:
                     self._save(checkpoint, progress)
                     saved = time.monotonic()
@@ -141,69 +158,84 @@ class Trainer:
         torch.manual_seed(self.seed * 1_000_003 + epoch)
         rows = rng.permutation(self.train_rows)
         views = self.examples.features.shape[1] - 1
-        # The first view has all patches; the others, where there are any, are what patch dropout trains on.
+        # The first view has all patches; the others, if there are any, have patches dropped for training.
         view_of_row = rng.integers(1, views + 1, len(rows)) if views else np.zeros(len(rows), np.int64)
-        self.model.train()
+        self.head.train()
         for start in range(0, len(rows), self.config.batch_size):
             batch = rows[start : start + self.config.batch_size]
             features, targets = self._batch(batch, view_of_row[start : start + self.config.batch_size])
-            with self.accelerator.autocast():
-                loss = functional.cross_entropy(self.model(features), targets)
-            self.accelerator.backward(loss)
-            self.optimizer.step()
+            with self._autocast():
+                loss = functional.cross_entropy(self.head(features), targets)
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
             self.optimizer.zero_grad()
 
+    def _autocast(self) -> torch.autocast:
+        dtype = torch.float16 if self.config.mixed_precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=self.config.mixed_precision != "no")
+
     def _batch(self, rows: np.ndarray, views: np.ndarray | int) -> tuple[torch.Tensor, torch.Tensor]:
-        device = self.accelerator.device
-        features = torch.from_numpy(self.examples.take(rows, views)).to(device).float()
-        return features, torch.from_numpy(self.examples.targets[rows]).to(device)
+        features = torch.from_numpy(self.examples.take(rows, views)).to(self.device).float()
+        return features, torch.from_numpy(self.examples.targets[rows]).to(self.device)
 
     @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:
-        """Loss and top-1 on the held-out regions; where there are none, on the training regions."""
+        """Loss and top-1 accuracy on the held-out regions; without any, on the training regions."""
         rows = self.val_rows if len(self.val_rows) else self.train_rows
-        self.model.eval()
+        self.head.eval()
         loss, right = 0.0, 0
         for start in range(0, len(rows), ROWS_AT_ONCE):
             features, targets = self._batch(rows[start : start + ROWS_AT_ONCE], 0)
-            logits = self.model(features).float()
+            with self._autocast():
+                logits = self.head(features)
+            logits = logits.float()
             loss += float(functional.cross_entropy(logits, targets, reduction="sum"))
             right += int((logits.argmax(dim=1) == targets).sum())
         return {"loss": loss / len(rows), "top1": right / len(rows)}
 
     @staticmethod
     def _is_best(history: list[dict[str, float]]) -> bool:
-        """Whether the last epoch beats all before: by top-1, then by loss; the earlier one wins a draw."""
+        """Whether the last epoch is better than all before, by top-1 and then by loss; the earlier one wins a tie."""
         keys = [(measures["top1"], -measures["loss"]) for measures in history]
         return all(keys[-1] > key for key in keys[:-1])
 
     def _state(self) -> dict[str, torch.Tensor]:
-        return {key: value.cpu() for key, value in self.accelerator.unwrap_model(self.model).state_dict().items()}
+        return {key: value.cpu() for key, value in self.head.state_dict().items()}
 
     def _save(self, path: Path, progress: Progress) -> None:
         state = {
             "digest": self.digest,
             "model": self._state(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "progress": asdict(progress),
         }
+        content = io.BytesIO()  # a full disk is an OSError of ours, not an error from inside torch's writer
+        torch.save(state, content)
         with atomic_open(path) as file:
-            torch.save(state, file)
+            file.write(hashlib.sha256(content.getbuffer()).digest())
+            file.write(content.getbuffer())
 
     def _resume(self, path: Path) -> Progress | None:
         if not path.exists():
             return None
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
+        if hashlib.sha256(content[32:]).digest() != content[:32]:  # damaged: train from the beginning
+            return None
+        state = torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
         if state["digest"] != self.digest:
             return None
-        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
+        self.head.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         return Progress(**state["progress"])
 
 
 def _moments(examples: Examples, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of the full-pooled features of `rows`, each float32 [dim], in bounded memory."""
-    count, mean, squares = 0, 0.0, 0.0
+    """Mean and standard deviation of the first view of `rows`, each float32 [dim], in bounded memory."""
+    count = 0
+    mean = squares = np.zeros(examples.features.shape[-1])
     for start in range(0, len(rows), ROWS_AT_ONCE):
         chunk = examples.take(rows[start : start + ROWS_AT_ONCE], 0).astype(np.float64)
         count += len(chunk)

@@ -79,27 +79,17 @@ class Backbone:
         model: nn.Module,
         config: BackboneConfig,
         preprocess: Preprocess,
-        weights: dict[str, Any],
+        identity: dict[str, Any],
         device: torch.device,
         pool: Executor | None,
     ):
-        """See `load`; `weights` is the part of the identity that identifies the model's weights."""
+        """See `load`."""
         settings: Any = model.config
         self.patch_size = patch_size_of(config, settings)
         self.grid = (config.image_size // self.patch_size,) * 2
         self.preprocess = preprocess
         self.region_dim = int(settings.hidden_size)
-        self.identity = {
-            **weights,
-            "architecture": type(model).__name__,
-            "image_size": config.image_size,
-            "patch_size": self.patch_size,
-            "mean": list(preprocess.mean),
-            "std": list(preprocess.std),
-            "dtype": config.dtype,
-            "proposal_feature": asdict(config.proposal_feature),
-            "region_feature": asdict(config.region_feature),
-        }
+        self.identity = identity
         self._device = device
         self._dtype = getattr(torch, config.dtype)
         self._pool = pool
@@ -131,14 +121,10 @@ class Backbone:
             BackboneError: The model is gated or missing, its architecture is not supported, or the configuration does
                 not match it.
         """
-        settings = pretrained.read_settings(config)
-        # Check the settings before gigabytes of weights are downloaded.
-        patch_size_of(config, settings)
-        for name in ("proposal", "region"):
-            block_of(name, getattr(config, f"{name}_feature"), settings.num_hidden_layers)
+        settings = check_settings(config)
         preprocess = Preprocess(config.image_size, *pretrained.read_statistics(config, settings))
         model = pretrained.read_model(config, settings, getattr(torch, config.dtype))
-        return cls(model, config, preprocess, pretrained.identify(config, settings), device, pool)
+        return cls(model, config, preprocess, identify_backbone(config, settings), device, pool)
 
     def __call__(self, pixels: torch.Tensor) -> PatchFeatures:
         """Compute the features of a batch of preprocessed images, float32 [B, 3, S, S]."""
@@ -182,6 +168,47 @@ class Backbone:
             self._captured.outputs[name] = output[0] if isinstance(output, tuple) else output
 
         module.register_forward_hook(capture)
+
+
+def check_settings(config: BackboneConfig) -> Any:
+    """Read the model's settings and check that they match the configuration, before weights are downloaded.
+
+    Raises:
+        BackboneError: The model cannot be found, is not supported, or does not match the configuration.
+    """
+    settings = pretrained.read_settings(config)
+    patch_size_of(config, settings)
+    for name in ("proposal", "region"):
+        block_of(name, getattr(config, f"{name}_feature"), settings.num_hidden_layers)
+    return settings
+
+
+def identify_backbone(config: BackboneConfig, settings: Any = None) -> dict[str, Any]:
+    """Everything that the features depend on; the weights of a local folder are hashed, and no model is built.
+
+    Args:
+        config: The model, its image size and precision, and its features.
+        settings: What `check_settings` returned, if it has been called.
+
+    Raises:
+        BackboneError: The model cannot be found, is not supported, or does not match the configuration.
+    """
+    settings = check_settings(config) if settings is None else settings
+    mean, std = pretrained.read_statistics(config, settings)
+    return {
+        **pretrained.identify(config, settings),
+        "architecture": pretrained.ARCHITECTURES[settings.model_type],
+        "model_type": settings.model_type,
+        "hidden_size": int(settings.hidden_size),
+        "layers": int(settings.num_hidden_layers),
+        "image_size": config.image_size,
+        "patch_size": patch_size_of(config, settings),
+        "mean": list(mean),
+        "std": list(std),
+        "dtype": config.dtype,
+        "proposal_feature": asdict(config.proposal_feature),
+        "region_feature": asdict(config.region_feature),
+    }
 
 
 def patch_size_of(config: BackboneConfig, settings: Any) -> int:

@@ -30,10 +30,20 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from hf_relabel.commands.units import human_bytes  # noqa: E402
-from hf_relabel.config import ProposeConfig, as_dict  # noqa: E402
+from hf_relabel.config import (  # noqa: E402
+    LabelConfig,
+    ProposeConfig,
+    ScoreConfig,
+    SourceConfig,
+    TrainConfig,
+    as_dict,
+)
 from hf_relabel.evaluation.report import render  # noqa: E402
-from hf_relabel.run.store import Fingerprint, ShardFolder  # noqa: E402
+from hf_relabel.run.shard_folder import ShardFolder  # noqa: E402
+from hf_relabel.run.snapshot import Snapshot  # noqa: E402
+from hf_relabel.run.store import Fingerprint  # noqa: E402
 from hf_relabel.schema import PROPOSALS, REGIONS  # noqa: E402
+from hf_relabel.sources.source import open_source  # noqa: E402
 
 MAX_BYTES = 2 << 30
 """Maximum memory of a step in bytes."""
@@ -160,9 +170,23 @@ def image_ids(images: int) -> list[str]:
 def make_stages(folder: Path, images: int) -> None:
     """Write the tables of the stages `propose` and `label`."""
     rng = np.random.default_rng(0)
-    inputs = {"backbone": {"model": "generated", "revision": None}, "propose": as_dict(ProposeConfig())}
+    config = SourceConfig(path=str(folder.parent / "images"))
+    folder.mkdir(parents=True, exist_ok=True)
+    snapshot = Snapshot.of(open_source(config), config)
+    snapshot.save(folder)
+    inputs = {
+        "source": snapshot.fingerprint,
+        "backbone": {"model": "generated", "revision": None},
+        "propose": as_dict(ProposeConfig()),
+        "run": {"seed": 0, "shard_size": SHARD_SIZE},
+    }
     proposals = ShardFolder(folder / "proposals", "proposals", Fingerprint(inputs))
-    regions = ShardFolder(folder / "regions", "regions", Fingerprint({"proposals": proposals.fingerprint.digest}))
+    digest = proposals.fingerprint.digest
+    scores = {"inputs": {"proposals": digest, "score": as_dict(ScoreConfig())}, "counters": {}}
+    training = {"inputs": {"train": as_dict(TrainConfig()), "score": {}}, "upstream": {"scores": scores}}
+    labeler = {"head": {}, "training": training}
+    inputs = {"proposals": digest, "label": as_dict(LabelConfig()), "labeler": labeler}
+    regions = ShardFolder(folder / "regions", "regions", Fingerprint(inputs))
     for shards in (proposals, regions):
         shards.folder.mkdir(parents=True)
     ids = image_ids(images)

@@ -32,8 +32,9 @@ from transformers import AutoModel  # noqa: E402
 from hf_relabel.config import BackboneConfig, Config, FeatureConfig, ProposeConfig, RunConfig, SourceConfig  # noqa: E402
 from hf_relabel.run.job import Job  # noqa: E402
 from hf_relabel.run.ranks import current_rank, thread_pool  # noqa: E402
+from hf_relabel.run.shard_folder import ShardFolder  # noqa: E402
 from hf_relabel.run.shards import run_shards  # noqa: E402
-from hf_relabel.run.store import Fingerprint, ShardFolder  # noqa: E402
+from hf_relabel.run.store import Fingerprint  # noqa: E402
 from hf_relabel.stages.propose import Proposer  # noqa: E402
 from hf_relabel.vision.backbone import Backbone  # noqa: E402
 
@@ -70,6 +71,7 @@ def measure_stage(photos: Path, folder: Path, options: argparse.Namespace) -> di
     """Measure the stage and the plain forward pass alternately."""
     config = _config(photos, folder / "run", options, shards=options.cores)
     job = Job(config, current_rank(config.run))
+    job.take_snapshot()
     with thread_pool(job.rank.threads) as threads:
         backbone = Backbone.load(config.backbone, job.rank.device)
         plain = AutoModel.from_pretrained(options.model, dtype=getattr(torch, options.dtype)).eval().to(job.rank.device)

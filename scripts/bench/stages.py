@@ -69,7 +69,7 @@ def measure_run(options: argparse.Namespace) -> dict[str, Any]:
             run=RunConfig(dir=str(Path(folder) / "run")),
         )
         job = Job(config, current_rank(config.run))
-        taken: dict[str, Any] = {"images": len(job.source)}
+        taken: dict[str, Any] = {"images": len(job.take_snapshot())}
         for name, stage in STAGES.items():
             began = time.perf_counter()
             stage(job)

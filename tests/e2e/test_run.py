@@ -85,7 +85,8 @@ def test_the_manifest_says_what_was_done(finished_run):
 
 def test_a_second_run_does_nothing_and_says_the_same(finished_run):
     run, _ = finished_run
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != "config.yaml"}
+    touched = ("config.yaml", "source.json")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name not in touched}
     assert hf_relabel("run", "--config", str(run / "config.yaml")).returncode == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
@@ -293,8 +294,8 @@ def test_two_runs_in_one_process(image_folder, tiny_dinov3, finished_run, tmp_pa
 
 def test_relabeling_needs_no_write_access_outside_its_folder(finished_run):
     run, _ = finished_run
-    assert {path.name for path in run.iterdir()} == {
-        "config.yaml", "labeler", "overlays", "proposals", "regions", "release", "scores",
+    assert {path.name for path in run.iterdir() if not path.name.startswith("source-")} == {
+        "config.yaml", "labeler", "overlays", "proposals", "regions", "release", "scores", "source.json",
     }  # fmt: skip
     assert not [path for path in run.rglob("*") if path.name.startswith(".") or path.suffix == ".claim"]
     assert os.access(run, os.W_OK)

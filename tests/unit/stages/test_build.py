@@ -8,7 +8,7 @@ import pytest
 from jobs import make_job, write_proposals
 
 from hf_relabel.config import BackboneConfig, BootstrapConfig, BuildConfig, ScoreConfig, SourceConfig, TrainConfig
-from hf_relabel.errors import ReleaseError
+from hf_relabel.errors import ReleaseError, StageError
 from hf_relabel.release.reader import Release
 from hf_relabel.run.job import Job
 from hf_relabel.stages import build, label, score, train
@@ -77,7 +77,7 @@ def test_a_release_has_every_image_or_its_reason(built):
     release = Release.open(built.stage_folder("release"))
     release.verify()
     rows = [row for batch in release.batches("regions") for row in batch.to_pylist()]
-    ids = built.source.image_ids
+    ids = built.snapshot.image_ids
     assert [row["image_id"] for row in rows] == ids[:3] + ids[4:]
     assert [row["label"] for row in rows] == [0, 1, 0, *[0, 1] * 3]
     for row in rows:
@@ -94,7 +94,7 @@ def test_provenance_says_how_and_names_no_folder_of_this_machine(built, tmp_path
     release = Release.open(built.stage_folder("release"))
     assert release.provenance["backbone"]["model"] == "test/backbone"
     assert release.provenance["config"]["score"]["method"] == "bootstrap"
-    assert release.provenance["config"]["source"]["path"] == tmp_path.name
+    assert release.provenance["config"]["source"]["path"] == "images"
     assert release.provenance["counters"]["score"]["kept"] > 0
     assert str(tmp_path) not in (release.folder / "manifest.json").read_text()
 
@@ -103,13 +103,11 @@ def test_another_threshold_needs_another_version_but_no_backbone(built):
     before = build.run(built)["counters"]
     stricter = replace(built.config, build=BuildConfig(version="1.0.1", threshold=1.0, include_original=False))
     job = Job(stricter, built.rank)
-    job.__dict__["source"] = built.source
     after = build.run(job)["counters"]
     assert after["labels"] < before["labels"]
     assert Release.open(job.stage_folder("release")).version == "1.0.1"
     assert Release.open(job.folder / "releases" / "1.0.0").statistics["labels"] == before["labels"]
     changed = Job(replace(stricter, build=replace(stricter.build, version="1.0.0")), built.rank)
-    changed.__dict__["source"] = built.source
     with pytest.raises(ReleaseError, match=r"version 1\.0\.0 already exists .*--build\.version 1\.1\.0"):
         build.run(changed)
     assert build.run(built) == {"counters": before, "folder": str(job.folder / "releases" / "1.0.0")}
@@ -117,5 +115,5 @@ def test_another_threshold_needs_another_version_but_no_backbone(built):
 
 def test_labels_of_other_proposals_are_refused(built):
     write_proposals(built, [np.zeros((2, 2, 6))] * 10, backbone={"model": "test/other"})
-    with pytest.raises(ReleaseError, match="labels other proposals than"):
+    with pytest.raises(StageError, match="regions: was made from a different proposals"):
         build.run(built)

@@ -28,7 +28,9 @@ def job(image_folder, tiny_dinov3, tmp_path_factory) -> Job:
         propose=ProposeConfig(tau=0.3, solver="krylov"),
         run=RunConfig(dir=str(folder / "run")),
     )
-    return Job(config, Rank(0, 1, 1, torch.device("cpu"), 2))
+    job = Job(config, Rank(0, 1, 1, torch.device("cpu"), 2))
+    job.take_snapshot()
+    return job
 
 
 def propose(job: Job, shard: Shard, device_batches: int = 0) -> tuple[ShardResult, list[int]]:

@@ -55,7 +55,7 @@ def test_label_maps_score_the_stage(tmp_path):
     job = make_job(tmp_path / "run", [1] * 8, 12, score=config)
     write_proposals(job, [np.zeros((2, 1, 4))] * 8)  # every proposal is the image's upper half
     (tmp_path / "maps").mkdir()
-    for number, image_id in enumerate(job.source.image_ids):
+    for number, image_id in enumerate(job.snapshot.image_ids):
         label_map = torch.zeros(2, 5, 15, 15)
         label_map[0, 0] = 9.0
         label_map[1] = torch.arange(5)[:, None, None] + 5

@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from hf_relabel.config import ScoreConfig, TrainConfig
 from hf_relabel.errors import LabelerError, StageError
 from hf_relabel.labeling.examples import gather_examples, is_held_out, map_examples
 from hf_relabel.labeling.labeler import Labeler
-from hf_relabel.run.store import read_json
+from hf_relabel.run.store import read_record, write_record
 from hf_relabel.stages import label, score, train
 
 CLASSES = 4
@@ -56,7 +55,7 @@ def test_the_labeler_learns_and_then_names_every_region(tmp_path):
     label.run(job)
     rows = [row for shard in job.shards for row in job.finished("regions", "label")[0].read(shard.index).to_pylist()]
     named = [row["proposals"][0]["top_labels"][0] for row in rows]
-    assert np.mean(np.array(named) == job.source.labels) > 0.95
+    assert np.mean(np.array(named) == job.snapshot.labels) > 0.95
     assert all(len(proposal["top_labels"]) == CLASSES for row in rows for proposal in row["proposals"])
     sums = [sum(proposal["top_scores"]) for row in rows for proposal in row["proposals"]]
     assert np.allclose(sums, 1, atol=1e-5)
@@ -68,7 +67,7 @@ def test_examples_are_the_kept_regions_and_are_split_by_image(tmp_path):
     examples = gather(job)
     assert examples.features.shape[1:] == (3, 8)
     assert len(examples.features) >= 80
-    held = [is_held_out(image_id, job.config) for image_id in job.source.image_ids]
+    held = [is_held_out(image_id, job.config) for image_id in job.snapshot.image_ids]
     assert examples.held_out.sum() >= sum(held) > 0
 
 
@@ -156,9 +155,9 @@ def test_label_refuses_a_labeler_of_another_backbone(tmp_path):
     job = scored_job(tmp_path)
     train.run(job)
     path = job.stage_folder("labeler") / "config.json"
-    config = read_json(path)
+    config = read_record(path)
     config["backbone"]["model"] = "other/backbone"
-    path.write_text(json.dumps(config))
+    write_record(path, config)
     with pytest.raises(LabelerError, match="other/backbone"):
         label.run(job)
 
@@ -183,7 +182,8 @@ def mapped_megabytes() -> float:
 def test_reading_all_examples_does_not_keep_their_file_in_memory(tmp_path):
     path, count = tmp_path / "examples.npy", 32_000
     path.write_bytes(bytes(count * 3 * 512 * 2))  # 94 MB
-    examples = map_examples(path, np.zeros(count, np.int64), np.zeros(count, bool), (3, 512))
+    with open(path, "rb") as file:
+        examples = map_examples(file, np.zeros(count, np.int64), np.zeros(count, bool), (3, 512))
     before = mapped_megabytes()
     for rows in np.random.default_rng(0).permutation(count).reshape(-1, 2000):
         assert not examples.take(rows, 1).any()

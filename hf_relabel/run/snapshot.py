@@ -1,0 +1,180 @@
+"""The source as a run saw it: `source.json`, written by `propose`, read by later stages and other processes.
+
+    source.json               kind, split, class names, settings, fingerprint, and the hash of the table
+    source-<digest>.parquet   image_id, label, and size and time of each file, or the row in the dataset
+
+The table has its own file because a million ids are too many for JSON. Its name contains the fingerprint, so a process
+that reads an older `source.json` still finds the table that belongs to it or an error, never a mixture.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hf_relabel.config import SourceConfig, as_dict
+from hf_relabel.errors import StageError
+from hf_relabel.run.store import atomic_open, read_record, write_record
+from hf_relabel.sources.image_dataset import reopen_dataset
+from hf_relabel.sources.image_folder import FolderImages
+from hf_relabel.sources.source import Source
+
+SNAPSHOT = "source.json"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything about a source but its pixels.
+
+    Args:
+        kind: `folder` or `dataset`.
+        split: Name of the split.
+        class_names: The C names, each once.
+        image_ids: N ids, sorted, each once.
+        labels: Class index of each image, int32 [N].
+        fingerprint: Hash that changes when any image is added, removed, renamed, relabeled or replaced.
+        settings: The source's settings as others may read them: of a folder on this machine only its name.
+        places: Where the images are: `sizes` and `modified` of files, or `rows` of a dataset; each int64 [N].
+        dataset_fingerprint: The fingerprint that `datasets` gives the split; None for a folder.
+    """
+
+    kind: str
+    split: str
+    class_names: list[str]
+    image_ids: list[str]
+    labels: np.ndarray
+    fingerprint: str
+    settings: dict[str, Any]
+    places: dict[str, np.ndarray]
+    dataset_fingerprint: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @classmethod
+    def of(cls, source: Source, config: SourceConfig) -> "Snapshot":
+        """The snapshot of an opened source."""
+        images = source.images
+        if isinstance(images, FolderImages):
+            places, dataset_fingerprint = {"sizes": images.sizes, "modified": images.modified}, None
+        else:
+            places, dataset_fingerprint = {"rows": images.rows}, images.fingerprint
+        return cls(
+            source.kind,
+            source.split,
+            source.class_names,
+            source.image_ids,
+            source.labels,
+            source.fingerprint,
+            public_settings(config),
+            places,
+            dataset_fingerprint,
+        )
+
+    def open(self, config: SourceConfig) -> Source:
+        """Open the images without listing them again.
+
+        Raises:
+            SourceError: The dataset is missing, or is no longer the one that the snapshot was taken from.
+        """
+        if self.kind == "folder":
+            images: Any = FolderImages(config.path, self.image_ids, self.places["sizes"], self.places["modified"])
+        else:
+            images = reopen_dataset(config, self.places["rows"], str(self.dataset_fingerprint))
+        return Source(self.kind, self.split, self.class_names, self.image_ids, self.labels, images)
+
+    def save(self, folder: Path) -> None:
+        """Write the table and then `source.json`, each atomically; older tables are removed."""
+        columns = {"image_id": self.image_ids, "label": self.labels, **self.places}
+        table = f"source-{self.fingerprint[:12]}.parquet"
+        buffer = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), buffer, compression="zstd", write_page_checksum=True)
+        content = buffer.getvalue()
+        with atomic_open(folder / table) as file:
+            file.write(content)
+        record = {
+            "kind": self.kind,
+            "split": self.split,
+            "class_names": self.class_names,
+            "images": len(self),
+            "fingerprint": self.fingerprint,
+            "settings": self.settings,
+            "dataset_fingerprint": self.dataset_fingerprint,
+            "table": table,
+            "table_sha256": hashlib.sha256(content).hexdigest(),
+        }
+        write_record(folder / SNAPSHOT, record)
+        for path in folder.glob("source-*.parquet"):
+            if path.name != table:
+                path.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Snapshot | None":
+        """Read the snapshot of a run; None if there is none.
+
+        Raises:
+            StageError: It is damaged.
+        """
+        record = read_record(folder / SNAPSHOT)
+        if record is None:
+            return None
+        path = folder / record["table"]
+        try:
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() != record["table_sha256"]:
+                raise StageError(f"{path}: damaged (its hash is not the one in {SNAPSHOT}); {REDO}")
+            table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+        except (OSError, pa.ArrowException) as error:
+            raise StageError(f"{path}: cannot be read ({error}); {REDO}") from error
+        places = {name: table[name].to_numpy() for name in table.column_names if name not in ("image_id", "label")}
+        return cls(
+            record["kind"],
+            record["split"],
+            record["class_names"],
+            table["image_id"].to_pylist(),
+            table["label"].to_numpy().astype(np.int32),
+            record["fingerprint"],
+            record["settings"],
+            places,
+            record["dataset_fingerprint"],
+        )
+
+
+REDO = f"remove {SNAPSHOT} and run `hf-relabel propose` with this configuration"
+
+
+def public_settings(config: SourceConfig) -> dict[str, Any]:
+    """The source's settings, with only the name of a folder or file on this machine: others cannot use its path."""
+    settings = as_dict(config)
+    for key in ("path", "class_names"):
+        if settings[key] and Path(settings[key]).exists():
+            settings[key] = Path(settings[key]).resolve().name
+    return settings
+
+
+def describe_changes(old: Snapshot, new: Snapshot) -> str:
+    """What has changed in a source, in words: counts, and the first image of each kind of change."""
+    found = []
+    if old.class_names != new.class_names:
+        gone = [name for name in old.class_names if name not in set(new.class_names)]
+        come = [name for name in new.class_names if name not in set(old.class_names)]
+        found.append(f"classes removed: {gone[:3]}, added: {come[:3]}")
+    before, after = _rows(old), _rows(new)
+    changes = {
+        "removed": [name for name in old.image_ids if name not in after],
+        "added": [name for name in new.image_ids if name not in before],
+        "replaced or relabeled": [name for name, row in after.items() if name in before and before[name] != row],
+    }
+    for what, names in changes.items():
+        if names:
+            found.append(f"{len(names)} images {what}, such as {names[0]!r}")
+    return "; ".join(found) or "its settings or its dataset's fingerprint"
+
+
+def _rows(snapshot: Snapshot) -> dict[str, tuple[int, ...]]:
+    columns = [snapshot.labels, *snapshot.places.values()]
+    return dict(zip(snapshot.image_ids, zip(*(column.tolist() for column in columns), strict=True), strict=True))
