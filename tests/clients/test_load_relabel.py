@@ -244,7 +244,7 @@ def test_misuse(loader, v1, images, tmp_path):
     labels = loader.load_relabel(str(v1.folder), "1.0.0")
     with pytest.raises(FileNotFoundError, match="do not match the labels"):
         loader.TrainingDataset(labels, tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(FileNotFoundError, match="no such image folder"):
         loader.TrainingDataset(labels, tmp_path / "nowhere")
     with pytest.raises(ValueError, match="multi_hot"):
         loader.TrainingDataset(labels, images, target="hot")

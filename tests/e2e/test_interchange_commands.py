@@ -80,7 +80,7 @@ def test_tsv_and_back(run, image_folder, tmp_path, command):
     tsv, names, folder = tmp_path / "labels.tsv", tmp_path / "names.txt", tmp_path / "release"
     status, output, _ = command("export", "tsv", run / "release", tsv)
     assert status == 0
-    assert "Not carried: masks and regions" in output
+    assert "Not exported: masks and regions" in output
     names.write_text("".join(f"{path.name}\n" for path in sorted(image_folder.iterdir())))
     status, output, _ = command("import", "tsv", tsv, folder, "--class-names", names, "--version", "3.0.0")
     assert status == 0
@@ -167,7 +167,7 @@ def test_masks_as_cutler_writes_them(image_folder, tiny_dinov3, tmp_path, monkey
     assert re.search(r"dropped +unreadable images +1\n", output)
     assert "1 images are not in the source, with 1 masks (such as 'cow/cow_0.png')" in caplog.text
     assert "9 of the source's 12 images have no mask (such as 'circle/circle_1.png')" in caplog.text
-    rows = [row for path in (tmp_path / "run").rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    rows = [row for path in (tmp_path / "run" / "proposals").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
     found = {row["image_id"]: row for row in rows if row["proposals"] or row["error"]}
     for name in names[:2]:
         (proposal,) = found[name]["proposals"]
