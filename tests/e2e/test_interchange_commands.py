@@ -167,7 +167,8 @@ def test_masks_as_cutler_writes_them(image_folder, tiny_dinov3, tmp_path, monkey
     assert re.search(r"dropped +unreadable images +1\n", output)
     assert "1 images are not in the source, with 1 masks (such as 'cow/cow_0.png')" in caplog.text
     assert "9 of the source's 12 images have no mask (such as 'circle/circle_1.png')" in caplog.text
-    rows = [row for path in (tmp_path / "run" / "proposals").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    shards = (tmp_path / "run" / "proposals").glob("*.parquet")
+    rows = [row for path in shards for row in pq.read_table(path).to_pylist()]
     found = {row["image_id"]: row for row in rows if row["proposals"] or row["error"]}
     for name in names[:2]:
         (proposal,) = found[name]["proposals"]
