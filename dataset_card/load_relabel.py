@@ -3,9 +3,9 @@
     labels = load_relabel("user/name", "1.0.0")
     train = TrainingDataset(labels, images="path/to/the/images", target="soft", transform=my_transform)
 
-A standalone file: it needs datasets (2.14 or later), NumPy and Pillow; PyTorch only if you train with it. `labels` is
-an ordinary `datasets.Dataset`; with the configuration `regions` its rows hold masks for `decode_rle`. On the command
-line it shows what a release holds and whether your images fit it:
+This file is standalone: it needs datasets (2.14 or later), NumPy and Pillow, and PyTorch only for training. `labels` is
+an ordinary `datasets.Dataset`; with the configuration `regions`, its rows contain masks for `decode_rle`. On the
+command line, it shows the content of a release and checks whether all of your images are there:
 
     python load_relabel.py user/name 1.0.0 --images path/to/the/images
 """
@@ -26,12 +26,12 @@ from PIL import Image, ImageOps
 try:
     from torch import from_numpy as _to_tensor
     from torch.utils.data import Dataset as _TorchDataset
-except ImportError:  # NumPy arrays serve as targets then
+except ImportError:  # targets are NumPy arrays then
     _TorchDataset, _to_tensor = object, np.asarray
 
 
 class VersionError(RuntimeError):
-    """The rows are of another version than the one asked for."""
+    """The rows belong to another version than the one asked for."""
 
 
 def load_relabel(
@@ -44,23 +44,23 @@ def load_relabel(
     columns: list[str] | None = None,
     **options: Any,
 ) -> Any:
-    """A split of a release, checked to be of the version asked for.
+    """Load a split of a release and check its version.
 
     Args:
-        name: The dataset on the Hub, `user/name`, or a local folder of a release.
-        version: Such as `1.0.0` (the tag is `v1.0.0`); None takes the latest, whatever it is.
+        name: A dataset on the Hub, `user/name`, or a local release folder.
+        version: Version such as `1.0.0` (tag `v1.0.0`); None accepts any version and loads the latest.
         config_name: `labels` (light) or `regions` (with masks).
-        split: May be left out where there is only one.
-        streaming: Read rows as they come, without downloading all of them first.
-        columns: Only these columns.
-        options: Passed on to `datasets.load_dataset`, such as `token` or `cache_dir`.
+        split: The split; optional if there is only one.
+        streaming: Stream the rows instead of downloading all of them first.
+        columns: Load only these columns.
+        options: Further arguments of `datasets.load_dataset`, such as `token` or `cache_dir`.
 
     Returns:
         A `datasets.Dataset`, or an `IterableDataset` when streaming.
 
     Raises:
-        VersionError: A cache or a folder gave another version.
-        ValueError: There are several splits and none was named.
+        VersionError: The cache or the folder contains another version.
+        ValueError: There are several splits and `split` is None.
     """
     import datasets
 
@@ -70,7 +70,7 @@ def load_relabel(
     data = datasets.load_dataset(name, config_name, split=split, streaming=streaming, **options)
     if split is None:
         if len(data) > 1:
-            raise ValueError(f"{name} has the splits {', '.join(data)}: name one with split=")
+            raise ValueError(f"{name} has the splits {', '.join(data)}: choose one with split=")
         data = next(iter(data.values()))
     if number:
         check_version(data, number)
@@ -78,31 +78,31 @@ def load_relabel(
 
 
 def check_version(data: Any, version: str) -> None:
-    """Raise VersionError unless the rows record this version: all rows, or of a stream the first one."""
+    """Raise VersionError unless all rows have this version; of a stream, only the first row is checked."""
     if hasattr(data, "unique"):
         found = sorted(data.unique("version"))
     else:
         found = sorted({row["version"] for row in data.take(1)})
     if found not in ([], [version.lstrip("v")]):
         raise VersionError(
-            f"asked for version {version}, got rows of {', '.join(found)}. Offline, or from an old cache, the datasets "
-            "library may hand out another version than the one asked for. Go online, or fetch the version once with "
+            f"asked for version {version}, got rows of {', '.join(found)}. Offline, or with an old cache, the datasets "
+            "library may return another version than the one asked for. Go online, or download the version once with "
             f'huggingface_hub.snapshot_download(name, repo_type="dataset", revision="v{version.lstrip("v")}", '
             "local_dir=folder) and load that folder."
         )
 
 
 def class_names(data: Any) -> list[str]:
-    """Names of the classes, by class id."""
+    """Names of the classes in the order of the class ids."""
     return list(data.features["label"].names)
 
 
 def decode_rle(segmentation: dict[str, Any]) -> np.ndarray:
-    """The mask of a region, bool [height, width], from COCO's compressed run-length encoding.
+    """Decode the mask of a region, bool [height, width], from COCO's compressed run-length encoding.
 
-    The counts are lengths of runs of 0 and 1 in turn, down the columns. Each is written in characters of 5 bits from
-    '0' on, the lowest first, with a bit that says that more follow; from the fourth on it is the difference to the
-    one two before.
+    The counts are lengths of alternating runs of 0 and 1 in column-major order. Each is stored in characters with 5
+    bits each, starting at '0', lowest bits first, with a bit that marks that more characters follow. From the fourth
+    count on, the difference to the count two before is stored.
     """
     height, width = (int(side) for side in segmentation["size"])
     counts = segmentation["counts"]
@@ -120,45 +120,45 @@ def decode_rle(segmentation: dict[str, Any]) -> np.ndarray:
         value = shift = 0
     pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     if len(pixels) != height * width:
-        raise ValueError(f"the mask's runs cover {len(pixels)} pixels, its size is {height} x {width}")
+        raise ValueError(f"the runs of the mask have {len(pixels)} pixels, but its size is {height} x {width}")
     return pixels.reshape((height, width), order="F")
 
 
 def multi_hot(labels: list[int], num_classes: int) -> np.ndarray:
-    """1 for every label, 0 elsewhere: float32 [num_classes]."""
+    """Return a target with 1 for each label and 0 elsewhere, float32 [num_classes]."""
     target = np.zeros(num_classes, np.float32)
     target[np.asarray(labels, np.int64)] = 1
     return target
 
 
 def soft(labels: list[int], scores: list[float], num_classes: int) -> np.ndarray:
-    """Every label's score, 0 elsewhere: float32 [num_classes]."""
+    """Return a target with the score of each label and 0 elsewhere, float32 [num_classes]."""
     target = np.zeros(num_classes, np.float32)
     target[np.asarray(labels, np.int64)] = scores
     return target
 
 
 class FolderImages:
-    """Images by their id below a folder.
+    """Images in a folder, by image id.
 
     Args:
-        folder: The folder whose subfolders are the classes, as it was relabeled.
+        folder: The image folder that was relabeled, with a subfolder per class.
     """
 
     def __init__(self, folder: str):
         if not os.path.isdir(folder):
-            raise FileNotFoundError(f"{folder}: no such folder of images")
+            raise FileNotFoundError(f"{folder}: no such image folder")
         self.folder = os.path.realpath(folder)
 
     def path(self, image_id: str) -> str:
-        """Where an image lies. An id that leads out of the folder is refused."""
+        """Path of an image. Ids that lead out of the folder are refused."""
         path = os.path.normpath(os.path.join(self.folder, image_id))
         if os.path.isabs(image_id) or not path.startswith(self.folder + os.sep):
             raise ValueError(f"the image id {image_id!r} leads out of {self.folder}")
         return path
 
     def missing(self, image_ids: list[str]) -> list[str]:
-        """Those ids that have no image."""
+        """Return the ids without an image."""
         return [image_id for image_id in image_ids if not os.path.isfile(self.path(image_id))]
 
     def __getitem__(self, image_id: str) -> Image.Image:
@@ -167,15 +167,14 @@ class FolderImages:
 
 
 class DatasetImages:
-    """Images by their id in a `datasets.Dataset`, such as one split of ILSVRC/imagenet-1k.
+    """Images in a `datasets.Dataset`, such as a split of ILSVRC/imagenet-1k, by image id.
 
-    The ids are those of `id_column`, or the names under which the dataset has stored its images, or, where it has
-    stored none, split and row.
+    The ids are the values of `id_column`, or the stored file names of the images, or split and row if there are none.
 
     Args:
-        data: The dataset, map-style, in its original order.
-        image_column: Column of the images.
-        id_column: Column of the ids, if the release was made with one.
+        data: The map-style dataset in its original order.
+        image_column: Column with the images.
+        id_column: Column with the ids, if the release was made with one.
     """
 
     def __init__(self, data: Any, image_column: str = "image", id_column: str | None = None):
@@ -197,7 +196,7 @@ class DatasetImages:
         return int(by_row[1]) if by_row and int(by_row[1]) < len(self.data) else None
 
     def missing(self, image_ids: list[str]) -> list[str]:
-        """Those ids that have no image."""
+        """Return the ids without an image."""
         return [image_id for image_id in image_ids if self._row(image_id) is None]
 
     def __getitem__(self, image_id: str) -> Image.Image:
@@ -208,7 +207,7 @@ class DatasetImages:
 
 
 def _ids_of_paths(paths: list[str | None]) -> list[str] | None:
-    """Names from stored paths; absolute ones are taken from the folder they have in common."""
+    """Image ids from stored paths; absolute paths are made relative to their common folder."""
     if not all(paths):
         return None
     names = []
@@ -223,34 +222,34 @@ def _ids_of_paths(paths: list[str | None]) -> list[str] | None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image in RGB, turned as its EXIF data say: the masks belong to it that way."""
+    """Return the image in RGB after EXIF rotation, which is how the masks fit."""
     return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def open_images(images: Any, image_column: str = "image", id_column: str | None = None) -> Any:
-    """`FolderImages` of a path, or `DatasetImages` of a `datasets.Dataset`."""
+    """Return `FolderImages` for a path, or `DatasetImages` for a `datasets.Dataset`."""
     if isinstance(images, (str, os.PathLike)):
         return FolderImages(os.fspath(images))
     return DatasetImages(images, image_column, id_column)
 
 
 def joined(labels: Any, images: Any, **columns: str) -> Iterator[dict[str, Any]]:
-    """Rows of a release, also of a stream, each with its image (PIL, RGB) under the key `image`."""
+    """Iterate over rows of a release (also of a stream), each with its image (PIL, RGB) under the key `image`."""
     opened = open_images(images, **columns)
     for row in labels:
         yield {**row, "image": opened[row["image_id"]]}
 
 
 class TrainingDataset(_TorchDataset):
-    """(image, target) of every image of a release, for a `torch.utils.data.DataLoader`.
+    """Pairs (image, target) for the images of a release, for a `torch.utils.data.DataLoader`.
 
     Args:
-        labels: What `load_relabel` returned, not streaming.
-        images: Folder of the images, or a `datasets.Dataset` that holds them.
-        target: `multi_hot`, `soft` (the scores), or a function of a row that returns the target.
-        threshold: Leave out labels with a lower score.
-        transform: Applied to the PIL image.
-        image_column, id_column: Columns of a dataset of images.
+        labels: The result of `load_relabel`, without streaming.
+        images: Folder with the images, or a `datasets.Dataset` that contains them.
+        target: `multi_hot`, `soft` (the scores), or a function that returns the target of a row.
+        threshold: Minimum score of a label.
+        transform: Function applied to the PIL image.
+        image_column, id_column: Columns in a `datasets.Dataset` of images.
     """
 
     def __init__(
@@ -276,7 +275,7 @@ class TrainingDataset(_TorchDataset):
         self.transform = transform
         missing = self.images.missing([row["image_id"] for row in self.labels.select(range(min(1, len(labels))))])
         if missing:
-            raise FileNotFoundError(f"the images do not fit the labels: there is no {missing[0]!r} among them")
+            raise FileNotFoundError(f"the images do not match the labels: {missing[0]!r} is not among them")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -287,7 +286,7 @@ class TrainingDataset(_TorchDataset):
         return (self.transform(image) if self.transform else image), self.target_of(row)
 
     def target_of(self, row: dict[str, Any]) -> Any:
-        """The target of a row: float32 [num_classes], or what the function given as `target` makes of it."""
+        """Return the target of a row: float32 [num_classes], or the result of the function given as `target`."""
         if callable(self.target):
             return self.target(row)
         kept = [
@@ -300,14 +299,14 @@ class TrainingDataset(_TorchDataset):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Show a release and check it against images; returns the exit status."""
+    """Show a release and check whether its images are there; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("name", help="dataset on the Hub, user/name, or a folder with a release")
-    parser.add_argument("version", nargs="?", help="such as 1.0.0; the latest if left out")
+    parser.add_argument("name", help="dataset on the Hub, user/name, or a release folder")
+    parser.add_argument("version", nargs="?", help="version such as 1.0.0 (default: the latest)")
     parser.add_argument("--config", default="labels", choices=["labels", "regions"], help="default: labels")
-    parser.add_argument("--split", help="needed only if there are several")
-    parser.add_argument("--images", help="folder of your images: tells whether all are there")
-    parser.add_argument("--show", type=int, default=3, metavar="N", help="rows to show (default: 3)")
+    parser.add_argument("--split", help="required only if there are several")
+    parser.add_argument("--images", help="folder with your images, to check whether all are there")
+    parser.add_argument("--show", type=int, default=3, metavar="N", help="number of rows to show (default: 3)")
     options = parser.parse_args(arguments)
     try:
         labels = load_relabel(options.name, options.version, options.config, split=options.split)
@@ -327,7 +326,7 @@ def main(arguments: list[str] | None = None) -> int:
             missing = open_images(options.images).missing(labels.select_columns(["image_id"])[:]["image_id"])
             print(f"{len(labels) - len(missing)} of {len(labels)} images are in {options.images}")
             if missing:
-                print(f"missing, for one: {missing[0]}")
+                print(f"missing, for example: {missing[0]}")
                 return 1
     except (VersionError, ValueError, OSError) as error:
         print(f"load_relabel: error: {error}", file=sys.stderr)

@@ -1,1 +1,1 @@
-"""Other formats of labels and masks: the paper's TSV, COCO JSON, FiftyOne's folder, ReLabel's files."""
+"""Import and export of other formats: the paper's TSV, COCO JSON, FiftyOne folders and ReLabel label maps."""

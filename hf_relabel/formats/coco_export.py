@@ -1,6 +1,6 @@
-"""A release as COCO JSON (`coco_fields`), written as a stream: no more than a few thousand rows are in memory.
+"""Export a release as COCO JSON (`coco_fields`). At most a few thousand rows are in memory.
 
-Every image and annotation is a line of its own, in the order of the release.
+Each image and annotation is on its own line, in the order of the release.
 """
 
 import json
@@ -19,9 +19,9 @@ from hf_relabel.release.reader import Release
 from hf_relabel.schema import SCHEMA_VERSION
 
 CARRIES = (
-    "Carried: every image with its size, original label, labels and scores; every region with its mask, box, area, "
-    "classes and scores; class names, name, version, split, provenance and the images left out. "
-    "Not carried: how the rows were cut into files."
+    "Exported: all images with size, original label, labels and scores; all regions with mask, box, area, classes and "
+    "scores; class names, name, version, split, provenance and excluded images. "
+    "Not exported: how the rows are divided into files."
 )
 
 IMAGE_COLUMNS = ["image_id", "label", "labels", "scores", "width", "height"]
@@ -29,13 +29,7 @@ IMAGE_COLUMNS = ["image_id", "label", "labels", "scores", "width", "height"]
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote.
-
-    Args:
-        images: Images.
-        labels: Labels of images.
-        regions: Annotations.
-    """
+    """Number of images, image labels and regions that an export wrote."""
 
     images: int
     labels: int
@@ -46,7 +40,7 @@ def export_coco(release: Release, path: Path, *, overwrite: bool = False) -> Exp
     """Write a release as one COCO JSON file.
 
     Raises:
-        FormatError: A file is in the way, or the place cannot be written.
+        FormatError: The file exists or cannot be written.
         ReleaseError: A file of the release cannot be read.
     """
     with new_file(path, overwrite) as file:
@@ -54,7 +48,7 @@ def export_coco(release: Release, path: Path, *, overwrite: bool = False) -> Exp
 
 
 def write_coco(release: Release, file: IO) -> Exported:
-    """Write a release's COCO JSON into an open text file."""
+    """Write a release as COCO JSON to an open text file."""
     images = labels = regions = 0
 
     def image_items() -> Iterator[dict[str, Any]]:
@@ -82,7 +76,7 @@ def write_coco(release: Release, file: IO) -> Exported:
 
 
 def _excluded(release: Release) -> Iterator[dict[str, Any]]:
-    """The images that were left out, of which the release has a file with one JSON object a line."""
+    """The excluded images; the release lists them in a file with one JSON object per line."""
     path = release.folder / EXCLUDED_FILE
     try:
         with open(path, encoding="utf-8") as file:
@@ -149,5 +143,5 @@ def _category(label: int) -> int:
 
 
 def _shortest(scores: list[float]) -> list[float]:
-    """The numbers with the fewest digits that are the same float32."""
+    """Round each score to the fewest digits that give the same float32."""
     return [float(str(np.float32(score))) for score in scores]

@@ -1,7 +1,7 @@
-"""A COCO JSON file on the disk: which annotations belong to which image, and where in the file each of them is.
+"""An index of a COCO JSON file: which annotations belong to which image, and where in the file they are.
 
-The published proposals of ImageNet are 16 GB of COCO JSON. One pass over the file notes for every annotation its
-image and its place, 24 bytes in all; what an annotation says is read again when its image comes up.
+The published proposals for ImageNet are 16 GB of COCO JSON. One pass over the file stores the image and the position
+of each annotation, 24 bytes in total; the annotations of an image are read again when they are needed.
 """
 
 import json
@@ -24,8 +24,8 @@ class Entry:
     """An image or annotation of the file.
 
     Args:
-        value: What it says.
-        start: Its first byte.
+        value: Its content.
+        start: Position of its first byte.
     """
 
     value: dict[str, Any]
@@ -34,7 +34,7 @@ class Entry:
 
 @dataclass
 class _Spans:
-    """Places in the file, one after the other."""
+    """First and last positions of items in the file."""
 
     starts: array = field(default_factory=lambda: array("q"))
     stops: array = field(default_factory=lambda: array("q"))
@@ -45,19 +45,19 @@ class _Spans:
 
 
 class CocoFile:
-    """An opened file: a whole COCO object, or a bare list of annotations that name their images' files.
+    """An opened file: a complete COCO object, or a bare list of annotations with the file names of their images.
 
     Args:
         path: The file.
 
     Attributes:
         head: Top-level values other than images and annotations (`info`, `categories`, ...).
-        names: `file_name` of each of the N images, each once.
-        annotations: Annotations in the file.
-        strays: Annotations of images that the file does not list.
+        names: `file_name` of each of the N images, without duplicates.
+        annotations: Number of annotations.
+        strays: Number of annotations for images that the file does not list.
 
     Raises:
-        FormatError: The file is missing, damaged or no COCO file; an image is there twice.
+        FormatError: The file is missing, damaged or not a COCO file, or it lists an image twice.
     """
 
     def __init__(self, path: Path):
@@ -66,7 +66,7 @@ class CocoFile:
         self.names: list[str] = []
         self._images = _Spans()
         self._spans = _Spans()
-        self._places: dict[int | str, int] = {}  # place in `names` of each image id
+        self._places: dict[int | str, int] = {}  # index in `names` of each image id
         self._known: set[str] = set()
         self._is_list = False
         image_ids = []
@@ -83,7 +83,7 @@ class CocoFile:
             else:
                 self.head[str(item.key)] = item.value
         if not self.names:
-            raise FormatError(f"{path}: lists no images; a COCO file has `images` and `annotations`")
+            raise FormatError(f"{path}: lists no images; a COCO file needs `images` and `annotations`")
         self.annotations = len(image_ids)
         places = np.array([self._places.get(image_id, -1) for image_id in image_ids], np.int64)
         self.strays = int(np.count_nonzero(places < 0))
@@ -93,25 +93,25 @@ class CocoFile:
         weakref.finalize(self, os.close, self._descriptor)
 
     def image(self, place: int) -> Entry:
-        """An image's own entry, by its place in `names`. A bare list has none."""
+        """The entry of an image, by its index in `names`. A bare list has no such entries."""
         return self._entry(self._images, place)
 
     def count(self, place: int) -> int:
-        """Annotations of an image."""
+        """Number of annotations of an image."""
         return int(self._offsets[place + 1] - self._offsets[place])
 
     def annotations_of(self, place: int) -> Iterator[Entry]:
-        """The annotations of an image, in the order of the file."""
+        """Iterate over the annotations of an image, in the order of the file."""
         for number in self._order[self._offsets[place] : self._offsets[place + 1]]:
             yield self._entry(self._spans, number)
 
     def error(self, entry: Entry, reason: str) -> FormatError:
-        """The error to raise for an entry, with its line."""
+        """Make the error for an entry, with its line number."""
         return FormatError(f"{self.path}, line {line_of(self.path, entry.start)}: {reason}")
 
     def _entry(self, spans: _Spans, number: int) -> Entry:
         start, stop = spans.starts[number], spans.stops[number]
-        # Unlike seek and read, this may be done by several threads at once.
+        # Unlike seek and read, this works from several threads at the same time.
         return Entry(json.loads(os.pread(self._descriptor, stop - start, start)), start)
 
     def _add_image(self, item: Item) -> None:
@@ -120,16 +120,16 @@ class CocoFile:
         if not isinstance(image_id, int | str) or not isinstance(name, str):
             raise self._refused(item, "an image needs an `id` and a `file_name`")
         if image_id in self._places:
-            raise self._refused(item, f"the image id {image_id!r} is there twice")
+            raise self._refused(item, f"the image id {image_id!r} occurs twice")
         if name in self._known:
-            raise self._refused(item, f"the image {name!r} is there twice")
+            raise self._refused(item, f"the image {name!r} occurs twice")
         self._known.add(name)
         self._places[image_id] = len(self.names)
         self.names.append(name)
         self._images.add(item)
 
     def _image_id(self, item: Item) -> int | str:
-        """What an annotation calls its image; of a bare list the file's name, which makes it one of the images."""
+        """The image id of an annotation; in a bare list, its file name, which is added to the images."""
         annotation = _object(item)
         if not self._is_list:
             image_id = annotation.get("image_id")
@@ -140,8 +140,8 @@ class CocoFile:
         if not isinstance(name, str):
             raise self._refused(
                 item,
-                f"an annotation of a bare list needs its image's `file_name`, got image_id {name!r}; put the list "
-                'into {"images": [...], "annotations": [...]} with the images it was made from',
+                f"an annotation in a bare list needs the `file_name` of its image, got image_id {name!r}; put the list "
+                'into {"images": [...], "annotations": [...]} with its images',
             )
         if name not in self._places:
             self._places[name] = len(self.names)

@@ -1,4 +1,4 @@
-"""The release in a COCO JSON file that `coco_export` wrote. Every row and mask is checked on the way."""
+"""Import a release from a COCO JSON file written by `coco_export`. Every row and mask is checked."""
 
 import math
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from hf_relabel.release.writer import write_release
 from hf_relabel.schema import SCHEMA_VERSION
 from hf_relabel.sources.image_ids import is_safe
 
-NOT_OURS = "; this file was not exported by hf-relabel: --propose.masks takes masks without classes"
+NOT_OURS = "; hf-relabel did not export this file: for masks without classes, use --propose.masks"
 
 
 def import_coco(
@@ -26,16 +26,16 @@ def import_coco(
     split: str | None = None,
     overwrite: bool = False,
 ) -> Imported:
-    """Write the release that a file of `hf-relabel export coco` holds.
+    """Write the release in a file from `hf-relabel export coco`.
 
     Args:
         path: The COCO JSON file.
         folder: The release folder.
-        version, name, split: In the place of those that the file names.
-        overwrite: Replace a release that is there.
+        version, name, split: Values to use instead of those in the file.
+        overwrite: Replace an existing release.
 
     Raises:
-        FormatError: The file is missing, damaged, or not such a file; with the line.
+        FormatError: The file is missing, damaged, or not such a file; the message names the line.
         ReleaseError: The release cannot be written.
     """
     coco = CocoFile(path)
@@ -55,8 +55,8 @@ def import_coco(
     )
     counted = release.statistics
     facts = {key: counted[key] for key in ("images", "labels", "regions")}
-    facts["images that the release had left out"] = counted["excluded_images"]
-    return Imported(folder, facts, {"annotations of images that the file does not list": coco.strays})
+    facts["excluded images"] = counted["excluded_images"]
+    return Imported(folder, facts, {"annotations for images that the file does not list": coco.strays})
 
 
 def _info(coco: CocoFile) -> dict[str, Any]:
@@ -76,25 +76,25 @@ def _info(coco: CocoFile) -> dict[str, Any]:
 
 
 def _names(path: Path, info: dict[str, Any], version: str | None, name: str | None, split: str | None) -> Names:
-    """What the release is called: as given, else as the file says."""
+    """Name, version and split of the release, as given or from the file."""
     try:
         Names(info["version"])
     except UsageError as error:
         if version is None:
-            raise FormatError(f"{path}: info.{RELEASE}.version is no version; name one ({error})") from error
+            raise FormatError(f"{path}: info.{RELEASE}.version is not a version; set one ({error})") from error
     return Names(version or info["version"], name or info["name"], split or info["split"])
 
 
 def _class_names(coco: CocoFile) -> list[str]:
-    """The categories' names; their ids must be those of the export, in order."""
+    """Names of the categories; their ids must be those of the export, in order."""
     categories = coco.head.get("categories")
     names: list[str] = []
     for category in categories if isinstance(categories, list) else []:
         name = category.get("name") if isinstance(category, dict) else None
         if not isinstance(name, str) or category.get("id") != len(names) + FIRST_CATEGORY_ID:
             raise FormatError(
-                f"{coco.path}: category {len(names) + FIRST_CATEGORY_ID} is {category!r}; each needs a name, and ids "
-                f"must count from {FIRST_CATEGORY_ID}"
+                f"{coco.path}: category {len(names) + FIRST_CATEGORY_ID} is {category!r}; each needs a name, and the "
+                f"ids must be consecutive from {FIRST_CATEGORY_ID}"
             )
         names.append(name)
     if not names:
@@ -107,17 +107,19 @@ def _excluded(coco: CocoFile) -> Iterator[tuple[str, str]]:
         try:
             yield str(item["image_id"]), str(item["reason"])
         except (KeyError, TypeError) as error:
-            raise FormatError(f"{coco.path}: `{EXCLUDED}` has {item!r}, not an image_id and a reason") from error
+            raise FormatError(
+                f"{coco.path}: `{EXCLUDED}` contains {item!r} instead of an image_id and a reason"
+            ) from error
 
 
 def _rows(coco: CocoFile, classes: int) -> Iterator[dict[str, Any]]:
-    """Rows of the `regions` configuration in the order of the image ids."""
+    """Iterate over the rows of the `regions` configuration in the order of the image ids."""
     order = sorted(range(len(coco.names)), key=coco.names.__getitem__)
     for place in order:
         fields = _Fields(coco, coco.image(place), classes)
         image_id = coco.names[place]
         if not is_safe(image_id):
-            raise fields.error(f"file_name {image_id!a} is no image id: a relative path that does not lead upwards")
+            raise fields.error(f"file_name {image_id!a} is not an image id: it must be a relative path without `..`")
         width, height = (fields.number(key, int) for key in ("width", "height"))
         label = fields.category(ORIGINAL)
         labels, scores = fields.ranking(LABELS, "scores")
@@ -139,7 +141,7 @@ def _region(fields: "_Fields", width: int, height: int) -> dict[str, Any]:
         raise fields.error(f"the segmentation {error}") from error
     area = fields.number("area", int)
     if area_of(segmentation) != area:
-        raise fields.error(f"the mask has {area_of(segmentation)} pixels, its area says {area}")
+        raise fields.error(f"the mask has {area_of(segmentation)} pixels, but its area is {area}")
     top_labels, top_scores = fields.ranking(TOP_LABELS, "top_scores")
     return {
         "region_id": fields.text("region_id"),
@@ -154,7 +156,7 @@ def _region(fields: "_Fields", width: int, height: int) -> dict[str, Any]:
 
 
 class _Fields:
-    """The fields of an image or annotation; what is missing or of another kind is told with its line."""
+    """Typed access to the fields of an image or annotation; errors name the line."""
 
     def __init__(self, coco: CocoFile, entry: Entry, classes: int):
         self._coco = coco
@@ -172,13 +174,13 @@ class _Fields:
     def text(self, key: str) -> str:
         value = self.get(key)
         if not isinstance(value, str):
-            raise self.error(f"{key!r} is {value!r}, not a text")
+            raise self.error(f"{key!r} is {value!r}, not text")
         return value
 
     def number(self, key: str, kind: type) -> Any:
         value = self.get(key)
         if not _is_number(value) or (kind is int and (not isinstance(value, int) or value < 0)):
-            raise self.error(f"{key!r} is {value!r}, not a {'whole number from 0' if kind is int else 'number'}")
+            raise self.error(f"{key!r} is {value!r}, not a {'non-negative integer' if kind is int else 'number'}")
         return value
 
     def numbers(self, key: str, length: int | None = None) -> list[float]:
@@ -191,7 +193,7 @@ class _Fields:
         return self._class(key, self.get(key))
 
     def ranking(self, labels: str, scores: str) -> tuple[list[int], list[float]]:
-        """Classes and the score of each."""
+        """Classes with their scores."""
         found, values = [self._class(labels, item) for item in self.numbers(labels)], self.numbers(scores)
         if len(found) != len(values):
             raise self.error(f"{labels!r} has {len(found)} values and {scores!r} has {len(values)}")
@@ -199,7 +201,7 @@ class _Fields:
 
     def _class(self, key: str, category: Any) -> int:
         if not isinstance(category, int) or not 0 <= category - FIRST_CATEGORY_ID < self._classes:
-            raise self.error(f"{key!r} names the category {category!r}, which is none of the {self._classes}")
+            raise self.error(f"{key!r} contains the category {category!r}, but there are {self._classes}")
         return category - FIRST_CATEGORY_ID
 
 

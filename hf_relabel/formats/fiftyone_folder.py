@@ -1,7 +1,7 @@
-"""A release as the folder that FiftyOne's `COCODetectionDataset` importer reads: `labels.json`, and the images.
+"""Export a release as a folder for FiftyOne's `COCODetectionDataset` importer: `labels.json` and the images.
 
-The importer looks for the images in `data/` below the folder, by `file_name`, or where its `data_path` says. So there
-are two layouts: with links to (or copies of) the images, and with the labels alone.
+The importer expects the images in `data/` inside the folder, by `file_name`, or in its `data_path`. The export
+therefore either links (or copies) the images, or writes the labels only.
 """
 
 import shutil
@@ -15,8 +15,8 @@ from hf_relabel.run.store import atomic_open
 from hf_relabel.sources.image_ids import is_safe
 
 CARRIES = (
-    "FiftyOne shows: boxes, masks, classes and confidences of the regions, with region_id, top_category_ids and "
-    "top_scores as attributes. It does not read from labels.json: original labels, labels and scores of images."
+    "FiftyOne shows boxes, masks, classes and confidences of the regions, with region_id, top_category_ids and "
+    "top_scores as attributes. It does not read original labels, labels and scores of images from labels.json."
 )
 
 LABELS = "labels.json"
@@ -26,17 +26,17 @@ DATA = "data"
 def export_fiftyone(
     release: Release, folder: Path, *, images: Path | None = None, copy: bool = False, overwrite: bool = False
 ) -> Exported:
-    """Write a release as a folder for FiftyOne; nothing is at its place until all of it is.
+    """Write a release as a folder for FiftyOne, completely or not at all.
 
     Args:
         release: The release.
-        folder: The folder to make.
-        images: Folder of the release's images, which `data/` links to; None leaves `data/` out.
+        folder: The folder to create.
+        images: Folder of the release's images, to which `data/` links; None omits `data/`.
         copy: Copy the images instead of linking to them.
-        overwrite: Replace such a folder that is there.
+        overwrite: Replace an existing folder of this kind.
 
     Raises:
-        FormatError: Something is in the way, images are missing, or the place cannot be written.
+        FormatError: The folder exists, images are missing, or the folder cannot be written.
         ReleaseError: The release cannot be read, or an image id leads out of a folder.
     """
     _refuse_to_replace(folder, overwrite)
@@ -64,9 +64,9 @@ def _refuse_to_replace(folder: Path, overwrite: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / LABELS).is_file() or any(path.name not in (LABELS, DATA) for path in folder.iterdir()):
-        raise FormatError(f"{folder}: is in the way and holds other things; move it or choose another folder")
+        raise FormatError(f"{folder}: exists and contains other files; move it or choose another folder")
     if not overwrite:
-        raise FormatError(f"{folder}: is there already; choose another folder, or replace it with --overwrite")
+        raise FormatError(f"{folder}: already exists; choose another folder, or replace it with --overwrite")
 
 
 def _image_ids(release: Release) -> Iterator[str]:
@@ -75,21 +75,24 @@ def _image_ids(release: Release) -> Iterator[str]:
 
 
 def _check_images(release: Release, images: Path) -> None:
-    """Raise FormatError where images are missing, on which FiftyOne's importer would fail."""
+    """Raise FormatError if images are missing, on which FiftyOne's importer would fail."""
     if not images.is_dir():
         raise FormatError(f"--images {images}: no such folder")
     missing: list[str] = []
     number = 0
     for image_id in _image_ids(release):
         if not is_safe(image_id):
-            raise ReleaseError(f"{release.folder}: the image id {image_id!a} leads out of a folder")
+            raise ReleaseError(
+                f"{release.folder}: the image id {image_id!a} leads out of the folder; do not use this release"
+            )
         if not (images / image_id).is_file():
             number += 1
             missing = [*missing, image_id][:3]
     if number:
         shown = ", ".join(map(repr, missing))
         raise FormatError(
-            f"--images {images}: {number} of the release's {release.num_images} images are not in it: {shown}"
+            f"--images {images}: {number} of the release's {release.num_images} images are not there: {shown}; give "
+            "the folder that was relabeled"
         )
 
 

@@ -1,7 +1,7 @@
-"""Masks of a COCO JSON file, as CutLER and MaskCut write it, in the place of our own MaskCut's.
+"""Masks from a COCO JSON file, as CutLER and MaskCut write it, instead of computed proposals.
 
-An image is known by its `file_name`, which must be the image id: the path below the image folder. Categories and
-scores are not looked at, as a proposal has no class. Masks stay as they are, in the order of the file.
+Images are matched by `file_name`, which must be the image id: the path relative to the image folder. Categories and
+scores are ignored, because a proposal has no class. The masks are not changed and keep the order of the file.
 """
 
 import logging
@@ -24,31 +24,31 @@ NO_MASK = "annotation without a segmentation"
 
 
 class MaskError(Exception):
-    """A mask of the file does not fit its image; the text says why. The image becomes an error row."""
+    """A mask does not fit its image; the message says why. The image becomes an error row."""
 
 
 def identity_of(file: str) -> dict[str, str]:
-    """What a file of masks is in a fingerprint: its name and its hash.
+    """Identity of a mask file in a fingerprint: its name and its hash.
 
     Raises:
-        FormatError: There is no such file.
+        FormatError: The file cannot be read.
     """
     try:
         return origin(Path(file))
     except OSError as error:
         raise FormatError(
-            f"{file}: cannot be read ({error.strerror or error}); name the COCO JSON file with the masks"
+            f"{file}: cannot be read ({error.strerror or error}); give the COCO JSON file with the masks"
         ) from error
 
 
 @dataclass(frozen=True)
 class GivenMasks:
-    """The masks of a file for the images of a source.
+    """The masks in a file for the images of a source.
 
     Args:
         coco: The file.
-        places: Place in the file of each image that the source has too.
-        left_out: What of either has no counterpart in the other, in words.
+        places: Index in the file of each image that is also in the source.
+        left_out: Messages about images and masks without a counterpart.
     """
 
     coco: CocoFile
@@ -57,18 +57,18 @@ class GivenMasks:
 
     @classmethod
     def open(cls, file: str, image_ids: list[str]) -> "GivenMasks":
-        """Open a file of masks for a source's images.
+        """Open a mask file for the images of a source.
 
         Raises:
-            FormatError: The file is damaged, or has no image of the source.
+            FormatError: The file is damaged, or contains no image of the source.
         """
         coco = CocoFile(Path(file))
         in_source = set(image_ids)
         places = {name: place for place, name in enumerate(coco.names) if name in in_source}
         if not places:
             raise FormatError(
-                f"{file}: has no image of the source: its first is {coco.names[0]!r}, the source's {image_ids[0]!r}; "
-                "make file_name the image's path below source.path"
+                f"{file}: contains no image of the source: its first image is {coco.names[0]!r}, the source's is "
+                f"{image_ids[0]!r}; file_name must be the path of the image relative to source.path"
             )
         unknown = [name for name in coco.names if name not in in_source]
         without = [name for name in image_ids if name not in places or not coco.count(places[name])]
@@ -77,26 +77,26 @@ class GivenMasks:
             lost = coco.annotations - coco.strays - sum(coco.count(place) for place in places.values())
             left_out.append(f"{len(unknown)} images are not in the source, with {lost} masks ({_such_as(unknown)})")
         if coco.strays:
-            left_out.append(f"{coco.strays} annotations are of images that the file does not list")
+            left_out.append(f"{coco.strays} annotations belong to images that the file does not list")
         if without:
             left_out.append(
                 f"{len(without)} of the source's {len(image_ids)} images have no mask ({_such_as(without)})"
             )
         categories = coco.head.get("categories")
         if isinstance(categories, list) and len(categories) > 1:
-            left_out.append(f"its {len(categories)} categories are not used, as proposals have no class")
+            left_out.append(f"its {len(categories)} categories are ignored, because proposals have no class")
         return cls(coco, places, left_out)
 
     def warn_of_left_out(self) -> None:
-        """Log a line for each kind of thing that is left out."""
+        """Log a warning for each kind of image or mask that is left out."""
         for line in self.left_out:
             logger.warning("%s: %s", self.coco.path, line)
 
     def of(self, image_id: str, height: int, width: int, dropped: Counter[str]) -> Iterator[np.ndarray]:
-        """The masks of an image, bool [height, width]; what has no mask is counted in `dropped`.
+        """Iterate over the masks of an image, bool [height, width]; annotations without one are counted in `dropped`.
 
         Raises:
-            MaskError: A mask is damaged or not of the image's size.
+            MaskError: A mask is damaged or has another size than the image.
         """
         place = self.places.get(image_id)
         if place is None:

@@ -1,7 +1,7 @@
-"""Large JSON files item by item: the elements of top-level lists one at a time, each with its place in the file.
+"""Read large JSON files item by item: the elements of top-level lists, each with its position in the file.
 
-The standard library's decoder parses every item; only the file is cut here. COCO files of millions of masks do not fit
-in memory, and a place in the file lets an item be read again when its image comes up.
+The standard library's decoder parses each item; this module only splits the file. COCO files with millions of masks do
+not fit in memory, and with its position an item can be read again later.
 """
 
 import json
@@ -14,26 +14,26 @@ from typing import Any, BinaryIO
 from hf_relabel.errors import FormatError
 
 CHUNK = 1 << 20
-"""Bytes read at once, or as many as an unfinished item has, where these are more."""
+"""Minimum number of bytes per read; longer items are read with larger reads."""
 
-LARGEST_ITEM = 64 << 20
-"""Bytes past which an item that has not ended is taken for damage."""
+MAX_ITEM_BYTES = 64 << 20
+"""Size above which an unfinished item is considered damaged."""
 
 _BLANK = " \t\n\r"
 _BEHIND_A_NUMBER = re.compile(r"[ \t\n\r,\]}]")
-_WHOLE = (str, dict, list, bool, type(None))  # values that end by themselves
-_BYTE_ORDER_MARK = "\xef\xbb\xbf"  # UTF-8's, read as one character a byte
+_WHOLE = (str, dict, list, bool, type(None))  # values with an explicit end
+_BYTE_ORDER_MARK = "\xef\xbb\xbf"  # of UTF-8, with each byte read as one character
 
 
 @dataclass(frozen=True)
 class Item:
-    """One value of a file.
+    """One value in a file.
 
     Args:
-        key: Its key, or that of the list it is an element of, in the top-level object; None where the file is a list.
-        value: The value, parsed.
-        start: Its first byte in the file.
-        stop: The byte behind its last.
+        key: Key in the top-level object of the value, or of the list that contains it; None if the file is a list.
+        value: The parsed value.
+        start: Position of its first byte.
+        stop: Position after its last byte.
         in_list: Whether it is an element of the list `key`.
     """
 
@@ -45,22 +45,22 @@ class Item:
 
 
 def read_items(path: Path) -> Iterator[Item]:
-    """The items of a JSON file in order: elements of the top-level list, or of the top-level object's lists.
+    """Iterate over the items of a JSON file: elements of the top-level list, or of the lists in the top-level object.
 
-    Values of the top-level object that are no lists are items too.
+    Other values in the top-level object are items as well.
 
     Raises:
-        FormatError: The file cannot be read or is damaged; with the line.
+        FormatError: The file cannot be read or is damaged; the message names the line.
     """
     try:
         with open(path, "rb") as file:
             yield from _items(_Text(path, file))
     except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror or error}); name a JSON file") from error
+        raise FormatError(f"{path}: cannot be read ({error.strerror or error}); give a JSON file") from error
 
 
 def line_of(path: Path, offset: int) -> int:
-    """The line of a byte of a file, from 1."""
+    """Line number of a byte in a file, counted from 1."""
     line = 1
     with open(path, "rb") as file:
         while offset > 0 and (block := file.read(min(CHUNK, offset))):
@@ -89,7 +89,7 @@ def _items(text: "_Text") -> Iterator[Item]:
                     raise text.damaged("a comma before the end")
         text.take("}")
     if text.peek():
-        raise text.damaged("text behind the end")
+        raise text.damaged("text after the end")
 
 
 def _elements(text: "_Text", key: str | None) -> Iterator[Item]:
@@ -104,15 +104,15 @@ def _elements(text: "_Text", key: str | None) -> Iterator[Item]:
 
 
 class _Text:
-    """A window on a file that grows forwards. A character is a byte, so that places in the window are places there."""
+    """A moving window over a file. Each byte is one character, so positions in the window are byte positions."""
 
     def __init__(self, path: Path, file: BinaryIO):
         self.path = path
         self.file = file
         self.decoder = json.JSONDecoder()
         self.text = ""
-        self.base = 0  # byte of the file that text[0] is
-        self.place = 0  # what comes before it in text has been taken
+        self.base = 0  # position of text[0] in the file
+        self.place = 0  # position in text of the next character
         self.ended = False
         while len(self.text) < len(_BYTE_ORDER_MARK) and not self.ended:
             self._grow()
@@ -120,7 +120,7 @@ class _Text:
             self.place = len(_BYTE_ORDER_MARK)
 
     def peek(self) -> str:
-        """The next character that is not blank; empty at the end of the file."""
+        """Return the next character that is not blank, or an empty string at the end of the file."""
         while True:
             rest = len(self.text)
             while self.place < rest and self.text[self.place] in _BLANK:
@@ -132,27 +132,27 @@ class _Text:
             self._grow()
 
     def take(self, character: str) -> None:
-        """Pass over the next character, which must be this one."""
+        """Skip the next character, which must be `character`."""
         found = self.peek()
         if found != character:
             raise self.damaged(f"{character!r} expected, " + (f"found {found!r}" if found else "but the file ends"))
         self.place += 1
 
     def value(self, key: str | None, in_list: bool = False) -> Item:
-        """The next value."""
+        """Read the next value."""
         if not self.peek():
             raise self.damaged("the file ends where a value is expected")
         while True:
             try:
                 value, stop = self.decoder.raw_decode(self.text, self.place)
             except json.JSONDecodeError as error:
-                if self.ended or len(self.text) - self.place > LARGEST_ITEM:
+                if self.ended or len(self.text) - self.place > MAX_ITEM_BYTES:
                     raise self.damaged(error.msg, error.pos) from error
             except RecursionError as error:
                 raise self.damaged("nested too deeply") from error
             else:
                 if self.ended or isinstance(value, _WHOLE) or _BEHIND_A_NUMBER.search(self.text, stop):
-                    break  # else it is a number, and may go on behind the window
+                    break  # otherwise it is a number that may continue after the window
             self._grow()
         raw = self.text[self.place : stop]
         if not raw.isascii():
@@ -165,9 +165,9 @@ class _Text:
         return item
 
     def damaged(self, reason: str, place: int | None = None) -> FormatError:
-        """The error to raise for damage at a place of the window, by default the present one."""
+        """Make the error for damage at a position in the window, by default the current one."""
         line = line_of(self.path, self.base + (self.place if place is None else place))
-        return FormatError(f"{self.path}, line {line}: not valid JSON ({reason}); mend or fetch the file again")
+        return FormatError(f"{self.path}, line {line}: not valid JSON ({reason}); fix the file or download it again")
 
     def _grow(self) -> None:
         rest = self.text[self.place :]

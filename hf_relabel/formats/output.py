@@ -1,4 +1,4 @@
-"""Files that an export writes: new, whole or not at all."""
+"""Output files of exports: written completely or not at all."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from hf_relabel.run.store import atomic_open
 
 @contextlib.contextmanager
 def new_file(path: Path, overwrite: bool) -> Iterator[IO]:
-    """A text file that appears under its name only when the block has ended well.
+    """Open a text file that gets its name only when the block has succeeded.
 
     Raises:
-        FormatError: A file is there and must not be replaced, or the place cannot be written.
+        FormatError: The file exists and must not be replaced, or it cannot be written.
     """
     if path.is_dir() or (path.exists() and not overwrite):
-        raise FormatError(f"{path}: is there already; choose another name, or replace a file with --overwrite")
+        raise FormatError(f"{path}: already exists; choose another name, or replace the file with --overwrite")
     try:
         with atomic_open(path, "w") as file:
             yield file

@@ -1,9 +1,9 @@
-"""The labels as the paper publishes them (arXiv 2603.05729): one line an image.
+"""Labels in the format of the paper (arXiv 2603.05729): one line per image.
 
     n01440764/n01440764_10042.JPEG<TAB>0<TAB>0,391<TAB>0.2654,1.0000
 
-that is the image's path, the class it came with, the classes it shows by their index, and a probability for each of
-them to 4 places.
+The columns are the path of the image, its original class, its classes by index, and the probability of each class with
+4 decimal places.
 """
 
 import math
@@ -20,26 +20,26 @@ from hf_relabel.release.writer import write_release
 from hf_relabel.sources.image_ids import is_safe
 
 CARRIES = (
-    "Carried: every image's original label, and its labels with scores to 4 decimal places. "
-    "Not carried: masks and regions, image sizes, class names, name, version, split, provenance, images left out."
+    "Exported: original labels, and labels with scores to 4 decimal places. "
+    "Not exported: masks and regions, image sizes, class names, name, version, split, provenance, excluded images."
 )
 
 COLUMNS = ("file", "original index", "class indices", "probabilities")
 
 
 def export_tsv(release: Release, path: Path, *, overwrite: bool = False) -> Exported:
-    """Write a release's labels as the paper's TSV, classes by rising index.
+    """Write the labels of a release as TSV, with classes in ascending order.
 
     Raises:
-        FormatError: A file is in the way, or the place cannot be written.
-        ReleaseError: A file of the release cannot be read, or an image id is not safe.
+        FormatError: The file exists or cannot be written.
+        ReleaseError: A file of the release cannot be read, or an image id is not valid.
     """
     images = labels = 0
     with new_file(path, overwrite) as file:
         for batch in release.batches("labels", ["image_id", "label", "labels", "scores"]):
             for row in batch.to_pylist():
                 if not is_safe(row["image_id"]):
-                    raise ReleaseError(f"{release.folder}: the image id {row['image_id']!a} does not fit into a line")
+                    raise ReleaseError(f"{release.folder}: the image id {row['image_id']!a} is not valid in a TSV file")
                 pairs = sorted(zip(row["labels"], row["scores"], strict=True))
                 indices, scores = ",".join(str(label) for label, _ in pairs), ",".join(f"{p:.4f}" for _, p in pairs)
                 file.write(f"{row['image_id']}\t{row['label']}\t{indices}\t{scores}\n")
@@ -51,17 +51,17 @@ def export_tsv(release: Release, path: Path, *, overwrite: bool = False) -> Expo
 def import_tsv(
     path: Path, folder: Path, *, names: Names, class_names: str | None = None, overwrite: bool = False
 ) -> Imported:
-    """Write a release of the labels of such a file. It has no regions, and sizes are unknown: 0.
+    """Write a release with the labels in a TSV file. It has no regions; image sizes are unknown and set to 0.
 
     Args:
-        path: The TSV file, its lines in any order.
+        path: The TSV file, with lines in any order.
         folder: The release folder.
-        names: What the release is called.
+        names: Name, version and split of the release.
         class_names: File with the classes; by default ImageNet-1k's.
-        overwrite: Replace a release that is there.
+        overwrite: Replace an existing release.
 
     Raises:
-        FormatError: The file is missing, or a line is not of that form; with the line.
+        FormatError: The file is missing, or a line is not valid; the message names the line.
         SourceError: The file of class names cannot be read.
         ReleaseError: The release cannot be written.
     """
@@ -81,7 +81,7 @@ def import_tsv(
 
 
 def _read(path: Path, classes: int) -> list[str]:
-    """The file's lines, each checked, without their ends."""
+    """Read and check the lines of the file."""
     lines = []
     try:
         with open(path, encoding="utf-8-sig", newline="\n") as file:
@@ -92,7 +92,7 @@ def _read(path: Path, classes: int) -> list[str]:
                 except ValueError as error:
                     raise FormatError(f"{path}, line {number}: {error}") from error
     except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror or error}); name a TSV file") from error
+        raise FormatError(f"{path}: cannot be read ({error.strerror or error}); give a TSV file") from error
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: is not UTF-8 text ({error.reason})") from error
     if not lines:
@@ -101,14 +101,12 @@ def _read(path: Path, classes: int) -> list[str]:
 
 
 def _rows(path: Path, lines: list[str], classes: int) -> Iterator[dict[str, Any]]:
-    """Rows of the `regions` configuration, sorted by image; labels as everywhere highest score first."""
+    """Iterate over the rows of the `regions` configuration, sorted by image, with labels in descending score order."""
     before = -1
     for place in sorted(range(len(lines)), key=lambda place: lines[place].partition("\t")[0]):
         image_id, label, pairs = _parse(lines[place], classes)
         if before >= 0 and lines[before].startswith(f"{image_id}\t"):
-            raise FormatError(
-                f"{path}, line {place + 1}: the image {image_id!r} is there already, on line {before + 1}"
-            )
+            raise FormatError(f"{path}, line {place + 1}: the image {image_id!r} is already on line {before + 1}")
         pairs.sort(key=lambda pair: (-pair[1], pair[0]))
         yield {
             "image_id": image_id,
@@ -123,23 +121,23 @@ def _rows(path: Path, lines: list[str], classes: int) -> Iterator[dict[str, Any]
 
 
 def _parse(line: str, classes: int) -> tuple[str, int, list[tuple[int, float]]]:
-    """A line's image, its original class, and its classes with their probabilities; raises ValueError."""
+    """Parse a line into image id, original class, and classes with probabilities; raise ValueError if not valid."""
     cells = line.split("\t")
     if len(cells) != len(COLUMNS):
-        raise ValueError(f"has {len(cells)} columns, not the {len(COLUMNS)} {', '.join(COLUMNS)}")
+        raise ValueError(f"has {len(cells)} columns instead of {len(COLUMNS)}: {', '.join(COLUMNS)}")
     image_id, original, indices, scores = cells
     if not is_safe(image_id):
-        raise ValueError(f"{image_id!a} is no image id: a relative path that does not lead upwards")
+        raise ValueError(f"{image_id!a} is not an image id: it must be a relative path without `..`")
     originals, labels, values = _integers(original), _integers(indices), _floats(scores)
     if len(originals) != 1:
-        raise ValueError(f"has {original!r} for the one class that the image came with")
+        raise ValueError(f"has {original!r} as the original class, which must be one class")
     if len(labels) != len(values):
         raise ValueError(f"has {len(labels)} classes and {len(values)} probabilities")
     outside = [index for index in (*originals, *labels) if not 0 <= index < classes]
     if outside:
-        raise ValueError(f"names the class {outside[0]}; there are {classes}, from 0 (see --class-names)")
+        raise ValueError(f"contains class {outside[0]}, but valid classes are 0 to {classes - 1} (see --class-names)")
     if len(set(labels)) < len(labels):
-        raise ValueError(f"names a class twice in {indices!r}")
+        raise ValueError(f"contains a class twice: {indices!r}")
     if not all(0 <= value <= 1 for value in values):
         raise ValueError(f"has probabilities outside 0 to 1: {scores!r}")
     return image_id, originals[0], list(zip(labels, values, strict=True))

@@ -1,9 +1,9 @@
-"""A release of image-level labels from ReLabel's label maps (Yun et al., CVPR 2021; see `hf_relabel.label_map`).
+"""Import image-level labels from ReLabel's label maps (Yun et al., CVPR 2021; see `labeling.label_maps`).
 
-The rule is the scoring of a proposal (arXiv 2603.05729, section 3) with the whole image for its mask: the mean of the
-map's logits over its places, a class that is not among a place's top 5 counting 0 there, and a softmax over all
-classes. Labels are the classes whose probability is at least `threshold`, highest first, at most `top_k` of them; the
-original label is the folder's class and is not added to them.
+The rule is the scoring of a proposal (arXiv 2603.05729, section 3) with the whole image as its mask: the mean of the
+map's logits over all grid cells (0 for a class outside a cell's top 5), followed by a softmax over all classes. Labels
+are at most `top_k` classes with a probability of at least `threshold`, highest first. The original label is the class
+of the folder; it is not added to the labels.
 """
 
 import os
@@ -36,24 +36,24 @@ def import_label_maps(
     image_suffix: str = ".JPEG",
     overwrite: bool = False,
 ) -> Imported:
-    """Write a release of the labels in a folder of label maps, `<class folder>/<image name>.pt`.
+    """Write a release with the labels from a folder of label maps, `<class folder>/<image name>.pt`.
 
-    It has no regions, and sizes are unknown: 0. A map that cannot be read leaves its image out, with the reason.
+    It has no regions; image sizes are unknown and set to 0. An image with an unreadable map is excluded with a reason.
 
     Args:
         maps: The folder.
         folder: The release folder.
-        names: What the release is called.
-        class_names: File with the classes, whose keys are the class folders; by default ImageNet-1k's.
-        threshold: Least probability of a label, from 0 to 1.
-        top_k: Most labels of an image.
-        image_suffix: What the images' names end with in the place of `.pt`.
-        overwrite: Replace a release that is there.
+        names: Name, version and split of the release.
+        class_names: File with the classes, keyed by class folder; by default ImageNet-1k's.
+        threshold: Minimum probability of a label, from 0 to 1.
+        top_k: Maximum number of labels per image.
+        image_suffix: Suffix of the images instead of `.pt`.
+        overwrite: Replace an existing release.
 
     Raises:
         UsageError: A setting is out of range.
-        FormatError: The folder is missing or has no label maps, or none of them can be read.
-        SourceError: A class folder is none of the classes.
+        FormatError: The folder is missing or contains no readable label maps.
+        SourceError: A folder is not one of the classes.
         ReleaseError: The release cannot be written.
     """
     if not 0 <= threshold <= 1:
@@ -87,7 +87,7 @@ def import_label_maps(
         if len(excluded) == len(found):
             raise FormatError(f"{maps}: none of its {len(found)} label maps can be read: {excluded[0][1]}")
 
-    settings = {"threshold": threshold, "top_k": top_k, "rule": "softmax of the mean logits over the map's places"}
+    settings = {"threshold": threshold, "top_k": top_k, "rule": "softmax of the mean logits over the map's grid cells"}
     release = write_release(
         folder,
         tables(rows(), classes.names),
@@ -101,13 +101,13 @@ def import_label_maps(
     )
     facts = {key: release.statistics[key] for key in ("images", "labels")}
     left_out = {f"images: {reason}": count for reason, count in release.statistics["excluded"].items()}
-    return Imported(folder, facts, left_out | {f"files that are not <class folder>/<name>{SUFFIX}": others})
+    return Imported(folder, facts, left_out | {f"files other than <class folder>/<name>{SUFFIX}": others})
 
 
 def _find(maps: Path) -> tuple[list[str], int]:
-    """Paths of the label maps below the folder, with slashes, and the number of other files."""
+    """Relative paths of the label maps in the folder, with slashes, and the number of other files."""
     if not maps.is_dir():
-        raise FormatError(f"{maps}: no such folder; name the one that holds <class folder>/<image name>{SUFFIX}")
+        raise FormatError(f"{maps}: no such folder; give the folder that contains <class folder>/<image name>{SUFFIX}")
     found, others = [], 0
     for root, _, files in os.walk(maps):
         below = Path(root).relative_to(maps).as_posix()
@@ -116,16 +116,16 @@ def _find(maps: Path) -> tuple[list[str], int]:
             if below == "." or not file.endswith(SUFFIX):
                 others += 1
             elif not is_safe(name):
-                raise FormatError(f"{maps}: the file name {name!a} has characters that an image id cannot have")
+                raise FormatError(f"{maps}: the file name {name!a} has characters that are not allowed in an image id")
             else:
                 found.append(name)
     if not found:
-        raise FormatError(f"{maps}: has no label maps; they lie at <class folder>/<image name>{SUFFIX}")
+        raise FormatError(f"{maps}: contains no label maps, which are expected at <class folder>/<image name>{SUFFIX}")
     return found, others
 
 
 def _ranking(path: Path, classes: int, threshold: float, top_k: int) -> tuple[list[int], list[float]]:
-    """A map's labels, highest probability first, and their probabilities."""
+    """Labels from a map, highest probability first, and their probabilities."""
     label_map = read_label_map(path, classes)
     whole = np.ones(label_map.shape[2:], bool)
     probabilities = score_under_mask(label_map, whole, classes).numpy()

@@ -1,4 +1,4 @@
-"""What the imports of releases share: names of what is made, its classes and its rows."""
+"""Shared parts of the release imports: names, classes, rows and provenance."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -15,16 +15,16 @@ from hf_relabel.run.store import sha256_of
 from hf_relabel.schema import release_schema
 from hf_relabel.sources.classes import ClassList, imagenet_classes, read_class_list
 
-ROWS_AT_ONCE = 2000
+BATCH_ROWS = 2000
 
 
 @dataclass(frozen=True)
 class Names:
-    """What an imported release is called.
+    """Name, version and split of an imported release.
 
     Args:
         version: Three numbers such as 1.0.0.
-        name: Pretty name.
+        name: Display name.
         split: Name of the split.
     """
 
@@ -39,12 +39,12 @@ class Names:
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import made.
+    """The result of an import.
 
     Args:
-        folder: The release.
-        facts: Numbers to report, by what they count.
-        left_out: Numbers of what was left out, by reason.
+        folder: The release folder.
+        facts: Counts to report, by description.
+        left_out: Number of items that were not imported, by reason.
     """
 
     folder: Path
@@ -53,23 +53,23 @@ class Imported:
 
 
 def class_list(file: str | None) -> ClassList:
-    """The classes of a file, or ImageNet-1k's where none is named."""
+    """The classes in a file, by default ImageNet-1k's."""
     return imagenet_classes() if file is None else read_class_list(file)
 
 
 def tables(rows: Iterable[dict[str, Any]], class_names: list[str]) -> Iterator[pa.Table]:
-    """Rows of the `regions` configuration, some thousand at a time."""
+    """Convert rows of the `regions` configuration to tables of a few thousand rows."""
     schema = release_schema("regions", class_names)
     rows = iter(rows)
-    while some := list(islice(rows, ROWS_AT_ONCE)):
+    while some := list(islice(rows, BATCH_ROWS)):
         yield pa.Table.from_pylist(some, schema=schema)
 
 
 def provenance(**source: Any) -> dict[str, Any]:
-    """What a release without a run behind it records: the tool, and where the labels came from."""
+    """Provenance of a release that was not made by a run: the tool and the origin of the labels."""
     return {"tool": {"name": "hf_relabel", "version": __version__}, "config": {"import": source}}
 
 
 def origin(path: Path) -> dict[str, str]:
-    """A file's name and hash; its folder is of this machine and says nothing to others."""
+    """A file's name and hash. Its folder is omitted, since it means nothing on other machines."""
     return {"file": path.name, "sha256": sha256_of(path)}

@@ -1,7 +1,7 @@
-"""Segmentations of COCO files, checked: compressed or plain run lengths or polygons, all as our `masks.RLE`.
+"""Checked conversion of COCO segmentations (compressed or plain run lengths, or polygons) to `masks.RLE`.
 
-pycocotools reads run lengths that do not fit the mask's size past the end of its memory, so what comes from a file is
-checked before it is handed on.
+pycocotools accesses memory out of bounds if run lengths do not fit the size of the mask, so data from a file is checked
+first.
 """
 
 import math
@@ -12,19 +12,19 @@ from pycocotools import mask as coco
 
 from hf_relabel.vision.masks import RLE
 
-_MOST_CHARACTERS = 6  # of 5 bits each: more than the runs of any image need, and all that the COCO API reads safely
+_MAX_CHARACTERS = 6  # of 5 bits per number: enough for any image, and what the COCO API can read safely
 
 
 def read_segmentation(segmentation: Any, height: int, width: int) -> RLE:
-    """A segmentation as compressed RLE of the image's size.
+    """Convert a segmentation to compressed RLE with the image's size.
 
     Args:
-        segmentation: COCO's: {"size", "counts"} with counts as text or as a list, or a list of polygons
-            [x, y, x, y, ...] in pixels.
-        height, width: The image's size.
+        segmentation: {"size", "counts"} with counts as text or as a list, or a list of polygons [x, y, x, y, ...] in
+            pixels.
+        height, width: Size of the image in pixels.
 
     Raises:
-        ValueError: It is none of these, of another size, or damaged; the message is the reason in one line.
+        ValueError: It has another format or size, or is damaged; the message gives the reason in one line.
     """
     if isinstance(segmentation, list):
         return _of_polygons(segmentation, height, width)
@@ -32,30 +32,31 @@ def read_segmentation(segmentation: Any, height: int, width: int) -> RLE:
         raise ValueError("is neither run lengths {size, counts} nor a list of polygons")
     size, counts = segmentation["size"], segmentation["counts"]
     if size != [height, width]:
-        raise ValueError(f"is of size {size}, the image of [{height}, {width}] (height, width)")
+        raise ValueError(f"has size {size}, but the image has [{height}, {width}] (height, width)")
     if isinstance(counts, list):
         if not all(isinstance(run, int) and run >= 0 for run in counts):
-            raise ValueError("has runs that are not whole numbers from 0")
+            raise ValueError("has runs that are not non-negative integers")
         runs = np.array(counts, object)
     elif isinstance(counts, str):
         runs = run_lengths(counts)
     else:
-        raise ValueError(f"has counts of type {type(counts).__name__}, not text or a list")
+        raise ValueError(f"has counts of type {type(counts).__name__} instead of text or a list")
     if sum(runs.tolist()) != height * width:
-        raise ValueError(f"has runs of {sum(runs.tolist())} pixels, the image has {height * width}")
+        raise ValueError(f"has runs for {sum(runs.tolist())} pixels, but the image has {height * width}")
     if isinstance(counts, list):
         return _as_text(coco.frPyObjects({"size": size, "counts": counts}, height, width))
     return {"size": [height, width], "counts": counts}
 
 
 def run_lengths(counts: str) -> np.ndarray:
-    """The run lengths, int64 [N], of COCO's compressed counts.
+    """Decode COCO's compressed counts to run lengths, int64 [N].
 
-    Each is written in characters of 5 bits from '0' on, the lowest first, with a sixth bit where more follow; from the
-    fourth number on it is the difference to the one two before (`rleToString` of the COCO API).
+    Each number is stored in characters with 5 bits each, starting at '0', lowest bits first; a sixth bit marks that
+    more characters follow. From the fourth number on, the difference to the number two before is stored (`rleToString`
+    in the COCO API).
 
     Raises:
-        ValueError: The text is not of that form, or a run is negative.
+        ValueError: The text does not have this format, or a run is negative.
     """
     codes = np.frombuffer(counts.encode("utf-8"), np.uint8).astype(np.int64) - ord("0")
     if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
@@ -63,7 +64,7 @@ def run_lengths(counts: str) -> np.ndarray:
     ends = np.flatnonzero((codes & 32) == 0)
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
-    if lengths.max() > _MOST_CHARACTERS:
+    if lengths.max() > _MAX_CHARACTERS:
         raise ValueError("has counts that are not COCO's compressed run lengths")
     places = np.arange(len(codes)) - np.repeat(starts, lengths)
     numbers = np.add.reduceat((codes & 31) << 5 * places, starts)
@@ -77,7 +78,7 @@ def run_lengths(counts: str) -> np.ndarray:
 
 
 def area_of(rle: RLE) -> int:
-    """Pixels of a mask, from its compressed run lengths."""
+    """Number of pixels of a mask."""
     return int(run_lengths(rle["counts"])[1::2].sum())
 
 
@@ -86,12 +87,12 @@ def _of_polygons(polygons: list, height: int, width: int) -> RLE:
         raise ValueError("is empty")
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError("has a polygon that is not a list of three or more points x, y")
+            raise ValueError("has a polygon that is not a list of at least three points x, y")
         if not all(isinstance(side, int | float) and math.isfinite(side) for side in polygon):
             raise ValueError("has a polygon with coordinates that are not finite numbers")
-        # The work on an edge grows with its length; annotators leave the image by a pixel or two at most.
+        # The time to rasterize an edge grows with its length, so coordinates far outside the image are refused.
         if not (_within(polygon[0::2], width) and _within(polygon[1::2], height)):
-            raise ValueError(f"has a polygon that lies outside the image of {width} x {height} pixels")
+            raise ValueError(f"has a polygon outside the image of {width} x {height} pixels")
     return _as_text(coco.merge(coco.frPyObjects(polygons, height, width)))
 
 

@@ -1,8 +1,8 @@
 """Publish a release: check everything first, upload the data file by file, make one commit and one tag.
 
-Nothing on the Hub changes before the commit, and the commit changes everything at once. The remaining work is always
-derived from the state of the Hub, so the same command resumes after any interruption: files that exist are not sent
-again, a commit that was made is found, a missing tag is set.
+Nothing on the Hub changes before the commit, and the commit changes everything in one step. The remaining work is
+always derived from the state of the Hub, so the same command resumes after any interruption: files that exist are not
+sent again, a commit that was made is found, a missing tag is set.
 """
 
 import dataclasses

@@ -34,8 +34,6 @@ from hf_relabel.run.store import Fingerprint, make_folder
 from hf_relabel.schema import release_schema
 from hf_relabel.sources.classes import nearest
 
-STAGE = "release"
-
 ALGORITHM = 2
 """Raise it when a change of the code changes the rows of a release."""
 
@@ -75,7 +73,7 @@ def run(job: Job) -> dict[str, Any]:
         return _outcome(add_version(job.folder, build.version, fingerprint.digest, write), labeled, build)
 
     make_folder(job.folder)
-    return Claims(job.folder).once(STAGE, f"the release in {job.folder / STAGE}", find, make)
+    return Claims(job.folder).once("release", f"the release in {job.folder}", find, make)
 
 
 def _rule(job: Job, regions: ShardFolder) -> LabelRule:

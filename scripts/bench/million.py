@@ -204,9 +204,9 @@ def _proposals(ids: list[str], names: list[str], rng: np.random.Generator) -> pa
     """Generate a shard of `schema.PROPOSALS` with a different ellipse for every region; all images have one size."""
     height, width = (int(side) for side in rng.integers(48, 80, size=2))
     rows, columns = np.ogrid[:height, :width]
-    centre = rng.uniform(0.25, 0.75, size=(2, len(names))) * [[height], [width]]
+    center = rng.uniform(0.25, 0.75, size=(2, len(names))) * [[height], [width]]
     radius = rng.uniform(4, 20, size=(2, len(names)))
-    inside = ((rows[..., None] - centre[0]) / radius[0]) ** 2 + ((columns[..., None] - centre[1]) / radius[1]) ** 2 < 1
+    inside = ((rows[..., None] - center[0]) / radius[0]) ** 2 + ((columns[..., None] - center[1]) / radius[1]) ** 2 < 1
     encoded = coco.encode(np.asfortranarray(inside, dtype=np.uint8))  # [height, width, regions]
     segmentation = [{"size": rle["size"], "counts": rle["counts"].decode("ascii")} for rle in encoded]
     boxes = coco.toBbox(encoded).astype(np.float32)

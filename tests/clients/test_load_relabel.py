@@ -242,9 +242,9 @@ def test_ids_that_lead_out_of_the_folder(loader, tmp_path, image_id):
 
 def test_misuse(loader, v1, images, tmp_path):
     labels = loader.load_relabel(str(v1.folder), "1.0.0")
-    with pytest.raises(FileNotFoundError, match="do not fit the labels"):
+    with pytest.raises(FileNotFoundError, match="do not match the labels"):
         loader.TrainingDataset(labels, tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(FileNotFoundError, match="no such image folder"):
         loader.TrainingDataset(labels, tmp_path / "nowhere")
     with pytest.raises(ValueError, match="multi_hot"):
         loader.TrainingDataset(labels, images, target="hot")
@@ -329,7 +329,7 @@ def test_what_the_command_line_refuses(loader, v1, tmp_path, capsys):
     assert loader.main([str(v1.folder), "1.0.0", "--images", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "0 of 60 images" in out
-    assert "missing, for one: 00/img_0000000.jpg" in out
+    assert "missing, for example: 00/img_0000000.jpg" in out
     assert loader.main([str(v1.folder), "9.0.0"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("load_relabel: error: asked for version 9.0.0, got rows of 1.0.0")

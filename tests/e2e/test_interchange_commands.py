@@ -59,8 +59,8 @@ def test_coco_and_back(run, coco_file, tmp_path, command):
     counts = f"12 images, {sum(len(row['labels']) for row in rows)} labels, {regions} regions"
     assert status == 0
     assert counts in output
-    assert "Carried: " in output
-    assert "Not carried: " in output
+    assert "Exported: " in output
+    assert "Not exported: " in output
     status, output, _ = command("import", "coco", tmp_path / "coco.json", tmp_path / "release")
     assert status == 0
     assert counts in output
@@ -80,7 +80,7 @@ def test_tsv_and_back(run, image_folder, tmp_path, command):
     tsv, names, folder = tmp_path / "labels.tsv", tmp_path / "names.txt", tmp_path / "release"
     status, output, _ = command("export", "tsv", run / "release", tsv)
     assert status == 0
-    assert "Not carried: masks and regions" in output
+    assert "Not exported: masks and regions" in output
     names.write_text("".join(f"{path.name}\n" for path in sorted(image_folder.iterdir())))
     status, output, _ = command("import", "tsv", tsv, folder, "--class-names", names, "--version", "3.0.0")
     assert status == 0
@@ -96,7 +96,7 @@ def test_tsv_and_back(run, image_folder, tmp_path, command):
     tsv.write_text(tsv.read_text() + "circle/new.png\t0\t0\n")
     status, _, line = command("import", "tsv", tsv, tmp_path / "other", "--class-names", names)
     assert status == 1
-    assert f"{tsv}, line 13: has 3 columns, not the 4" in line
+    assert f"{tsv}, line 13: has 3 columns instead of 4" in line
 
 
 def test_fiftyone_folder(run, image_folder, tmp_path, command):
@@ -167,13 +167,14 @@ def test_masks_as_cutler_writes_them(image_folder, tiny_dinov3, tmp_path, monkey
     assert re.search(r"dropped +unreadable images +1\n", output)
     assert "1 images are not in the source, with 1 masks (such as 'cow/cow_0.png')" in caplog.text
     assert "9 of the source's 12 images have no mask (such as 'circle/circle_1.png')" in caplog.text
-    rows = [row for path in (tmp_path / "run").rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    shards = (tmp_path / "run" / "proposals").glob("*.parquet")
+    rows = [row for path in shards for row in pq.read_table(path).to_pylist()]
     found = {row["image_id"]: row for row in rows if row["proposals"] or row["error"]}
     for name in names[:2]:
         (proposal,) = found[name]["proposals"]
         assert (proposal["bbox"], proposal["area"]) == ([12.0, 10.0, 48.0, 40.0], 48 * 40)
         np.testing.assert_array_equal(coco.decode(proposal["segmentation"]), square)
-    assert "is of size [96, 80], the image of [80, 96]" in found[names[3]]["error"]
+    assert "has size [96, 80], but the image has [80, 96]" in found[names[3]]["error"]
 
 
 def test_label_maps(tmp_path, command):

@@ -34,7 +34,7 @@ def test_every_row_survives_a_round_trip(tmp_path):
         "images": 60,
         "labels": counted["labels"],
         "regions": counted["regions"],
-        "images that the release had left out": 1,
+        "excluded images": 1,
     }
     assert not any(imported.left_out.values())
     assert rows_of(tmp_path / "back") == rows_of(tmp_path / "release")
@@ -139,7 +139,7 @@ def test_items_in_another_order_and_without_an_image(tmp_path):
     content = dict(reversed(content.items()))
     (tmp_path / "changed.json").write_text(json.dumps(content, indent=2))
     imported = import_coco(tmp_path / "changed.json", tmp_path / "back", version="1.0.1", name="Fewer", split="val")
-    assert imported.left_out == {"annotations of images that the file does not list": lost}
+    assert imported.left_out == {"annotations for images that the file does not list": lost}
     expected = [
         row | {"version": "1.0.1"} for row in rows_of(tmp_path / "release") if row["image_id"] != gone["file_name"]
     ]
@@ -162,38 +162,38 @@ def change(content: dict, path: str, value) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "reason"),
     [
-        ("info.hf_relabel", None, "has no info.hf_relabel; this file was not exported by hf-relabel"),
+        ("info.hf_relabel", None, "has no info.hf_relabel; hf-relabel did not export this file"),
         ("info.hf_relabel.schema_version", 99, "schema version 99, this hf_relabel reads"),
         ("info.hf_relabel.split", 3, "info.hf_relabel.split is 3"),
         (
             "info.hf_relabel.version",
             "new",
-            "info.hf_relabel.version is no version; name one (--version: must be three numbers",
+            "info.hf_relabel.version is not a version; set one (--version: must be three numbers",
         ),
         ("categories", None, "has no categories"),
         ("categories.1.id", 7, "category 2 is"),
         ("categories.1.name", None, "category 2 is"),
-        ("excluded.0.reason", None, "`excluded` has"),
+        ("excluded.0.reason", None, "`excluded` contains"),
         ("images", [], "lists no images"),
-        ("images.1.id", 1, "line 11: the image id 1 is there twice"),
+        ("images.1.id", 1, "line 11: the image id 1 occurs twice"),
         ("images.1.id", None, "line 11: an image needs an `id`"),
-        ("images.1.file_name", "00/img_0000000.jpg", "line 11: the image '00/img_0000000.jpg' is there twice"),
-        ("images.1.file_name", "../up.jpg", "line 11: file_name '../up.jpg' is no image id"),
-        ("images.1.file_name", "/etc/up.jpg", "line 11: file_name '/etc/up.jpg' is no image id"),
-        ("images.1.original_category_id", None, "line 11: has no 'original_category_id'; this file was not"),
-        ("images.1.original_category_id", 0, "line 11: 'original_category_id' names the category 0, which is none of"),
-        ("images.1.category_ids", [5], "line 11: 'category_ids' names the category 5"),
+        ("images.1.file_name", "00/img_0000000.jpg", "line 11: the image '00/img_0000000.jpg' occurs twice"),
+        ("images.1.file_name", "../up.jpg", "line 11: file_name '../up.jpg' is not an image id"),
+        ("images.1.file_name", "/etc/up.jpg", "line 11: file_name '/etc/up.jpg' is not an image id"),
+        ("images.1.original_category_id", None, "line 11: has no 'original_category_id'; hf-relabel did not export"),
+        ("images.1.original_category_id", 0, "line 11: 'original_category_id' contains the category 0, but there are"),
+        ("images.1.category_ids", [5], "line 11: 'category_ids' contains the category 5"),
         ("images.1.category_ids", [1, 2, 3, 4, 1], "line 11: 'category_ids' has 5 values and 'scores' has"),
         ("images.1.scores", ["high"], "line 11: 'scores' is ['high'], not a list of numbers"),
         ("images.1.scores", [float("nan")], "line 11: 'scores' is [nan]"),
-        ("images.1.width", -1, "line 11: 'width' is -1, not a whole number from 0"),
+        ("images.1.width", -1, "line 11: 'width' is -1, not a non-negative integer"),
         ("annotations.0.image_id", None, "line 22: an annotation needs the `image_id`"),
         ("annotations.0", 17, "line 22: an annotation needs the `image_id`"),
-        ("annotations.0.region_id", 5, "line 22: 'region_id' is 5, not a text"),
+        ("annotations.0.region_id", 5, "line 22: 'region_id' is 5, not text"),
         ("annotations.0.segmentation", None, "line 22: has no 'segmentation'"),
-        ("annotations.0.segmentation.counts", "0", "line 22: the segmentation has runs of 0 pixels"),
-        ("annotations.0.segmentation.size", [1, 1], "line 22: the segmentation is of size [1, 1]"),
-        ("annotations.0.area", 1, "pixels, its area says 1"),
+        ("annotations.0.segmentation.counts", "0", "line 22: the segmentation has runs for 0 pixels"),
+        ("annotations.0.segmentation.size", [1, 1], "line 22: the segmentation has size [1, 1]"),
+        ("annotations.0.area", 1, "pixels, but its area is 1"),
         ("annotations.0.bbox", [0, 0, 1], "line 22: 'bbox' is [0, 0, 1], not a list of 4 numbers"),
         ("annotations.0.top_scores", [], "line 22: 'top_category_ids' has 3 values and 'top_scores' has 0"),
         ("annotations.0.score", "1", "line 22: 'score' is '1', not a number"),
@@ -219,7 +219,7 @@ def test_what_is_damaged_is_told_with_its_line(tmp_path, path, value, reason):
 def test_places_that_are_taken(tmp_path):
     release = make_release(tmp_path / "release", images=3)
     export_coco(release, tmp_path / "coco.json")
-    with pytest.raises(FormatError, match=r"is there already.*--overwrite"):
+    with pytest.raises(FormatError, match=r"already exists.*--overwrite"):
         export_coco(release, tmp_path / "coco.json")
     with pytest.raises(ReleaseError, match="already contains a release"):
         import_coco(tmp_path / "coco.json", tmp_path / "release")

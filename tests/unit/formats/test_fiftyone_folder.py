@@ -43,7 +43,7 @@ def test_labels_alone(release, tmp_path):
 def test_missing_images_are_counted_and_nothing_is_written(release, tmp_path):
     for name in ("00/img_0000000.jpg", "03/img_0000003.jpg"):
         (tmp_path / "images" / name).unlink()
-    with pytest.raises(FormatError, match=r"2 of the release's 6 images are not in it: '00/img_0000000\.jpg', '03"):
+    with pytest.raises(FormatError, match=r"2 of the release's 6 images are not there: '00/img_0000000\.jpg', '03"):
         export_fiftyone(release, tmp_path / "folder", images=tmp_path / "images")
     with pytest.raises(FormatError, match="no such folder"):
         export_fiftyone(release, tmp_path / "folder", images=tmp_path / "nowhere")
@@ -53,13 +53,13 @@ def test_missing_images_are_counted_and_nothing_is_written(release, tmp_path):
 
 def test_only_such_a_folder_is_replaced(release, tmp_path):
     export_fiftyone(release, tmp_path / "folder")
-    with pytest.raises(FormatError, match=r"is there already.*--overwrite"):
+    with pytest.raises(FormatError, match=r"already exists.*--overwrite"):
         export_fiftyone(release, tmp_path / "folder")
     export_fiftyone(release, tmp_path / "folder", images=tmp_path / "images", overwrite=True)
     export_fiftyone(release, tmp_path / "folder", overwrite=True)
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["labels.json"]
     assert len(list((tmp_path / "images").rglob("*.jpg"))) == 6  # links go, what they lead to stays
-    with pytest.raises(FormatError, match="holds other things"):
+    with pytest.raises(FormatError, match="contains other files"):
         export_fiftyone(release, tmp_path / "images", overwrite=True)
 
 
@@ -68,5 +68,5 @@ def test_an_image_id_that_leads_out_of_the_folder_is_refused(tmp_path):
     release = make_release(tmp_path / "release", rows=[row])
     (tmp_path / "images").mkdir()
     (tmp_path / "up.jpg").touch()
-    with pytest.raises(ReleaseError, match="leads out of a folder"):
+    with pytest.raises(ReleaseError, match="leads out of the folder"):
         export_fiftyone(release, tmp_path / "folder", images=tmp_path / "images")

@@ -73,9 +73,9 @@ def test_what_has_no_counterpart_is_counted(tmp_path, caplog):
     given = GivenMasks.open(write(tmp_path, content), IDS)
     assert given.left_out == [
         "1 images are not in the source, with 2 masks (such as 'cow/9.jpg')",
-        "1 annotations are of images that the file does not list",
+        "1 annotations belong to images that the file does not list",
         "2 of the source's 3 images have no mask (such as 'cat/2.jpg')",
-        "its 2 categories are not used, as proposals have no class",
+        "its 2 categories are ignored, because proposals have no class",
     ]
     given.warn_of_left_out()
     assert len(caplog.records) == 4
@@ -97,7 +97,7 @@ def test_a_bare_list_names_its_images(tmp_path):
     np.testing.assert_array_equal(masks_of(given, "cat/1.jpg")[0], [DOT])
     del items[1]["file_name"]
     with pytest.raises(
-        FormatError, match=r"line 1: an annotation of a bare list needs its image's `file_name`, got image_id 3"
+        FormatError, match=r"line 1: an annotation in a bare list needs the `file_name` of its image, got image_id 3"
     ):
         GivenMasks.open(write(tmp_path, items), IDS)
 
@@ -105,7 +105,7 @@ def test_a_bare_list_names_its_images(tmp_path):
 @pytest.mark.parametrize(
     ("segmentation", "reason"),
     [
-        (masks.encode(LEFT.T), r"is of size \[6, 4\], the image of \[4, 6\]"),
+        (masks.encode(LEFT.T), r"has size \[6, 4\], but the image has \[4, 6\]"),
         ({"size": [4, 6], "counts": "PP"}, "not COCO's compressed run lengths"),
         ([[1, 2, 3]], "a polygon that is not"),
     ],
@@ -120,12 +120,12 @@ def test_files_that_are_refused(tmp_path):
     with pytest.raises(FormatError, match="cannot be read"):
         identity_of(str(tmp_path / "none.json"))
     with pytest.raises(
-        FormatError, match=r"has no image of the source: its first is 'train/x.jpg', the source's 'cat/1"
+        FormatError, match=r"contains no image of the source: its first image is 'train/x.jpg', the source's is 'cat/1"
     ):
         GivenMasks.open(write(tmp_path, cutler(images=("train/x.jpg",))), IDS)
     with pytest.raises(FormatError, match="lists no images"):
         GivenMasks.open(write(tmp_path, {"annotations": []}), IDS)
-    with pytest.raises(FormatError, match=r"the image 'cat/1\.jpg' is there twice"):
+    with pytest.raises(FormatError, match=r"the image 'cat/1\.jpg' occurs twice"):
         GivenMasks.open(write(tmp_path, cutler(images=("cat/1.jpg", "cat/1.jpg"))), IDS)
 
 

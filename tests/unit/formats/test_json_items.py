@@ -66,7 +66,7 @@ def test_a_list_and_a_byte_order_mark(tmp_path, chunk):
         ('{"images": [\n{"id": 1}\n{"id": 2}]}', 3, "',' expected, found '{'"),
         ('{"images": [\n{"id": 1},\n]}', 3, "a comma before the end of a list"),
         ('{"a": 1,\n}', 2, "a comma before the end"),
-        ('{"a": 1\n} x', 2, "text behind the end"),
+        ('{"a": 1\n} x', 2, "text after the end"),
         ('{"a"\n 1}', 2, "':' expected"),
         ("{\n1: 2}", 2, "a key is not a string"),
         ('{"a": [\n{"b": tru}]}', 2, "Expecting value"),
@@ -85,7 +85,7 @@ def test_damage_is_told_with_its_line(tmp_path, text, line, reason):
 
 def test_an_item_without_an_end_is_not_read_to_the_end_of_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(json_items, "CHUNK", 100)
-    monkeypatch.setattr(json_items, "LARGEST_ITEM", 1000)
+    monkeypatch.setattr(json_items, "MAX_ITEM_BYTES", 1000)
     path = tmp_path / "a.json"
     path.write_text('{"images": [\n{"name": "' + "x" * 100_000)
     with pytest.raises(FormatError, match=r"line 2: .*Unterminated string"):

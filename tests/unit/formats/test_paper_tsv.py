@@ -71,21 +71,21 @@ GOOD = "a/1.jpg\t0\t0,1\t0.5,1.0\n"
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("a/2.jpg\t0\t0\n", "has 3 columns, not the 4"),
+        ("a/2.jpg\t0\t0\n", "has 3 columns instead of 4"),
         ("\n", "has 1 columns"),
         ("a/2.jpg\t0\t0,1\t0.5\n", "has 2 classes and 1 probabilities"),
-        ("a/2.jpg\t0\t0,1000\t0.5,0.6\n", "names the class 1000; there are 1000, from 0"),
-        ("a/2.jpg\t-1\t0\t0.5\n", "names the class -1"),
-        ("a/2.jpg\t\t0\t0.5\n", "has '' for the one class"),
-        ("a/2.jpg\t0,1\t0\t0.5\n", "has '0,1' for the one class"),
+        ("a/2.jpg\t0\t0,1000\t0.5,0.6\n", "contains class 1000, but valid classes are 0 to 999"),
+        ("a/2.jpg\t-1\t0\t0.5\n", "contains class -1"),
+        ("a/2.jpg\t\t0\t0.5\n", "has '' as the original class"),
+        ("a/2.jpg\t0,1\t0\t0.5\n", "has '0,1' as the original class"),
         ("a/2.jpg\tcat\t0\t0.5\n", "'cat' is not a list of class indices"),
         ("a/2.jpg\t0\t0\thigh\n", "'high' is not a list of probabilities"),
         ("a/2.jpg\t0\t0\tnan\n", "'nan' is not a list of probabilities"),
         ("a/2.jpg\t0\t0\t1.5\n", "probabilities outside 0 to 1: '1.5'"),
-        ("a/2.jpg\t0\t3,3\t0.5,0.5\n", "names a class twice"),
-        ("../2.jpg\t0\t0\t0.5\n", "no image id"),
-        ("/a/2.jpg\t0\t0\t0.5\n", "no image id"),
-        (GOOD, "the image 'a/1.jpg' is there already, on line 1"),
+        ("a/2.jpg\t0\t3,3\t0.5,0.5\n", "contains a class twice"),
+        ("../2.jpg\t0\t0\t0.5\n", "not an image id"),
+        ("/a/2.jpg\t0\t0\t0.5\n", "not an image id"),
+        (GOOD, "the image 'a/1.jpg' is already on line 1"),
     ],
 )
 def test_a_bad_line_is_told_with_its_number(tmp_path, line, reason):
@@ -113,7 +113,7 @@ def test_files_that_cannot_be_read_or_written(tmp_path):
         Names("one")
     release = make_release(tmp_path / "made", images=2)
     (tmp_path / "there.tsv").write_text("mine")
-    with pytest.raises(FormatError, match=r"is there already.*--overwrite"):
+    with pytest.raises(FormatError, match=r"already exists.*--overwrite"):
         export_tsv(release, tmp_path / "there.tsv")
     assert (tmp_path / "there.tsv").read_text() == "mine"
     export_tsv(release, tmp_path / "there.tsv", overwrite=True)

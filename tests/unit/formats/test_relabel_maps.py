@@ -86,7 +86,7 @@ def test_an_unreadable_map_leaves_its_image_out_with_the_reason(tmp_path):
         unreadable: 1,
         "images: label map is (3,), expected a tensor [2, 5, 15, 15]": 1,
         "images: label map has class index 1000, but there are only 1000 classes": 1,
-        "files that are not <class folder>/<name>.pt": 2,
+        "files other than <class folder>/<name>.pt": 2,
     }
     excluded = [json.loads(line) for line in (tmp_path / "release" / "excluded.jsonl").read_text().splitlines()]
     assert [item["image_id"] for item in excluded] == [f"n01440764/{name}.JPEG" for name in "bcd"]
@@ -97,7 +97,7 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(FormatError, match="no such folder"):
         import_label_maps(maps, tmp_path / "release", names=NAMES)
     maps.mkdir()
-    with pytest.raises(FormatError, match="has no label maps"):
+    with pytest.raises(FormatError, match="contains no label maps"):
         import_label_maps(maps, tmp_path / "release", names=NAMES)
     (maps / "n01440764").mkdir()
     (maps / "n01440764" / "a.pt").write_bytes(b"junk")

@@ -7,7 +7,7 @@ from hf_relabel.pictures.overlays import MIN_LONGER_SIDE, PALETTE, PAPER, contac
 from hf_relabel.vision import masks
 
 NAMES = ["cat", "a class with a name far too long for any tag that has to fit into the picture"]
-GREY = Image.new("RGB", (600, 400), (128, 128, 128))
+GRAY = Image.new("RGB", (600, 400), (128, 128, 128))
 
 
 def region(label: int, left: int, top: int, right: int, bottom: int, size: tuple[int, int] = (600, 400)) -> dict:
@@ -21,8 +21,8 @@ def pixel(image: Image.Image, x: int, y: int) -> np.ndarray:
 
 
 def test_regions_are_filled_and_outlined_and_the_rest_is_dimmed():
-    picture = draw_overlay(GREY, [region(0, 200, 100, 400, 300)], NAMES)
-    assert picture.size == GREY.size
+    picture = draw_overlay(GRAY, [region(0, 200, 100, 400, 300)], NAMES)
+    assert picture.size == GRAY.size
     inside, edge, outside = (pixel(picture, *place) for place in ((300, 200), (399, 200), (500, 200)))
     assert inside[0] > inside[1] + 15, "filled with the first color, a red"
     assert np.abs(edge - PALETTE[0]).max() < 25
@@ -31,7 +31,7 @@ def test_regions_are_filled_and_outlined_and_the_rest_is_dimmed():
 
 
 def test_without_regions_the_image_is_unchanged():
-    assert np.array_equal(draw_overlay(GREY, [], NAMES), GREY)
+    assert np.array_equal(draw_overlay(GRAY, [], NAMES), GRAY)
 
 
 def test_a_small_image_is_enlarged_and_keeps_its_shape():
@@ -42,7 +42,7 @@ def test_a_small_image_is_enlarged_and_keeps_its_shape():
 
 def test_regions_of_one_class_have_the_same_color():
     regions = [region(0, 50, 100, 150, 200), region(1, 250, 100, 350, 200), region(0, 450, 100, 550, 200)]
-    picture = draw_overlay(GREY, regions, NAMES)
+    picture = draw_overlay(GRAY, regions, NAMES)
     first, other, second = (pixel(picture, x, 180) for x in (100, 300, 500))
     assert np.array_equal(first, second)
     assert np.abs(first - other).max() > 20
@@ -52,7 +52,7 @@ def test_regions_of_one_class_have_the_same_color():
 def test_tags_stay_inside_and_do_not_cover_each_other(top):
     """Three regions at the same position have complete tags, one below the other."""
     regions = [region(label, 560, top, 600, top + 10) for label in (0, 1, 0)]
-    picture = np.asarray(draw_overlay(GREY, regions, NAMES), dtype=int)
+    picture = np.asarray(draw_overlay(GRAY, regions, NAMES), dtype=int)
     tag = np.abs(picture - PALETTE[0]).max(axis=2) < 3
     assert tag.sum() > 2 * 1000, "both tags with the first color are complete"
     long = np.abs(picture - PALETTE[1]).max(axis=2) < 3
@@ -61,12 +61,12 @@ def test_tags_stay_inside_and_do_not_cover_each_other(top):
 
 def test_a_mask_of_another_size():
     with pytest.raises(ReleaseError, match=r"\[400, 600\]"):
-        draw_overlay(GREY, [region(0, 0, 0, 5, 5, (30, 20))], NAMES)
+        draw_overlay(GRAY, [region(0, 0, 0, 5, 5, (30, 20))], NAMES)
 
 
 def test_empty_and_full_masks():
     for regions in ([region(0, 5, 5, 5, 5)], [region(0, 0, 0, 600, 400)]):
-        assert draw_overlay(GREY, regions, NAMES).size == GREY.size
+        assert draw_overlay(GRAY, regions, NAMES).size == GRAY.size
 
 
 def test_a_contact_sheet_shows_every_image_with_its_caption():
@@ -89,4 +89,4 @@ def test_a_contact_sheet_needs_images_and_matching_captions():
     with pytest.raises(ValueError, match="at least one image"):
         contact_sheet([])
     with pytest.raises(ValueError, match="one caption per image"):
-        contact_sheet([GREY], [["one"], ["two"]])
+        contact_sheet([GRAY], [["one"], ["two"]])

@@ -227,8 +227,8 @@ def test_mean_and_standard_deviation_come_from_the_model(tiny_dinov3, tmp_path):
     folder = copy_with(tiny_dinov3, tmp_path / "model", {"image_mean": mean, "image_std": std})
     backbone = load(folder)
     assert (backbone.identity["mean"], backbone.identity["std"]) == (mean, std)
-    grey = backbone.preprocess(Image.new("RGB", (9, 9), (255, 0, 0)))
-    torch.testing.assert_close(grey[:, 0, 0], torch.tensor([(1 - 0.430) / 0.213, -0.411 / 0.156, -0.296 / 0.143]))
+    gray = backbone.preprocess(Image.new("RGB", (9, 9), (255, 0, 0)))
+    torch.testing.assert_close(gray[:, 0, 0], torch.tensor([(1 - 0.430) / 0.213, -0.411 / 0.156, -0.296 / 0.143]))
 
 
 def test_hash_of_the_weights_does_not_depend_on_the_folder(tiny_dinov2, tmp_path):
