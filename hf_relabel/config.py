@@ -115,7 +115,7 @@ class ProposeConfig:
     generators: list[Literal["maskcut", "merge"]] = field(default_factory=lambda: ["maskcut", "merge"])
     tau: float = 0.4
     max_masks: int = 3
-    merge_masks: int = 16
+    merge_masks: int = 20
     windows: int = 4
     solver: Literal["auto", "lanczos", "krylov"] = "auto"
     masks: str | None = None

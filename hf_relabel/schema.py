@@ -38,7 +38,7 @@ PROPOSALS = pa.schema(
         ("height", pa.int32()),
         ("error", pa.string()),  # why the image has no proposals; null if it was read
         ("grid", pa.list_(pa.int32())),  # patches down and across; empty in an error row
-        ("feature_row", pa.int64()),  # the whole image's row in FEATURES, followed by its views; -1 in an error row
+        ("feature_row", pa.int64()),  # the whole image's row in FEATURES; -1 in an error row
         ("window_row", pa.int64()),  # the first window's row in FEATURES; -1 in an error row
         ("windows", pa.int32()),  # number of windows, with one row of FEATURES each
         ("proposals", pa.list_(PROPOSAL)),
@@ -49,9 +49,9 @@ GENERATORS = ("maskcut", "merge", "file")
 """Where a proposal's mask comes from: MaskCut, merging of patches, or a user's file."""
 
 FEATURES = "float16 [rows, dim]"
-"""`<shard>.npy`: the pooled features of each image's regions, one after another. The whole image and some proposals
-have `1 + views` rows, the mean over all patches of the region and then means with some patches dropped at random; the
-other proposals and the windows have one row each."""
+"""`<shard>.npy`: the pooled features of each image's regions, one after another. Some proposals have `1 + views` rows, the
+mean over all patches of the region and then means with some patches dropped at random; the whole image, the other
+proposals and the windows have one row each."""
 
 TARGET_NOTHING, TARGET_BACKGROUND = -1, -2
 """Targets of regions that do not train as a class."""

@@ -14,6 +14,7 @@ The proposals of step 1 are those that stand for objects: MaskCut's or a file's.
 regions instead.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,13 +122,16 @@ def _covered(regions: ShardRegions, of_class: np.ndarray) -> np.ndarray:
 def _first_of_images(regions: ShardRegions, chosen: np.ndarray, primary: np.ndarray, ratio: float) -> np.ndarray:
     """Of the chosen regions, bool [n], at most `ratio` times as many per image as it has primary ones; bool [n].
 
-    Those with the most patches come first, as surroundings are large; of equal ones, the order of the regions decides.
+    They are drawn at random, by numbers that depend only on the image's id.
     """
-    room = np.ceil(ratio * np.bincount(regions.image[primary], minlength=len(regions.label)))
+    room = np.ceil(ratio * np.bincount(regions.image[primary], minlength=len(regions.label))).astype(np.int64)
     indices = np.flatnonzero(chosen)
-    order = indices[np.lexsort((-regions.masks[indices].sum(axis=1), regions.image[indices]))]
-    image = regions.image[order]
-    starts = np.searchsorted(image, image)
+    bounds = np.searchsorted(regions.image[indices], np.arange(len(regions.label) + 1))
     kept = np.zeros(len(chosen), bool)
-    kept[order[np.arange(len(order)) - starts < room[image]]] = True
+    for number, image_id in enumerate(regions.image_ids):
+        mine = indices[bounds[number] : bounds[number + 1]]
+        if len(mine) > room[number]:
+            seed = hashlib.sha256(f"background:{image_id}".encode()).digest()
+            mine = np.random.default_rng(int.from_bytes(seed[:8], "big")).permutation(mine)[: room[number]]
+        kept[mine] = True
     return kept

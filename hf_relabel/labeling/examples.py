@@ -64,18 +64,17 @@ def training_regions(
     proposed = proposals.read(shard, columns).to_pylist()
     columns = ["label", "whole_image", "proposals.list.element.target", "windows.list.element.target"]
     scored = scores.read(shard, columns).to_pylist()
-    views = proposals.fingerprint.inputs["propose"]["views"]
     found: list[TrainingRegion] = []
     for number, (image, score) in enumerate(zip(proposed, scored, strict=True)):
-        found += _of_image(number, image, score, classes, config.background, merge, views)
+        found += _of_image(number, image, score, classes, config.background, merge)
     return [image["image_id"] for image in proposed], found
 
 
 def _of_image(
-    number: int, image: dict[str, Any], score: dict[str, Any], classes: int, background: bool, merge: bool, views: int
+    number: int, image: dict[str, Any], score: dict[str, Any], classes: int, background: bool, merge: bool
 ) -> Iterator[TrainingRegion]:
     if score["whole_image"]:
-        yield TrainingRegion(number, score["label"], [image["feature_row"]], views, [1])
+        yield TrainingRegion(number, score["label"], [image["feature_row"]], 0, [1])
     groups: dict[tuple[int, int, int], list[dict[str, Any]]] = {}
     for place, (proposal, item) in enumerate(zip(image["proposals"], score["proposals"], strict=False)):
         target = classes if item["target"] == TARGET_BACKGROUND else item["target"]

@@ -241,18 +241,19 @@ class Proposer:
             return self._error_row(item.index, str(error))
         settings = self.job.config.propose
         image_id = self.job.source.image_ids[item.index]
-        viewed = 1 + sum(proposal.has_views for proposal in found)  # the whole image, and the first proposals
+        viewed = sum(proposal.has_views for proposal in found)  # the first proposals
         regions = np.concatenate(
             [np.ones((1, *self.backbone.grid), bool), *(p.mask[None] for p in found), self._windows]
         )
         under = torch.from_numpy(regions).flatten(1)  # [1 + proposals + windows, n]
-        views = pool_views(patches, under[:viewed], settings.views, settings.view_drop, self._generator(image_id))
-        pooled = pool(patches, under)
-        features = torch.cat([torch.cat([pooled[:viewed, None], views], dim=1).flatten(0, 1), pooled[viewed:]])
+        pooled, end = pool(patches, under), 1 + viewed
+        views = pool_views(patches, under[1:end], settings.views, settings.view_drop, self._generator(image_id))
+        with_views = torch.cat([pooled[1:end, None], views], dim=1).flatten(0, 1)
+        features = torch.cat([pooled[:1], with_views, pooled[end:]])
         features = features.to(torch.float16).cpu()
         if not torch.isfinite(features).all():
             return self._error_row(item.index, "the pooled features do not fit float16")
-        proposals, next_row = [], 1 + settings.views
+        proposals, next_row = [], 1
         for number, proposal in enumerate(found):
             count = settings.views if proposal.has_views else 0
             proposals.append(
