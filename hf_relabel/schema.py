@@ -49,8 +49,8 @@ GENERATORS = ("maskcut", "merge", "file")
 """Where a proposal's mask comes from: MaskCut, merging of patches, or a user's file."""
 
 FEATURES = "float16 [rows, dim]"
-"""`<shard>.npy`: the pooled features of each image's regions, one after another. Some proposals have `1 + views` rows, the
-mean over all patches of the region and then means with some patches dropped at random; the whole image, the other
+"""`<shard>.npy`: the pooled features of each image's regions, one after another. Some proposals have `1 + views` rows,
+the mean over all patches of the region and then means with some patches dropped at random; the whole image, the other
 proposals and the windows have one row each."""
 
 TARGET_NOTHING, TARGET_BACKGROUND = -1, -2
