@@ -12,7 +12,13 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 2
 
+READABLE_VERSIONS = (1, SCHEMA_VERSION)
+"""Versions of a release that can be read. Version 1 has no `label_score` and no region's `generator`; both are null."""
+
 CONFIG_NAMES = ("labels", "regions")
+
+NULLABLE = ("label_score",)
+"""Columns of a release that need not have a value in every row."""
 
 RLE = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
 """COCO run-length encoding: size [height, width], counts of column-major runs in COCO's compressed ASCII."""

@@ -19,12 +19,12 @@ from hf_relabel.release.reader import Release
 from hf_relabel.schema import SCHEMA_VERSION
 
 CARRIES = (
-    "Exported: all images with size, original label, labels and scores; all regions with mask, box, area, classes and "
-    "scores; class names, name, version, split, provenance and excluded images. "
+    "Exported: all images with size, original label, labels and scores; all regions with mask, box, area, classes, "
+    "scores and generator; class names, name, version, split, provenance and excluded images. "
     "Not exported: how the rows are divided into files."
 )
 
-IMAGE_COLUMNS = ["image_id", "label", "labels", "scores", "width", "height"]
+IMAGE_COLUMNS = ["image_id", "label", "labels", "scores", "label_score", "width", "height"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,7 @@ def _info(release: Release) -> dict[str, Any]:
 
 
 def _image(image: int, row: dict[str, Any]) -> dict[str, Any]:
+    score = {} if row["label_score"] is None else {"label_score": _shortest([row["label_score"]])[0]}
     return {
         "id": image,
         "file_name": row["image_id"],
@@ -119,10 +120,12 @@ def _image(image: int, row: dict[str, Any]) -> dict[str, Any]:
         ORIGINAL: _category(row["label"]),
         LABELS: list(map(_category, row["labels"])),
         "scores": _shortest(row["scores"]),
+        **score,
     }
 
 
 def _annotation(annotation: int, image: int, region: dict[str, Any]) -> dict[str, Any]:
+    generator = {} if region["generator"] is None else {"generator": region["generator"]}
     return {
         "id": annotation,
         "image_id": image,
@@ -135,6 +138,7 @@ def _annotation(annotation: int, image: int, region: dict[str, Any]) -> dict[str
         "region_id": region["region_id"],
         TOP_LABELS: list(map(_category, region["top_labels"])),
         "top_scores": _shortest(region["top_scores"]),
+        **generator,
     }
 
 

@@ -11,7 +11,7 @@ from hf_relabel.formats.coco_file import CocoFile, Entry
 from hf_relabel.formats.releases import Imported, Names, origin, tables
 from hf_relabel.formats.segmentation import area_of, read_segmentation
 from hf_relabel.release.writer import write_release
-from hf_relabel.schema import SCHEMA_VERSION
+from hf_relabel.schema import READABLE_VERSIONS
 from hf_relabel.sources.image_ids import is_safe
 
 NOT_OURS = "; hf-relabel did not export this file: for masks without classes, use --propose.masks"
@@ -64,10 +64,10 @@ def _info(coco: CocoFile) -> dict[str, Any]:
     ours = info.get(RELEASE) if isinstance(info, dict) else None
     if not isinstance(ours, dict):
         raise FormatError(f"{coco.path}: has no info.{RELEASE}{NOT_OURS}")
-    if ours.get("schema_version") != SCHEMA_VERSION:
+    if ours.get("schema_version") not in READABLE_VERSIONS:
         raise FormatError(
-            f"{coco.path}: schema version {ours.get('schema_version')}, this hf_relabel reads {SCHEMA_VERSION}; "
-            "export the release again"
+            f"{coco.path}: schema version {ours.get('schema_version')}, this hf_relabel reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}; export the release again"
         )
     for key, kind in (("version", str), ("name", str), ("split", str), ("provenance", dict)):
         if not isinstance(ours.get(key), kind):
@@ -128,6 +128,7 @@ def _rows(coco: CocoFile, classes: int) -> Iterator[dict[str, Any]]:
             "label": label,
             "labels": labels,
             "scores": scores,
+            "label_score": fields.number("label_score", float) if fields.has("label_score") else None,
             "width": width,
             "height": height,
             "regions": [_region(_Fields(coco, entry, classes), width, height) for entry in coco.annotations_of(place)],
@@ -151,6 +152,7 @@ def _region(fields: "_Fields", width: int, height: int) -> dict[str, Any]:
         "top_scores": top_scores,
         "bbox": fields.numbers("bbox", 4),
         "area": area,
+        "generator": fields.text("generator") if fields.has("generator") else None,
         "segmentation": segmentation,
     }
 
@@ -165,6 +167,9 @@ class _Fields:
 
     def error(self, reason: str) -> FormatError:
         return self._coco.error(self._entry, reason)
+
+    def has(self, key: str) -> bool:
+        return key in self._entry.value
 
     def get(self, key: str) -> Any:
         if key not in self._entry.value:

@@ -6,15 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_relabel.errors import ReleaseError
 from hf_relabel.release.layout import MANIFEST, ReleaseFile
 from hf_relabel.run.store import sha256_of
-from hf_relabel.schema import SCHEMA_VERSION
+from hf_relabel.schema import READABLE_VERSIONS
 
 _BATCH_ROWS = 4096
+
+ADDED_COLUMNS = {"label_score": pa.float32()}
+"""Columns that releases of schema version 1 do not have."""
+
+ADDED_TO_REGIONS = {"generator": pa.string()}
+"""Fields of a region that releases of schema version 1 do not have."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +65,10 @@ class Release:
         try:
             values = json.loads(manifest)
             found = values["schema_version"]
-            if found != SCHEMA_VERSION:
+            if found not in READABLE_VERSIONS:
+                readable = " and ".join(map(str, READABLE_VERSIONS))
                 raise ReleaseError(
-                    f"{path}: schema version {found}, but this hf_relabel reads {SCHEMA_VERSION}; build the release "
-                    "again"
+                    f"{path}: schema version {found}, but this hf_relabel reads {readable}; build the release again"
                 )
             return cls(
                 folder=folder,
@@ -125,20 +132,55 @@ class Release:
     def batches_of(self, file: ReleaseFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Iterate over the rows of one Parquet file, a few thousand at a time.
 
+        Columns that were added to releases since the file was written are null.
+
+        Args:
+            file: A file of a configuration.
+            columns: The columns to read; None for all.
+
         Raises:
             ReleaseError: The file is missing, is not Parquet, or lacks a column.
         """
         path = self.path_of(file)
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
-                missing = sorted(set(columns or ()) - set(parquet.schema_arrow.names))
+                names = parquet.schema_arrow.names
+                wanted = list(dict.fromkeys([*names, *ADDED_COLUMNS])) if columns is None else columns
+                missing = sorted(set(wanted) - set(names) - set(ADDED_COLUMNS))
                 if missing:
                     raise ReleaseError(f"{path}: not a file of a release, it has no column {missing[0]!r}")
-                yield from parquet.iter_batches(batch_size=_BATCH_ROWS, columns=columns)
+                stored = [name for name in wanted if name in names]
+                for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=stored):
+                    yield _completed(batch, wanted)
         except (pa.ArrowInvalid, OSError) as error:
             raise ReleaseError(
                 f"{path}: cannot be read as Parquet ({_first_line(error)}); build or download the release again"
             ) from error
+
+
+def _completed(batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
+    """The given columns of a batch; what was added to releases since it was written is null, also in its regions."""
+    arrays = []
+    for name in columns:
+        if name not in batch.schema.names:
+            arrays.append(pa.nulls(len(batch), ADDED_COLUMNS[name]))
+        elif name == "regions":
+            arrays.append(_completed_regions(batch[name]))
+        else:
+            arrays.append(batch[name])
+    return pa.RecordBatch.from_arrays(arrays, columns)
+
+
+def _completed_regions(column: pa.ListArray) -> pa.ListArray:
+    added = {name: kind for name, kind in ADDED_TO_REGIONS.items() if column.type.value_type.get_field_index(name) < 0}
+    if not added:
+        return column
+    regions = column.flatten()
+    fields = [*column.type.value_type, *(pa.field(name, kind) for name, kind in added.items())]
+    parts = [*regions.flatten(), *(pa.nulls(len(regions), kind) for kind in added.values())]
+    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(parts, fields=fields))
 
 
 def _first_line(error: Exception) -> str:

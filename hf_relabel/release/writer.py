@@ -37,7 +37,7 @@ from hf_relabel.release.markdown import escape
 from hf_relabel.release.reader import Release
 from hf_relabel.release.statistics import ReleaseStatistics
 from hf_relabel.run.store import sha256_of
-from hf_relabel.schema import CONFIG_NAMES, SCHEMA_VERSION, release_schema
+from hf_relabel.schema import CONFIG_NAMES, NULLABLE, SCHEMA_VERSION, release_schema
 
 ROW_GROUP_ROWS = 10_000
 """Images per row group. A fixed number of rows, so that one more label does not move other rows to another group."""
@@ -189,7 +189,7 @@ def _with_version(batch: pa.RecordBatch | pa.Table, schema: pa.Schema, version: 
 def _check_rows(table: pa.Table, last_id: str | None, num_classes: int) -> str:
     """Raise ReleaseError for rows out of order, missing values and invalid classes; return the last image id."""
     for name in table.column_names:
-        if table[name].null_count:
+        if name not in NULLABLE and table[name].null_count:
             raise ReleaseError(f"{name}: a row of the release has no value; every image needs one")
     ids = table["image_id"].to_pylist()
     for before, after in zip([last_id, *ids], ids, strict=False):

@@ -16,7 +16,7 @@ def write_release(folder: Path, class_names: list[str], rows: list[dict[str, Any
     Args:
         folder: The release folder.
         class_names: Names of the classes.
-        rows: Each with image_id, label, labels, scores and, optionally, width, height and regions, a list of
+        rows: Each with image_id, label, labels, scores and, optionally, label_score, width, height and regions, a list of
             {label, score, mask}.
         split: Name of the split.
     """

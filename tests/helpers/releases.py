@@ -1,14 +1,18 @@
 """Small releases with real masks, made from a seed: the same images and regions for any version and threshold."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from hf_relabel.release.layout import MANIFEST
 from hf_relabel.release.reader import Release
 from hf_relabel.release.writer import write_release
+from hf_relabel.run.store import sha256_of
 from hf_relabel.schema import release_schema
 from hf_relabel.vision import masks
 
@@ -18,7 +22,7 @@ CLASSES = ["cat", "dog", "red | blue ball", "tree"]
 def make_rows(
     images: int, threshold: float = 0.5, classes: int = len(CLASSES), version: str = "1.0.0", seed: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the `regions` configuration: 0 to 3 regions an image, labels above a threshold and the original."""
+    """Rows of the `regions` configuration: 0 to 3 regions per image, labels above a threshold and the original."""
     rng = np.random.default_rng(seed)
     for index in range(images):
         image_id = f"{index % 10:02d}/img_{index:07d}.jpg"
@@ -40,6 +44,7 @@ def make_rows(
                     "top_scores": top_scores,
                     "bbox": masks.bbox(mask),
                     "area": masks.area(mask),
+                    "generator": "maskcut" if place else "merge",
                     "segmentation": masks.encode(mask),
                 }
             )
@@ -56,6 +61,7 @@ def make_rows(
             "label": label,
             "labels": [name for name, _ in ranked],
             "scores": [score for _, score in ranked],
+            "label_score": None if index % 7 == 3 else index % 5 / 4,
             "width": width,
             "height": height,
             "regions": regions,
@@ -89,6 +95,33 @@ def make_release(
         "rows_per_file": rows_per_file,
     }
     return write_release(folder, [table], version=version, **{**settings, **options})
+
+
+def as_version_1(folder: Path) -> Release:
+    """Rewrite a release as hf_relabel 0.1 wrote it: without `label_score` and the regions' `generator`."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for entry in manifest["files"]:
+        path = folder / entry["path"]
+        if entry["config_name"] is not None:
+            table = pq.read_table(path).drop_columns("label_score")
+            if "regions" in table.column_names:
+                regions = [
+                    [{k: v for k, v in region.items() if k != "generator"} for region in row]
+                    for row in table["regions"].to_pylist()
+                ]
+                item = table.schema.field("regions").type.value_type
+                kind = pa.list_(pa.struct([field for field in item if field.name != "generator"]))
+                place = table.column_names.index("regions")
+                table = table.set_column(place, "regions", pa.array(regions, kind))
+            features = json.loads(table.schema.metadata[b"huggingface"])
+            stored = features["info"]["features"]
+            stored.pop("label_score")
+            for region in stored.get("regions", []):
+                region.pop("generator")
+            pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}), path)
+        entry |= {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"schema_version": 1}))
+    return Release.open(folder)
 
 
 def provenance(threshold: float, version: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def test_the_stored_features_are_spelt_as_old_datasets_read_them():
         "label": LABEL,
         "labels": [LABEL],
         "scores": [{"dtype": "float32", "_type": "Value"}],
+        "label_score": {"dtype": "float32", "_type": "Value"},
         "version": {"dtype": "string", "_type": "Value"},
     }
     (region,) = stored("regions")["regions"]

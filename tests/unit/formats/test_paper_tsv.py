@@ -24,7 +24,7 @@ def test_lines_of_the_paper_become_a_release(tmp_path):
     (tmp_path / "labels.tsv").write_text(PAPER)
     imported = import_tsv(tmp_path / "labels.tsv", tmp_path / "release", names=Names("2.1.0", "Paper", "train"))
     assert imported.facts == {"images": 3, "labels": 3}
-    empty = {"width": 0, "height": 0, "regions": [], "version": "2.1.0"}
+    empty = {"label_score": None, "width": 0, "height": 0, "regions": [], "version": "2.1.0"}
     assert rows_of(tmp_path / "release") == [
         {"image_id": "n01440764/n01440764_10027.JPEG", "label": 0, "labels": [0], "scores": [1.0], **empty},
         {

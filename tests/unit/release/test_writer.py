@@ -7,7 +7,7 @@ import signal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from releases import CLASSES, make_release, make_rows
+from releases import CLASSES, as_version_1, make_release, make_rows
 
 import hf_relabel.release.writer
 from hf_relabel.errors import ReleaseError
@@ -34,7 +34,7 @@ def test_rows_are_read_as_they_were_written(tmp_path):
     release = make_release(tmp_path / "release", rows=rows)
     expected = pa.Table.from_pylist(rows, schema=release_schema("regions", CLASSES)).to_pylist()  # scores as float32
     assert rows_of(release) == expected
-    light = ("image_id", "label", "labels", "scores", "version")
+    light = ("image_id", "label", "labels", "scores", "label_score", "version")
     assert rows_of(release, "labels") == [{key: row[key] for key in light} for row in expected]
     assert [file.rows for file in release.files_of("regions")] == [25, 25, 10]
     (path,) = [file.path for file in release.files_of("labels")]
@@ -43,6 +43,23 @@ def test_rows_are_read_as_they_were_written(tmp_path):
     release.verify()
     (line,) = (release.folder / "excluded.jsonl").read_text().splitlines()
     assert json.loads(line) == {"image_id": "00/broken.jpg", "reason": "cannot identify image file"}
+
+
+def test_a_release_of_an_earlier_schema_version_is_read_with_nulls(tmp_path):
+    release = make_release(tmp_path / "new")
+    make_release(tmp_path / "old")
+    old = as_version_1(tmp_path / "old")
+    old.verify()
+    expected = rows_of(release)
+    for row in expected:
+        row["label_score"] = None
+        for region in row["regions"]:
+            region["generator"] = None
+    assert rows_of(old) == expected
+    columns = ["regions", "label_score", "image_id"]
+    assert list(old.rows("regions", columns)) == [{name: row[name] for name in columns} for row in expected]
+    assert [row["label_score"] for row in old.rows("labels")] == [None] * len(expected)
+    assert any(row["label_score"] is not None for row in release.rows("labels"))
 
 
 def test_files_do_not_depend_on_how_the_rows_come(tmp_path, monkeypatch):
