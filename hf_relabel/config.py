@@ -310,6 +310,23 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
 
+_EVERY_STAGE = ("source", "run.dir", "run.shard_size", "run.overwrite")
+
+READS = {
+    "propose": ("source", "backbone", "propose", "run"),
+    "score": (*_EVERY_STAGE, "score", "run.max_error_rate", "run.threads", "run.seed"),
+    "train": (*_EVERY_STAGE, "train", "score.merge", "run.seed"),
+    "label": (*_EVERY_STAGE, "label", "run.max_error_rate"),
+    "build": (*_EVERY_STAGE, "build"),
+}
+"""Sections and keys that each stage reads: what its help shows, and what it may change in a run's `config.yaml`."""
+
+
+def is_read(key: str, sections: tuple[str, ...]) -> bool:
+    """Return whether a dotted key is one of these sections or keys, or inside one of them."""
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
+
+
 def as_dict(config: Any) -> dict[str, Any]:
     """Convert a configuration or one of its sections to nested dictionaries, ready for YAML or JSON."""
     return dataclasses.asdict(config)

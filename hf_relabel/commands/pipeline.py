@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_relabel.commands.parser import Command
-from hf_relabel.config import Config
+from hf_relabel.config import READS, Config
 from hf_relabel.errors import UsageError
 from hf_relabel.sources.path import check_source_path
 
@@ -19,18 +19,6 @@ SUMMARIES = {
     "label": "classify every proposal with the labeler",
     "build": "write the release: a table of labels, scores and masks",
 }
-
-EVERY_STAGE = ("source", "run.dir", "run.shard_size", "run.overwrite")
-
-READS: dict[str, tuple[str, ...] | None] = {
-    "run": None,
-    "propose": ("source", "backbone", "propose", "run"),
-    "score": (*EVERY_STAGE, "score", "run.max_error_rate", "run.threads", "run.seed"),
-    "train": (*EVERY_STAGE, "train", "score.merge", "run.seed"),
-    "label": (*EVERY_STAGE, "label", "run.max_error_rate"),
-    "build": (*EVERY_STAGE, "build"),
-}
-"""Sections and keys that each command reads."""
 
 COMMON = {
     "run": ("backbone.model", "propose.tau", "build.threshold", "build.version"),
@@ -95,7 +83,7 @@ def _command(name: str) -> Command[Config]:
         run=lambda config: run(name, config),
         description=SUMMARIES[name][0].upper() + SUMMARIES[name][1:] + ".",
         dotted=True,
-        reads=READS[name],
+        reads=READS.get(name),
         common=("source.path", "source.kind", "run.dir", *COMMON[name], "run.overwrite"),
     )
 
