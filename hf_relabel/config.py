@@ -310,14 +310,12 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-_EVERY_STAGE = ("source", "run.dir", "run.shard_size", "run.overwrite")
-
 READS = {
     "propose": ("source", "backbone", "propose", "run"),
-    "score": (*_EVERY_STAGE, "score", "run.max_error_rate", "run.threads", "run.seed"),
-    "train": (*_EVERY_STAGE, "train", "score.merge", "run.seed"),
-    "label": (*_EVERY_STAGE, "label", "run.max_error_rate"),
-    "build": (*_EVERY_STAGE, "build"),
+    "score": ("score", "run.dir", "run.shard_size", "run.overwrite", "run.max_error_rate", "run.threads", "run.seed"),
+    "train": ("train", "score.merge", "run.dir", "run.shard_size", "run.overwrite", "run.seed"),
+    "label": ("label", "run.dir", "run.shard_size", "run.overwrite", "run.max_error_rate"),
+    "build": ("build", "run.dir", "run.shard_size"),
 }
 """Sections and keys that each stage reads: what its help shows, and what it may change in a run's `config.yaml`."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_relabel.commands.parser import Command
-from hf_relabel.config import READS, Config
+from hf_relabel.config import READS, Config, is_read
 from hf_relabel.errors import UsageError
 from hf_relabel.sources.path import check_source_path
 
@@ -19,6 +19,9 @@ SUMMARIES = {
     "label": "classify every proposal with the labeler",
     "build": "write the release: a table of labels, scores and masks",
 }
+
+READ_THE_SOURCE = ("run", "propose")
+"""Commands that read the source; the stages after `propose` work from what it stored."""
 
 COMMON = {
     "run": ("backbone.model", "propose.tau", "build.threshold", "build.version"),
@@ -32,7 +35,8 @@ COMMON = {
 
 def run(command: str, config: Config) -> int:
     """Run all stages or one of them; returns the exit status."""
-    check_source(config)
+    if command in READ_THE_SOURCE:
+        check_source(config)
     from hf_relabel.stages.pipeline import run_stages
 
     job = run_stages(command, config)
@@ -76,6 +80,8 @@ def after_run(config: Config, pictures: str) -> list[str]:
 
 
 def _command(name: str) -> Command[Config]:
+    reads = READS.get(name)
+    common = ("source.path", "source.kind", "run.dir", *COMMON[name], "run.overwrite")
     return Command(
         name=name,
         summary=SUMMARIES[name],
@@ -83,8 +89,8 @@ def _command(name: str) -> Command[Config]:
         run=lambda config: run(name, config),
         description=SUMMARIES[name][0].upper() + SUMMARIES[name][1:] + ".",
         dotted=True,
-        reads=READS.get(name),
-        common=("source.path", "source.kind", "run.dir", *COMMON[name], "run.overwrite"),
+        reads=reads,
+        common=tuple(key for key in common if reads is None or is_read(key, reads)),
     )
 
 
