@@ -8,7 +8,7 @@ from releases import make_release, make_rows, provenance
 
 from hf_relabel.commands.parser import known_keys
 from hf_relabel.commands.pipeline import COMMANDS
-from hf_relabel.errors import HubError, ReleaseError
+from hf_relabel.errors import HubError, OutputError, ReleaseError
 from hf_relabel.hub.card import THRESHOLDS, CardOptions, asset, render_card, write_card
 from hf_relabel.hub.card_metadata import License, card_metadata, check_metadata, size_category
 
@@ -212,6 +212,15 @@ def test_a_local_backbone_is_described_by_its_architecture_and_weights(tmp_path)
     ) in card
 
 
+def test_what_the_stages_recorded_is_shown(tmp_path):
+    made_by = provenance(0.5, "1.0.0")
+    made_by["machines"] = {"x86_64 AVX512, mkl": 3, "NVIDIA H100": 1}
+    made_by["labeler"]["weights_sha256"] = "f" * 64
+    card = render_card(make_release(tmp_path / "release", provenance=made_by), "owner/tiny", CardOptions())
+    assert "; masks and features computed on NVIDIA H100, x86\\_64 AVX512, mkl." in card
+    assert f"| labeler | weights\\_sha256 | {'f' * 64} |" in card
+
+
 def test_a_hub_backbone_is_named_with_its_revision(tmp_path):
     card = render_card(make_release(tmp_path / "release"), "owner/tiny", CardOptions())
     assert "features come from `user/vit` (revision `000000000000`, 224 px images)." in card
@@ -232,7 +241,7 @@ def test_a_card_is_written_to_a_file(tmp_path):
     release = make_release(tmp_path / "release")
     write_card(release, "owner/tiny", CardOptions(), tmp_path / "card.md")
     assert (tmp_path / "card.md").read_text() == render_card(release, "owner/tiny", CardOptions())
-    with pytest.raises(HubError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_card(release, "owner/tiny", CardOptions(), tmp_path / "nowhere" / "card.md")
 
 

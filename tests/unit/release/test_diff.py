@@ -157,7 +157,14 @@ def test_images_that_are_named_as_examples(tmp_path):
 
 def test_settings_are_those_that_were_chosen(tmp_path):
     release = make_release(tmp_path / "release")
-    told = {**provenance(0.5, "1.0.1"), "fingerprint": "x", "counters": {"a": 1}, "source_fingerprint": "y"}
+    told = {
+        **provenance(0.5, "1.0.1"),
+        "fingerprint": "x",
+        "counters": {"a": 1},
+        "source_fingerprint": "y",
+        "machines": {"x": 1},
+        "labeler": {"training": {"digest": "z"}},
+    }
     told["backbone"] = {**told["backbone"], "revision": "1" * 40}
     told["config"]["build"] |= {"include_global": True}
     other = dataclasses.replace(release, provenance=told)
