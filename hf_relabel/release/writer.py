@@ -78,7 +78,7 @@ def write_release(
         name: Display name of the dataset.
         provenance: Plain JSON values: configuration, models with revisions, package versions.
         excluded: (image_id, reason) of each excluded image. It is read after the last batch, so the producer of the
-            batches may fill it meanwhile.
+            batches may fill it while it runs.
         rows_per_file: Maximum number of images per file of the `regions` configuration.
         overwrite: Replace an existing release.
 

@@ -32,13 +32,13 @@ PICTURES = ["labels_per_image", "scores", "added_classes", "label_pairs", "galle
 
 
 def bare(rows, labels):
-    """Rows with at most so many labels."""
+    """Rows with at most `labels` labels."""
     for row in rows:
         yield {**row, "labels": row["labels"][:labels], "scores": row["scores"][:labels]}
 
 
 def make_kind(folder, kind):
-    """A release without any label, with one label an image, of one class, of 1000 classes, of the usual kind."""
+    """A release without labels, with one label per image, with one class, with 1000 classes, or a typical one."""
     if kind == "no labels":
         rows = [{**row, "regions": []} for row in bare(make_rows(30), 0)]
         return make_release(folder, rows=rows, excluded=[])
@@ -62,7 +62,7 @@ def tables(card):
     return found
 
 
-@pytest.mark.parametrize("kind", ["no labels", "one label", "one class", "1000 classes", "usual"])
+@pytest.mark.parametrize("kind", ["no labels", "one label", "one class", "1000 classes", "typical"])
 def test_every_section_is_there(tmp_path, kind):
     card = render_card(make_kind(tmp_path / "release", kind), "owner/tiny", CardOptions(License("cc-by-4.0")))
     text = re.sub(r"```.*?```", "", card, flags=re.DOTALL)
@@ -80,7 +80,7 @@ def test_every_section_is_there(tmp_path, kind):
     assert ("No image has two labels." in card) == (kind in ("no labels", "one label", "one class"))
 
 
-def test_what_the_usual_card_says(tmp_path):
+def test_a_typical_card(tmp_path):
     card = render_card(make_release(tmp_path / "release"), "owner/tiny", CardOptions())
     for text in (
         "60 images",
@@ -102,19 +102,19 @@ def test_what_the_usual_card_says(tmp_path):
     assert "2101.05022" not in card, "ReLabel is named only where its label maps were used"
 
 
-def test_an_imported_release_claims_nothing_of_the_pipeline(tmp_path):
+def test_an_imported_release_does_not_describe_the_pipeline(tmp_path):
     rows = [{**row, "regions": []} for row in make_rows(30)]
-    told = {"config": {"import": {"format": "tsv", "file": "labels.tsv", "sha256": "0" * 64}}}
-    card = render_card(make_release(tmp_path / "tsv", rows=rows, provenance=told), "owner/tiny", CardOptions())
+    made_by = {"config": {"import": {"format": "tsv", "file": "labels.tsv", "sha256": "0" * 64}}}
+    card = render_card(make_release(tmp_path / "tsv", rows=rows, provenance=made_by), "owner/tiny", CardOptions())
     assert "a set of labels with scores. It was imported from labels.tsv \\(TSV\\)" in card
     for text in ("vision transformer", "object masks for", "2301.11320", "grid of patches", "class-agnostic"):
         assert text not in card
 
 
 def test_masks_of_a_file_are_not_called_our_own(tmp_path):
-    told = provenance(0.5, "1.0.0")
-    told["config"]["propose"] = {"masks": {"file": "cutler.json", "sha256": "0" * 64}}
-    card = render_card(make_release(tmp_path / "release", provenance=told), "owner/tiny", CardOptions())
+    made_by = provenance(0.5, "1.0.0")
+    made_by["config"]["propose"] = {"masks": {"file": "cutler.json", "sha256": "0" * 64}}
+    card = render_card(make_release(tmp_path / "release", provenance=made_by), "owner/tiny", CardOptions())
     assert "class-agnostic masks from the file cutler.json, labeled by a small classifier" in card
     assert "2301.11320" not in card
     assert "grid of patches" not in card
@@ -253,16 +253,16 @@ def test_a_release_without_digests_in_its_names_is_refused(tmp_path):
 
 
 def test_a_folder_as_source_is_no_dataset_of_the_hub(tmp_path):
-    told = provenance(0.5, "1.0.0")
-    told["config"]["source"] = {"kind": "folder", "path": "user/photos"}
-    card = render_card(make_release(tmp_path / "release", provenance=told), "owner/tiny", CardOptions())
+    made_by = provenance(0.5, "1.0.0")
+    made_by["config"]["source"] = {"kind": "folder", "path": "user/photos"}
+    card = render_card(make_release(tmp_path / "release", provenance=made_by), "owner/tiny", CardOptions())
     assert "source_datasets" not in card
     assert "huggingface.co/datasets/user/photos" not in card
     bare_card = render_card(make_release(tmp_path / "bare", provenance={}), "owner/tiny", CardOptions())
     assert "The release records no models" in bare_card
 
 
-def test_licences(tmp_path):
+def test_licenses(tmp_path):
     release = make_release(tmp_path / "release")
     other = License("other", "House rules", "https://example.org/rules")
     card = render_card(release, "owner/tiny", CardOptions(other))
@@ -278,7 +278,7 @@ def test_licences(tmp_path):
     ("key", "value"),
     [
         ("annotations_creators", ["bogus"]),
-        ("task_categories", ["image-labelling"]),
+        ("task_categories", ["image-labeling"]),
         ("task_ids", ["multilabel"]),
         ("size_categories", ["1M"]),
         ("license", "my-own"),

@@ -89,7 +89,7 @@ def test_rows_that_are_refused(tmp_path, change, message):
     table = pa.Table.from_pylist(rows, schema=release_schema("regions", CLASSES))
     with pytest.raises(ReleaseError, match=message):
         write(tmp_path / "release", [table])
-    assert not list(tmp_path.iterdir()), "nothing is left behind"
+    assert not list(tmp_path.iterdir()), "no files remain"
 
 
 def test_an_empty_release_tells_why(tmp_path):
@@ -124,7 +124,7 @@ def test_what_is_no_release_is_never_replaced(tmp_path):
 
 @contextlib.contextmanager
 def a_full_disk(most_bytes):
-    """No file of this process can grow beyond so many bytes."""
+    """Limit the size of files written by this process, in bytes."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, limits[1]))
@@ -159,7 +159,7 @@ def test_a_failure_of_whoever_makes_the_rows_leaves_the_release_that_is_there(tm
     assert [path.name for path in tmp_path.iterdir()] == ["release"]
 
 
-@pytest.mark.parametrize("damage", ["altered", "longer", "missing"])
+@pytest.mark.parametrize("damage", ["changed", "longer", "missing"])
 def test_verify_names_the_file_that_is_not_as_it_was(tmp_path, damage):
     release = make_release(tmp_path / "release")
     path = release.path_of(release.files_of("regions")[1])
@@ -168,7 +168,7 @@ def test_verify_names_the_file_that_is_not_as_it_was(tmp_path, damage):
     if damage == "missing":
         path.unlink()
     else:
-        path.write_bytes(content if damage == "altered" else path.read_bytes() + b"x")
+        path.write_bytes(content if damage == "changed" else path.read_bytes() + b"x")
     with pytest.raises(ReleaseError, match=path.name):
         release.verify()
 
