@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hf_relabel.errors import ReleaseError
@@ -35,6 +34,7 @@ from hf_relabel.release.layout import (
 )
 from hf_relabel.release.markdown import escape
 from hf_relabel.release.reader import Release
+from hf_relabel.release.rows import find_invalid_row
 from hf_relabel.release.statistics import ReleaseStatistics
 from hf_relabel.run.store import sha256_of
 from hf_relabel.schema import CONFIG_NAMES, SCHEMA_VERSION, release_schema
@@ -188,27 +188,13 @@ def _with_version(batch: pa.RecordBatch | pa.Table, schema: pa.Schema, version: 
 
 def _check_rows(table: pa.Table, last_id: str | None, num_classes: int) -> str:
     """Raise ReleaseError for rows out of order, missing values and invalid classes; return the last image id."""
-    for name in table.column_names:
-        if table[name].null_count:
-            raise ReleaseError(f"{name}: a row of the release has no value; every image needs one")
+    invalid = find_invalid_row(table, num_classes)
     ids = table["image_id"].to_pylist()
+    if invalid is not None:
+        raise ReleaseError(f"image {ids[invalid.row]!r}: `{invalid.column}` {invalid.reason}")
     for before, after in zip([last_id, *ids], ids, strict=False):
         if before is not None and before >= after:
             raise ReleaseError(f"image {after!r} follows {before!r}: rows must be sorted by image_id and unique")
-    if not pc.all(pc.equal(pc.list_value_length(table["labels"]), pc.list_value_length(table["scores"]))).as_py():
-        raise ReleaseError("labels and scores: a row does not have exactly one score per label")
-    regions = pc.list_flatten(table["regions"])
-    for name, values in (
-        ("label", table["label"]),
-        ("labels", pc.list_flatten(table["labels"])),
-        ("regions.label", pc.struct_field(regions, "label")),
-        ("regions.top_labels", pc.list_flatten(pc.struct_field(regions, "top_labels"))),
-    ):
-        bounds = pc.min_max(values).as_py()
-        if len(values) and not 0 <= bounds["min"] <= bounds["max"] < num_classes:
-            raise ReleaseError(
-                f"{name}: classes {bounds['min']} to {bounds['max']}, but valid classes are 0 to {num_classes - 1}"
-            )
     return ids[-1]
 
 

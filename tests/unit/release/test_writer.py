@@ -76,10 +76,13 @@ def test_shards_are_written_for_small_uploads_and_a_fast_viewer(tmp_path):
     [
         (lambda rows: rows.reverse(), "must be sorted by image_id"),
         (lambda rows: rows.insert(1, rows[0]), "and unique"),
-        (lambda rows: rows[2].update(label=4), "label: classes 0 to 4, but valid classes are 0 to 3"),
-        (lambda rows: rows[2].update(labels=[-1], scores=[1.0]), "labels: classes -1 to"),
-        (lambda rows: rows[2].update(labels=[0, 1], scores=[1.0]), "exactly one score per label"),
-        (lambda rows: rows[2].update(width=None), "width: a row of the release has no value"),
+        (
+            lambda rows: rows[2].update(label=4),
+            r"img_\d+\.jpg': `label` has class 4, but valid classes are 0 to 3",
+        ),
+        (lambda rows: rows[2].update(labels=[-1], scores=[1.0]), "`labels` has class -1"),
+        (lambda rows: rows[2].update(labels=[0, 1], scores=[1.0]), "exactly one score for each of `labels`"),
+        (lambda rows: rows[2].update(width=None), "`width` has no value"),
         (lambda rows: rows.clear(), "no image to release"),
     ],
 )
