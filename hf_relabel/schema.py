@@ -17,8 +17,8 @@ READABLE_VERSIONS = (1, SCHEMA_VERSION)
 
 CONFIG_NAMES = ("labels", "regions")
 
-NULLABLE = ("label_score",)
-"""Columns of a release that need not have a value in every row."""
+NULLABLE = ("label_score", "regions.generator")
+"""Columns of a release, and fields of its regions, that need not have a value."""
 
 RLE = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
 """COCO run-length encoding: size [height, width], counts of column-major runs in COCO's compressed ASCII."""

@@ -18,6 +18,7 @@ from typing import Any, Generic, Literal, TypeVar
 import docstring_parser
 import yaml
 
+from hf_relabel.config import is_read
 from hf_relabel.errors import UsageError
 
 if typing.TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Command(Generic[S]):
 
     def reads_key(self, key: str) -> bool:
         """Whether a setting has an effect on this command."""
-        return self.reads is None or any(key == read or key.startswith(f"{read}.") for read in self.reads)
+        return self.reads is None or is_read(key, self.reads)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_relabel.commands.parser import Command
-from hf_relabel.config import Config
+from hf_relabel.config import READS, Config, is_read
 from hf_relabel.errors import UsageError
 from hf_relabel.sources.path import check_source_path
 
@@ -20,17 +20,8 @@ SUMMARIES = {
     "build": "write the release: a table of labels, scores and masks",
 }
 
-EVERY_STAGE = ("source", "run.dir", "run.shard_size", "run.overwrite")
-
-READS: dict[str, tuple[str, ...] | None] = {
-    "run": None,
-    "propose": ("source", "backbone", "propose", "run"),
-    "score": (*EVERY_STAGE, "score", "run.max_error_rate", "run.threads", "run.seed"),
-    "train": (*EVERY_STAGE, "train", "score.merge", "run.seed"),
-    "label": (*EVERY_STAGE, "label", "run.max_error_rate"),
-    "build": (*EVERY_STAGE, "build"),
-}
-"""Sections and keys that each command reads."""
+READ_THE_SOURCE = ("run", "propose")
+"""Commands that read the source; the stages after `propose` work from what it stored."""
 
 COMMON = {
     "run": ("backbone.model", "propose.tau", "build.threshold", "build.version"),
@@ -44,7 +35,8 @@ COMMON = {
 
 def run(command: str, config: Config) -> int:
     """Run all stages or one of them; returns the exit status."""
-    check_source(config)
+    if command in READ_THE_SOURCE:
+        check_source(config)
     from hf_relabel.stages.pipeline import run_stages
 
     job = run_stages(command, config)
@@ -88,6 +80,8 @@ def after_run(config: Config, pictures: str) -> list[str]:
 
 
 def _command(name: str) -> Command[Config]:
+    reads = READS.get(name)
+    common = ("source.path", "source.kind", "run.dir", *COMMON[name], "run.overwrite")
     return Command(
         name=name,
         summary=SUMMARIES[name],
@@ -95,8 +89,8 @@ def _command(name: str) -> Command[Config]:
         run=lambda config: run(name, config),
         description=SUMMARIES[name][0].upper() + SUMMARIES[name][1:] + ".",
         dotted=True,
-        reads=READS[name],
-        common=("source.path", "source.kind", "run.dir", *COMMON[name], "run.overwrite"),
+        reads=reads,
+        common=tuple(key for key in common if reads is None or is_read(key, reads)),
     )
 
 

@@ -3,8 +3,8 @@
 A category's id is its class index + 1, because COCO's ids start at 1. Fields in addition to COCO's own:
 
     info.hf_relabel   version, name, split, provenance and schema_version of the release
-    images[]          original_category_id, category_ids and scores: the image's labels, highest score first; label_score,
-                      the score of the original label, if it was measured
+    images[]          original_category_id, category_ids and scores: the image's labels, highest score first;
+                      label_score, if it was measured
     annotations[]     region_id, score, top_category_ids, top_scores; generator, if it is known
     excluded[]        image_id and reason of each excluded image
 """

@@ -90,14 +90,12 @@ def write_card(release: Release, repo_id: str, options: CardOptions, path: Path)
     """Write the card to a file, without its pictures.
 
     Raises:
-        HubError: The Hub would reject a value of the card, or the file cannot be written.
+        HubError: The Hub would reject a value of the card.
+        OutputError: The file cannot be written.
     """
     card = render_card(release, repo_id, options)
-    try:
-        with atomic_open(path, "w") as file:
-            file.write(card)
-    except OSError as error:
-        raise HubError(f"{path}: cannot be written ({error.strerror or error}); choose another file") from error
+    with atomic_open(path, "w") as file:
+        file.write(card)
 
 
 def _source_dataset(release: Release) -> str | None:
@@ -111,7 +109,10 @@ def _making(provenance: dict[str, Any]) -> dict[str, Any]:
     """Models, thresholds, settings and packages as table rows, and the origin of labels and masks."""
     backbone = provenance.get("backbone") or {}
     models = [("backbone", *item) for item in _leaves(backbone)]
-    models += [("labeler", *item) for item in _leaves((provenance.get("labeler") or {}).get("head") or {})]
+    labeler = provenance.get("labeler") or {}
+    models += [("labeler", *item) for item in _leaves(labeler.get("head") or {})]
+    if labeler.get("weights_sha256"):
+        models.append(("labeler", "weights_sha256", labeler["weights_sha256"]))
     settings = _leaves(provenance.get("config") or {})
     values = dict(settings)
     packages = provenance.get("packages") or {}
@@ -123,6 +124,7 @@ def _making(provenance: dict[str, Any]) -> dict[str, Any]:
         "settings": settings,
         "thresholds": [(key, values[key], meaning) for key, meaning in THRESHOLDS.items() if key in values],
         "packages": ", ".join(named),
+        "machines": ", ".join(sorted(provenance.get("machines") or {})),
         "uses_label_maps": values.get("score.method") == "label_map",
         "imported_from": _imported_from(values),
         "masks_from": values.get("propose.masks.file"),

@@ -92,7 +92,7 @@ def compare(old: Release, new: Release) -> Comparison:
 
 def changed_settings(old: Release, new: Release) -> list[str]:
     """Provenance values that differ, as `name: old -> new`, without the version and what follows from the settings."""
-    derived = ("fingerprint", "counters", "source_fingerprint")
+    derived = ("fingerprint", "counters", "labeler", "machines", "source_fingerprint")
 
     def chosen(release: Release) -> dict[str, Any]:
         return {key: value for key, value in release.provenance.items() if key not in derived}

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from hf_relabel.errors import ReleaseError
 from hf_relabel.release.layout import MANIFEST, ReleaseFile
+from hf_relabel.release.rows import find_invalid_row
 from hf_relabel.run.store import sha256_of
 from hf_relabel.schema import READABLE_VERSIONS
 
@@ -115,7 +116,7 @@ class Release:
         """Iterate over the rows of a configuration in order, a few thousand at a time.
 
         Raises:
-            ReleaseError: A file is missing, is not Parquet, or lacks a column.
+            ReleaseError: A file is missing, is not Parquet, lacks a column, or has an invalid row.
         """
         for file in self.files_of(config_name):
             yield from self.batches_of(file, columns)
@@ -139,7 +140,7 @@ class Release:
             columns: The columns to read; None for all.
 
         Raises:
-            ReleaseError: The file is missing, is not Parquet, or lacks a column.
+            ReleaseError: The file is missing, is not Parquet, lacks a column, or has an invalid row.
         """
         path = self.path_of(file)
         try:
@@ -150,12 +151,23 @@ class Release:
                 if missing:
                     raise ReleaseError(f"{path}: not a file of a release, it has no column {missing[0]!r}")
                 stored = [name for name in wanted if name in names]
+                first = 0
                 for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=stored):
+                    self._check(path, first, batch)
                     yield _completed(batch, wanted)
+                    first += batch.num_rows
         except (pa.ArrowInvalid, OSError) as error:
             raise ReleaseError(
                 f"{path}: cannot be read as Parquet ({_first_line(error)}); build or download the release again"
             ) from error
+
+    def _check(self, path: Path, first: int, batch: pa.RecordBatch) -> None:
+        invalid = find_invalid_row(pa.Table.from_batches([batch]), len(self.class_names))
+        if invalid is not None:
+            raise ReleaseError(
+                f"{path}, row {first + invalid.row}: `{invalid.column}` {invalid.reason}; build or download the "
+                "release again"
+            )
 
 
 def _completed(batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:

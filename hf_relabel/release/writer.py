@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hf_relabel.errors import ReleaseError
@@ -35,9 +34,10 @@ from hf_relabel.release.layout import (
 )
 from hf_relabel.release.markdown import escape
 from hf_relabel.release.reader import Release
+from hf_relabel.release.rows import find_invalid_row
 from hf_relabel.release.statistics import ReleaseStatistics
 from hf_relabel.run.store import sha256_of
-from hf_relabel.schema import CONFIG_NAMES, NULLABLE, SCHEMA_VERSION, release_schema
+from hf_relabel.schema import CONFIG_NAMES, SCHEMA_VERSION, release_schema
 
 ROW_GROUP_ROWS = 10_000
 """Images per row group. A fixed number of rows, so that one more label does not move other rows to another group."""
@@ -78,7 +78,7 @@ def write_release(
         name: Display name of the dataset.
         provenance: Plain JSON values: configuration, models with revisions, package versions.
         excluded: (image_id, reason) of each excluded image. It is read after the last batch, so the producer of the
-            batches may fill it meanwhile.
+            batches may fill it while it runs.
         rows_per_file: Maximum number of images per file of the `regions` configuration.
         overwrite: Replace an existing release.
 
@@ -188,27 +188,13 @@ def _with_version(batch: pa.RecordBatch | pa.Table, schema: pa.Schema, version: 
 
 def _check_rows(table: pa.Table, last_id: str | None, num_classes: int) -> str:
     """Raise ReleaseError for rows out of order, missing values and invalid classes; return the last image id."""
-    for name in table.column_names:
-        if name not in NULLABLE and table[name].null_count:
-            raise ReleaseError(f"{name}: a row of the release has no value; every image needs one")
+    invalid = find_invalid_row(table, num_classes)
     ids = table["image_id"].to_pylist()
+    if invalid is not None:
+        raise ReleaseError(f"image {ids[invalid.row]!r}: `{invalid.column}` {invalid.reason}")
     for before, after in zip([last_id, *ids], ids, strict=False):
         if before is not None and before >= after:
             raise ReleaseError(f"image {after!r} follows {before!r}: rows must be sorted by image_id and unique")
-    if not pc.all(pc.equal(pc.list_value_length(table["labels"]), pc.list_value_length(table["scores"]))).as_py():
-        raise ReleaseError("labels and scores: a row does not have exactly one score per label")
-    regions = pc.list_flatten(table["regions"])
-    for name, values in (
-        ("label", table["label"]),
-        ("labels", pc.list_flatten(table["labels"])),
-        ("regions.label", pc.struct_field(regions, "label")),
-        ("regions.top_labels", pc.list_flatten(pc.struct_field(regions, "top_labels"))),
-    ):
-        bounds = pc.min_max(values).as_py()
-        if len(values) and not 0 <= bounds["min"] <= bounds["max"] < num_classes:
-            raise ReleaseError(
-                f"{name}: classes {bounds['min']} to {bounds['max']}, but valid classes are 0 to {num_classes - 1}"
-            )
     return ids[-1]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from hf_relabel.config import Config, as_dict
+from hf_relabel.config import READS, Config, as_dict, is_read
 from hf_relabel.errors import StageError
 from hf_relabel.run.job import Job
 from hf_relabel.run.quiet import quiet_libraries
@@ -23,15 +23,6 @@ STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
     "label": label.run,
     "build": build.run,
 }
-
-SECTIONS = {
-    "propose": ("source", "backbone", "propose", "run"),
-    "score": ("source", "score", "run"),
-    "train": ("source", "train", "run"),
-    "label": ("source", "label", "run"),
-    "build": ("source", "build", "run"),
-}
-"""Sections of the configuration that each stage brings up to date in the run's `config.yaml`."""
 
 CONFIG_FILE = "config.yaml"
 HEADER = "# The resolved configuration of this run; `hf-relabel run --config` reads it again.\n"
@@ -57,7 +48,7 @@ def run_stages(command: str, config: Config) -> Job:
 
     def save() -> None:
         if job.rank.is_main:
-            save_config(config, job.folder / CONFIG_FILE, SECTIONS[stage])
+            save_config(config, job.folder / CONFIG_FILE, stage)
 
     job = Job(config, current_rank(config.run), accepted=save)
     quiet_libraries()
@@ -75,7 +66,7 @@ def run_stages(command: str, config: Config) -> Job:
     return job
 
 
-def save_config(config: Config, path: Path, sections: tuple[str, ...] | None = None) -> None:
+def save_config(config: Config, path: Path, stage: str | None = None) -> None:
     """Write the resolved configuration as YAML; `--config` reads it back to the same settings.
 
     `run.overwrite` is saved as false: it is a request to one command, not a property of the run.
@@ -83,21 +74,20 @@ def save_config(config: Config, path: Path, sections: tuple[str, ...] | None = N
     Args:
         config: The configuration of the current command.
         path: The file.
-        sections: Sections to bring up to date if the file exists; the others keep what they say about the stages
-            that were run before. None writes all sections.
+        stage: If the file exists, update only the settings that this stage reads; the others keep what they say about
+            the stages that were run before. None writes all settings.
 
     Raises:
         StageError: The existing file cannot be read.
     """
     content = as_dict(dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False)))
-    if sections is not None and path.exists():
+    if stage is not None and path.exists():
         try:
             saved = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
             raise StageError(f"{path}: cannot be read ({reason}); remove the file and run again") from error
-        if isinstance(saved, dict):
-            content = {key: content[key] if key in sections else saved.get(key, content[key]) for key in content}
+        content = _updated(saved, content, READS[stage], "")
     with atomic_open(path, "w") as file:
         file.write(HEADER)
         yaml.safe_dump(content, file, sort_keys=False)
@@ -123,6 +113,19 @@ def _training_rows(training: dict[str, Any]) -> list[tuple[str, str, float]]:
         rows.append(("", "labels to add at 0.5, by estimate", expected["added"]))
         rows.append(("", "of them true, by estimate", round(expected["true"])))
     return rows
+
+
+def _updated(saved: Any, current: dict[str, Any], reads: tuple[str, ...], prefix: str) -> dict[str, Any]:
+    """Return the settings of `current` that are read, and the saved values of all others."""
+    content = {}
+    for name, value in current.items():
+        key = prefix + name
+        old = saved.get(name, value) if isinstance(saved, dict) else value
+        if isinstance(value, dict):
+            content[name] = _updated(old, value, reads, f"{key}.")
+        else:
+            content[name] = value if is_read(key, reads) else old
+    return content
 
 
 def summary_of_stage(name: str, outcome: dict[str, Any], seconds: float) -> str:

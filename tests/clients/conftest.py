@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hub_environment import PATIENCE, environment
+from hub_environment import TIMEOUT, environment
 from hub_server import Hub, User
 from releases import make_release
 from worker import Done, Worker
@@ -39,7 +39,7 @@ def hub(_server: Hub) -> Hub:
 
 @pytest.fixture(scope="session")
 def _worker(_server: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    worker = Worker(environment(_server, tmp_path_factory.mktemp("home")), list(TOKENS), PATIENCE)
+    worker = Worker(environment(_server, tmp_path_factory.mktemp("home")), list(TOKENS), TIMEOUT)
     yield worker
     worker.close()
 
@@ -60,7 +60,7 @@ def command(hub: Hub, tmp_path: Path) -> Callable[..., Done]:
             env=environment(hub, tmp_path / "home", token, **(env or {})),
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
         for secret in TOKENS:

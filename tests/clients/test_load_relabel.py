@@ -10,7 +10,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from hub_environment import PATIENCE, environment
+from hub_environment import TIMEOUT, environment
 from PIL import Image
 from pycocotools import mask as coco
 from releases import CLASSES, make_release, make_rows
@@ -34,24 +34,24 @@ def _own_cache(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """The images of the tiny releases: each of one colour that tells its number."""
+    """The images of the tiny releases: each in one color that depends on its number."""
     folder = tmp_path_factory.mktemp("images")
     for row in make_rows(60):
         path = folder / row["image_id"]
         path.parent.mkdir(exist_ok=True)
-        Image.new("RGB", (row["width"], row["height"]), colour_of(row["image_id"])).save(path, quality=95)
+        Image.new("RGB", (row["width"], row["height"]), color_of(row["image_id"])).save(path, quality=95)
     return folder
 
 
-def colour_of(image_id):
-    """A colour by the number of an image."""
+def color_of(image_id):
+    """The color of an image, by its number."""
     number = int(image_id[-6:-4])
     return (number * 4, 255 - number * 4, 100)
 
 
 def is_image(image, row):
     """Whether a picture is that of a row."""
-    close = np.abs(np.array(image, float).mean(axis=(0, 1)) - colour_of(row["image_id"])).max() < 3
+    close = np.abs(np.array(image, float).mean(axis=(0, 1)) - color_of(row["image_id"])).max() < 3
     return close and (not row.get("width") or image.size == (row["width"], row["height"]))
 
 
@@ -263,7 +263,7 @@ def python(code, *arguments, env, cwd):
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
 
@@ -312,7 +312,7 @@ def test_the_command_line(v1, images, tmp_path):
         [sys.executable, str(SCRIPT), str(v1.folder), "1.0.0", "--config", "regions", "--images", str(images)],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
         env={"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
     )

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_environment import PATIENCE, environment
+from hub_environment import TIMEOUT, environment
 from hub_values import metadata_errors
 from releases import make_release, make_rows
 
@@ -30,7 +30,7 @@ def load(hub, home: Path, repo_id: str, *revisions: str) -> list[dict]:
         [sys.executable, str(script), repo_id, str(output), *revisions],
         env=environment(hub, home, HF_DATASETS_DISABLE_PROGRESS_BARS="1"),
         check=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     return json.loads(output.read_text())
 
@@ -119,23 +119,25 @@ def test_a_dry_run_sends_nothing(hub, hf_relabel, repo_id, v1, v2):
     assert "scripts/load_relabel.py" in out.split("there already")[1]
 
 
-def test_a_dry_run_tells_exactly_what_is_then_done(hub, hf_relabel, repo_id, v1, v2):
+def test_a_dry_run_lists_exactly_what_is_then_done(hub, hf_relabel, repo_id, v1, v2):
     hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
     repo = hub.repo(repo_id)
     before = repo.files("main")
     lines = hf_relabel("publish", v2.folder, repo_id, "--version", "1.1.0", "--dry-run").ok().splitlines()
-    told = {}
+    listed_files = {}
     for line in lines[: next(place for place, line in enumerate(lines) if line.startswith("tag "))]:
         if heading := re.match(r"\d+ files (would be uploaded|there already|would be removed)", line):
-            listed = told.setdefault(heading[1], [])
+            listed = listed_files.setdefault(heading[1], [])
         elif line.startswith("  "):
             listed.append(line.split()[-1])
     hf_relabel("publish", v2.folder, repo_id, "--version", "1.1.0").ok()
     after = repo.files("main")
-    assert sorted(told["would be uploaded"]) == sorted(path for path in after if after[path] != before.get(path))
-    assert sorted(told["would be removed"]) == sorted(before.keys() - after.keys())
+    assert sorted(listed_files["would be uploaded"]) == sorted(
+        path for path in after if after[path] != before.get(path)
+    )
+    assert sorted(listed_files["would be removed"]) == sorted(before.keys() - after.keys())
     unchanged = {path for path in after if after[path] == before.get(path)} - {".gitattributes"}
-    assert sorted(told["there already"]) == sorted(unchanged)
+    assert sorted(listed_files["there already"]) == sorted(unchanged)
     shown = "\n".join(lines).split("--- README.md ---\n")[1].rstrip()
     assert shown == repo.read("main", "README.md").decode().rstrip()
 
@@ -218,7 +220,7 @@ def test_a_private_repository(hub, hf_relabel, repo_id, v1):
     assert hub.repo(repo_id).private
 
 
-def test_private_is_not_taken_lightly(hub, hf_relabel, repo_id, v1):
+def test_private_is_refused_for_a_public_repository(hub, hf_relabel, repo_id, v1):
     hub.store.create(repo_id)
     assert "is public" in hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0", "--private").error()
 
@@ -277,7 +279,7 @@ def test_refused_before_a_byte_is_sent(hub, hf_relabel, repo_id, v1, arguments, 
 
 
 @pytest.mark.parametrize("name", ["name", "a/b/c", "owner/na me", "owner/..", "/x"])
-def test_names_that_are_no_repository(hf_relabel, v1, name):
+def test_invalid_repository_names(hf_relabel, v1, name):
     assert repr(name) in hf_relabel("publish", v1.folder, name, "--version", "1.0.0").error()
 
 
@@ -337,7 +339,7 @@ def test_the_gallery_with_pictures(hub, hf_relabel, repo_id, v1, tmp_path):
     assert "gallery: cannot read" in error
 
 
-def test_the_stored_login_serves_as_well(hub, command, repo_id, v1, tmp_path):
+def test_the_stored_login_works_too(hub, command, repo_id, v1, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     (home / "token").write_text("hf_owner_secret")

@@ -1,4 +1,4 @@
-"""Publishing against a Hub that misbehaves: nothing is lost, nothing is done twice."""
+"""Publishing to a faulty Hub: nothing is lost, nothing is done twice."""
 
 import shutil
 import subprocess
@@ -7,7 +7,7 @@ from collections import Counter
 
 import huggingface_hub
 import pytest
-from hub_environment import PATIENCE, environment
+from hub_environment import TIMEOUT, environment
 from hub_server import Fault
 from releases import make_release
 
@@ -29,7 +29,7 @@ ROUTES_OF_PUBLISH = [
 
 
 def assert_published(hub, repo_id, release, commits=1):
-    """The branch and the tag hold the release, made by so many commits after the first, and no token."""
+    """The branch and the tag hold the release, from the given number of commits after the first, without a token."""
     repo = hub.repo(repo_id)
     assert len(repo.commits) == 1 + commits
     assert repo.tags[f"v{release.version}"] == repo.branches["main"]
@@ -93,7 +93,7 @@ def test_a_connection_cut_in_the_middle_of_an_upload(hub, hf_relabel, repo_id, v
     assert_published(hub, repo_id, v1)
 
 
-def test_goes_on_after_a_failure_that_lasts(hub, hf_relabel, repo_id, v1):
+def test_resumes_after_a_permanent_failure(hub, hf_relabel, repo_id, v1):
     hub.faults.append(Fault("lfs_put", status=403, skip=2, times=100))
     error = hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").error()
     assert f"uploading {v1.files_of('regions')[1].path}" in error
@@ -114,10 +114,10 @@ def kill_when_it_hangs(hub, *arguments, home):
     command = [sys.executable, "-m", "hf_relabel", *map(str, arguments)]
     process = subprocess.Popen(command, env=environment(hub, home), stderr=subprocess.DEVNULL)
     try:
-        assert hub.reached.wait(PATIENCE)
+        assert hub.reached.wait(TIMEOUT)
     finally:
         process.kill()
-        process.wait(timeout=PATIENCE)
+        process.wait(timeout=TIMEOUT)
 
 
 def test_killed_during_the_upload_and_run_again(hub, hf_relabel, repo_id, v1, tmp_path):
@@ -140,7 +140,7 @@ def test_killed_between_commit_and_tag(hub, hf_relabel, repo_id, v1, tmp_path):
     assert_published(hub, repo_id, v1)
 
 
-@pytest.mark.skipif(huggingface_hub.__version__ < "1", reason="the client of that time waits for an answer for ever")
+@pytest.mark.skipif(huggingface_hub.__version__ < "1", reason="older clients wait for a response forever")
 @pytest.mark.parametrize("route", ["info", "refs", "lfs_put", "commit", "tag"])
 def test_a_server_that_falls_silent(hub, repo_id, v1, tmp_path, route):
     hub.faults.append(Fault(route, action="hang"))
@@ -155,14 +155,14 @@ def test_a_server_that_falls_silent(hub, repo_id, v1, tmp_path, route):
         [sys.executable, "-c", code, str(v1.folder), repo_id],
         env=environment(hub, tmp_path),
         stderr=subprocess.DEVNULL,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=True,
     )
     assert hub.faults[0].times == 0
     assert_published(hub, repo_id, v1)
 
 
-def test_somebody_else_commits_meanwhile(hub, hf_relabel, repo_id, v1):
+def test_someone_else_commits_in_the_meantime(hub, hf_relabel, repo_id, v1):
     repo = hub.store.create(repo_id)
     note = {"key": "file", "value": {"path": "NOTE.md", "content": "aGVsbG8="}}
 
@@ -240,7 +240,7 @@ def test_offline_is_refused_at_once(hub, command, repo_id):
     assert "HF_HUB_OFFLINE" in command("versions", repo_id, env={"HF_HUB_OFFLINE": "1"}).error()
 
 
-@pytest.mark.parametrize("damage", ["altered", "cut", "missing"])
+@pytest.mark.parametrize("damage", ["changed", "cut", "missing"])
 def test_a_shard_damaged_after_the_build(hub, hf_relabel, repo_id, v1, tmp_path, damage):
     folder = tmp_path / "release"
     shutil.copytree(v1.folder, folder)
@@ -250,7 +250,7 @@ def test_a_shard_damaged_after_the_build(hub, hf_relabel, repo_id, v1, tmp_path,
     if damage == "missing":
         shard.unlink()
     else:
-        shard.write_bytes(content if damage == "altered" else content[:-10])
+        shard.write_bytes(content if damage == "changed" else content[:-10])
     for extra in ([], ["--dry-run"]):
         error = hf_relabel("publish", folder, repo_id, "--version", "1.0.0", *extra).error()
         assert shard.name in error
@@ -270,7 +270,7 @@ def test_the_disk_is_full_while_the_version_before_is_fetched(hub, hf_relabel, c
         env=environment(hub, v2.folder.parent / "full-home"),
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     assert done.returncode == 1, done.stderr

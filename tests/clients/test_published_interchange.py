@@ -1,4 +1,4 @@
-"""A published release is exported by its name and revision, with everything that its folder holds."""
+"""A published release is exported by its name and revision, with everything in its folder."""
 
 
 def test_export_of_a_published_revision(hf_relabel, repo_id, v1, tmp_path):

@@ -38,7 +38,7 @@ def test_a_repository_without_versions(hub, hf_relabel, repo_id):
     hub.store.create(repo_id)
     assert hf_relabel("versions", repo_id).ok() == "no versions\n"
     repo = hub.repo(repo_id)
-    repo.tags["v0.1.0"] = repo.branches["main"]  # of somebody's own, without a manifest
+    repo.tags["v0.1.0"] = repo.branches["main"]  # someone's own tag, without a manifest
     listed = hf_relabel("versions", repo_id).ok().splitlines()[-1].split()
     assert listed == ["0.1.0", repo.branches["main"][:12], "main"]
 
@@ -70,23 +70,23 @@ def test_folders_and_revisions_compare_alike(hf_relabel, published, v1, v2, tmp_
 
 
 def test_json_and_changelog(hub, hf_relabel, published, v1, v2, tmp_path):
-    told = json.loads(hf_relabel("diff", v1.folder, v2.folder, "--json", "-").ok())
+    result_json = json.loads(hf_relabel("diff", v1.folder, v2.folder, "--json", "-").ok())
     hf_relabel("diff", v1.folder, v2.folder, "--json", tmp_path / "diff.json").ok()
-    assert json.loads((tmp_path / "diff.json").read_text()) == told
+    assert json.loads((tmp_path / "diff.json").read_text()) == result_json
     result = compare(v1, v2)
-    assert told["labels_removed"] == result.labels_removed.sum() > 0
-    assert sum(row["removed"] for row in told["classes"].values()) == told["labels_removed"]
-    assert told["settings"] == result.settings
+    assert result_json["labels_removed"] == result.labels_removed.sum() > 0
+    assert sum(row["removed"] for row in result_json["classes"].values()) == result_json["labels_removed"]
+    assert result_json["settings"] == result.settings
     text = hf_relabel("diff", v1.folder, v2.folder, "--changelog").ok()
     assert text.strip() in hub.repo(published).read("v1.1.0", "CHANGELOG.md").decode()
 
 
-def test_most_classes_are_named_on_request(hf_relabel, v1, v2):
+def test_the_number_of_listed_classes(hf_relabel, v1, v2):
     output = hf_relabel("diff", v1.folder, v2.folder, "--top", "1").ok()
     assert "and 3 more classes (--top, --json)" in output
 
 
-def test_images_that_came_and_went(hf_relabel, v1, tmp_path):
+def test_added_and_removed_images(hf_relabel, v1, tmp_path):
     fewer = make_release(tmp_path / "fewer", images=50)
     output = hf_relabel("diff", v1.folder, fewer.folder).ok()
     assert "images removed, the first: 00/img_0000050.jpg, 01/img_0000051.jpg" in output

@@ -32,7 +32,7 @@ def command(capsys):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, image_folder, tiny_dinov3) -> Path:
-    """A finished run beside its `config.yaml`."""
+    """A finished run with its `config.yaml`."""
     folder = tmp_path_factory.mktemp("run")
     config = config_of(folder, image_folder, tiny_dinov3)
     done = hf_relabel("run", "--config", config, "--run.dir", str(folder / "run"))
@@ -138,7 +138,7 @@ def test_given_masks_continue_the_run_they_came_from(run, coco_file, image_folde
 
 
 def test_masks_as_cutler_writes_them(image_folder, tiny_dinov3, tmp_path, monkeypatch, command, caplog):
-    """Run lengths, a polygon, an image of another source, and an image whose mask is of another size."""
+    """Run lengths, a polygon, an image from another source, and a mask with another size than its image."""
     square = np.zeros((80, 96), np.uint8)
     square[10:50, 12:60] = 1
     packed = coco.encode(np.asfortranarray(square))

@@ -5,40 +5,54 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ENVIRONMENT, config_of, error_line, hf_relabel, write_config
+from commands import ENVIRONMENT, config_of, write_config
+from datasets import ClassLabel, Value
+from PIL import Image
+
+from hf_relabel.cli import OTHERS, PIPELINE, main
 
 
-def test_help_of_run():
-    done = hf_relabel("run", "--help")
-    assert done.returncode == 0
-    assert "--backbone.image_size" in done.stdout
-    assert "torch" not in done.stderr
-    code = "import sys; from hf_relabel.cli import main; main(['run', '--help']); main(['--help']); "
-    check = "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules), 'heavy import'"
-    done = subprocess.run(
-        [sys.executable, "-c", code + check], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def command(capfd):
+    """Runs a command in this process, as starting another takes seconds; returns its status and its error lines."""
+
+    def run_command(*arguments: object) -> tuple[int, list[str]]:
+        capfd.readouterr()
+        status = main([str(argument) for argument in arguments])
+        return status, capfd.readouterr().err.splitlines()
+
+    return run_command
+
+
+@pytest.fixture
+def refusal(command):
+    """Runs a command that must fail with a status, and returns its one error line."""
+
+    def refused_command(status: int, *arguments: object) -> str:
+        found, errors = command(*arguments)
+        lines = [line for line in errors if line.startswith("hf-relabel: error: ")]
+        assert (found, len(lines)) == (status, 1), errors
+        return lines[0]
+
+    return refused_command
 
 
 def test_every_command_has_help(capsys):
-    from hf_relabel.cli import OTHERS, PIPELINE, main
-
     for command in [*PIPELINE, *OTHERS]:
         assert main([command, "--help"]) == 0, command
         assert capsys.readouterr().out.startswith(f"usage: hf-relabel {command} ")
 
 
-def test_no_command_and_unknown_commands():
-    assert hf_relabel().returncode == 2
-    assert "did you mean 'propose'" in error_line(hf_relabel("propse"), 2)
+def test_no_command_and_unknown_commands(command, refusal):
+    assert command()[0] == 2
+    assert "'propose'" in refusal(2, "propse")
 
 
-def test_unknown_keys_name_the_nearest_valid_one(tmp_path):
-    line = error_line(hf_relabel("run", "--backbone.image_siz", "448"), 2)
+def test_unknown_keys_name_the_nearest_valid_one(tmp_path, refusal):
+    line = refusal(2, "run", "--backbone.image_siz", "448")
     assert "'--backbone.image_size'" in line
     config = write_config(tmp_path / "config.yaml", propose={"taw": 0.3})
-    line = error_line(hf_relabel("run", "--config", config), 2)
+    line = refusal(2, "run", "--config", config)
     assert "propose.taw" in line
     assert "'propose.tau'" in line
     assert str(tmp_path / "config.yaml") in line
@@ -56,8 +70,9 @@ def test_unknown_keys_name_the_nearest_valid_one(tmp_path):
         (["--build.version", "one"], "build.version"),
     ],
 )
-def test_values_that_no_run_could_use(arguments, words, tmp_path):
-    assert words in error_line(hf_relabel("run", *arguments, cwd=tmp_path), 2)
+def test_values_that_no_run_could_use(arguments, words, tmp_path, monkeypatch, refusal):
+    monkeypatch.chdir(tmp_path)
+    assert words in refusal(2, "run", *arguments)
 
 
 def test_help_refusals_and_a_missing_source_need_no_heavy_import(tmp_path):
@@ -71,7 +86,7 @@ assert not heavy, heavy
 print(statuses)
 """
     lines = ["--help", "--version", "run --bad", "propse", "fit --bad", "publish", "evaluate --help", "audit --bad"]
-    lines += ["run --source.path gone", "run --source.kind dataset --source.path /gone", "label"]
+    lines += ["run --source.path gone", "run --source.kind dataset --source.path /gone", "propose"]
     done = subprocess.run(
         [sys.executable, "-c", code, *lines],
         env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
@@ -80,116 +95,105 @@ print(statuses)
     assert done.stdout.splitlines()[-1] == "[0, 0, 2, 2, 2, 2, 0, 2, 1, 1, 2]"
 
 
-def test_a_refused_command_leaves_the_saved_configuration(tmp_path, image_folder, tiny_dinov3):
+def test_a_refused_command_leaves_the_saved_configuration(tmp_path, image_folder, tiny_dinov3, command, refusal):
     config = config_of(tmp_path, image_folder, tiny_dinov3)
     run = ["--config", config, "--run.dir", str(tmp_path / "run")]
-    assert hf_relabel("propose", *run).returncode == 0
+    assert command("propose", *run)[0] == 0
     saved = (tmp_path / "run" / "config.yaml").read_text()
     assert "tau: 0.3" in saved
-    error_line(hf_relabel("propose", *run, "--propose.tau", "0.5"), 1)
-    error_line(hf_relabel("label", *run, "--label.top_k", "2"), 1)
+    refusal(1, "propose", *run, "--propose.tau", "0.5")
+    refusal(1, "label", *run, "--label.top_k", "2")
     assert (tmp_path / "run" / "config.yaml").read_text() == saved
-    done = hf_relabel("score", *run, "--score.tau_label", "0.6", "--propose.tau", "0.5", "--run.overwrite", "true")
-    assert done.returncode == 0, done.stderr
+    assert command("score", *run, "--score.tau_label", "0.6", "--propose.tau", "0.5", "--run.overwrite")[0] == 0
     now = (tmp_path / "run" / "config.yaml").read_text()
     assert "tau_label: 0.6" in now
     assert "tau: 0.3" in now  # what the proposals were made with
     assert "overwrite: false" in now  # a request to one command
 
 
-def test_a_missing_and_an_empty_folder(tmp_path, tiny_dinov3):
+def test_a_missing_and_an_empty_folder(tmp_path, tiny_dinov3, refusal):
     (tmp_path / "empty").mkdir()
     for name in ("empty", "missing"):
         config = config_of(tmp_path, tmp_path / name, tiny_dinov3)
-        line = error_line(hf_relabel("run", "--config", config, "--run.dir", str(tmp_path / "run")), 1)
+        line = refusal(1, "run", "--config", config, "--run.dir", str(tmp_path / "run"))
         assert name in line
 
 
-def test_all_images_corrupt(tmp_path, tiny_dinov3):
+def test_all_images_corrupt(tmp_path, tiny_dinov3, refusal):
     (tmp_path / "images" / "cat").mkdir(parents=True)
     for k in range(6):
         (tmp_path / "images" / "cat" / f"{k}.jpg").write_bytes(b"junk")
     config = config_of(tmp_path, tmp_path / "images", tiny_dinov3)
-    line = error_line(hf_relabel("run", "--config", config, "--run.dir", str(tmp_path / "run")), 1)
+    line = refusal(1, "run", "--config", config, "--run.dir", str(tmp_path / "run"))
     assert "images are errors, more than run.max_error_rate" in line
 
 
-def test_an_output_folder_that_cannot_be_written(tmp_path, image_folder, tiny_dinov3):
+def test_an_output_folder_that_cannot_be_written(tmp_path, image_folder, tiny_dinov3, refusal):
     (tmp_path / "file").write_text("")
     config = config_of(tmp_path, image_folder, tiny_dinov3)
-    done = hf_relabel("run", "--config", config, "--run.dir", str(tmp_path / "file" / "run"))
-    assert "choose another --run.dir" in error_line(done, 1)
+    line = refusal(1, "run", "--config", config, "--run.dir", tmp_path / "file" / "run")
+    assert "choose another --run.dir" in line
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a folder that not even root may write in")
-def test_a_read_only_output_folder(tmp_path, image_folder, tiny_dinov3):
+def test_a_read_only_output_folder(tmp_path, image_folder, tiny_dinov3, refusal):
     config = config_of(tmp_path, image_folder, tiny_dinov3)
-    done = hf_relabel("run", "--config", config, "--run.dir", "/sys/kernel/run")
-    line = error_line(done, 1)
+    line = refusal(1, "run", "--config", config, "--run.dir", "/sys/kernel/run")
     assert "cannot write in /sys/kernel/run" in line
     assert "choose another --run.dir" in line
 
 
-def test_a_configuration_changed_under_an_old_work_folder(tmp_path, image_folder, tiny_dinov3):
+def test_a_configuration_changed_under_an_old_work_folder(tmp_path, image_folder, tiny_dinov3, command, refusal):
     config = config_of(tmp_path, image_folder, tiny_dinov3)
     run = str(tmp_path / "run")
-    assert hf_relabel("propose", "--config", config, "--run.dir", run).returncode == 0
-    line = error_line(hf_relabel("propose", "--config", config, "--run.dir", run, "--propose.tau", "0.5"), 1)
+    assert command("propose", "--config", config, "--run.dir", run)[0] == 0
+    line = refusal(1, "propose", "--config", config, "--run.dir", run, "--propose.tau", "0.5")
     assert "propose.tau: 0.3 -> 0.5" in line
     assert "--run.overwrite true" in line
-    again = hf_relabel(
-        "propose", "--config", config, "--run.dir", run, "--propose.tau", "0.5", "--run.overwrite", "true"
-    )
-    assert again.returncode == 0, again.stderr
+    again = command("propose", "--config", config, "--run.dir", run, "--propose.tau", "0.5", "--run.overwrite", "true")
+    assert again[0] == 0
 
 
-def test_a_stage_without_the_one_before(tmp_path, image_folder, tiny_dinov3):
+def test_a_stage_without_the_one_before(tmp_path, image_folder, tiny_dinov3, refusal):
     config = config_of(tmp_path, image_folder, tiny_dinov3)
     for stage, before in (("score", "propose"), ("build", "propose")):
-        line = error_line(hf_relabel(stage, "--config", config, "--run.dir", str(tmp_path / "run")), 1)
+        line = refusal(1, stage, "--config", config, "--run.dir", str(tmp_path / "run"))
         assert f"run `hf-relabel {before}`" in line
 
 
-def save_dataset(folder: Path, rows: dict, features: str) -> None:
-    """A dataset of tiny images in a Parquet file."""
-    code = f"""
-from datasets import Dataset, Features, Image, ClassLabel, Value
-from PIL import Image as Picture
-rows = {rows!r}
-rows["image"] = [Picture.new("RGB", (40, 40), (9 * k, 80, 90)) for k in range(len(rows["label"]))]
-Dataset.from_dict(rows, features=Features({features})).to_parquet({str(folder / "all.parquet")!r})
-"""
+def save_dataset(folder: Path, rows: dict, **features) -> None:
+    """Write a dataset of tiny images to a Parquet file."""
+    import datasets
+
+    rows["image"] = [Image.new("RGB", (40, 40), (9 * k, 80, 90)) for k in range(len(rows["label"]))]
+    dataset = datasets.Dataset.from_dict(rows, features=datasets.Features(image=datasets.Image(), **features))
     folder.mkdir()
-    environment = ENVIRONMENT | {"HF_HOME": str(folder.parent / "cache")}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, timeout=120)
-
-
-PLAIN = "{'image': Image(), 'label': ClassLabel(names=['cat', 'dog'])}"
+    dataset.to_parquet(folder / "all.parquet")
 
 
 def dataset_config(tmp_path: Path, model: Path, **source) -> str:
     return config_of(tmp_path, tmp_path, model, source={"kind": "dataset", "path": str(tmp_path / "data"), **source})
 
 
-def test_an_unknown_column(tmp_path, tiny_dinov3):
-    save_dataset(tmp_path / "data", {"label": [0, 1]}, PLAIN)
+def test_an_unknown_column(tmp_path, tiny_dinov3, refusal):
+    save_dataset(tmp_path / "data", {"label": [0, 1]}, label=ClassLabel(names=["cat", "dog"]))
     config = dataset_config(tmp_path, tiny_dinov3, label_column="labl")
-    line = error_line(hf_relabel("run", "--config", config, "--run.dir", str(tmp_path / "run")), 1)
+    line = refusal(1, "run", "--config", config, "--run.dir", str(tmp_path / "run"))
     assert "labl" in line
     assert "label" in line
 
 
-def test_a_label_outside_the_class_list(tmp_path, tiny_dinov3):
-    save_dataset(tmp_path / "data", {"label": [0, 7]}, "{'image': Image(), 'label': Value('int64')}")
+def test_a_label_outside_the_class_list(tmp_path, tiny_dinov3, refusal):
+    save_dataset(tmp_path / "data", {"label": [0, 7]}, label=Value("int64"))
     (tmp_path / "names.txt").write_text("cat\ndog\n")
     config = dataset_config(tmp_path, tiny_dinov3, class_names=str(tmp_path / "names.txt"))
-    line = error_line(hf_relabel("run", "--config", config, "--run.dir", str(tmp_path / "run")), 1)
+    line = refusal(1, "run", "--config", config, "--run.dir", str(tmp_path / "run"))
     assert "7" in line
 
 
-def test_duplicate_image_ids(tmp_path, tiny_dinov3):
-    features = "{'image': Image(), 'label': ClassLabel(names=['cat', 'dog']), 'name': Value('string')}"
-    save_dataset(tmp_path / "data", {"label": [0, 1], "name": ["same", "same"]}, features)
+def test_duplicate_image_ids(tmp_path, tiny_dinov3, refusal):
+    features = {"label": ClassLabel(names=["cat", "dog"]), "name": Value("string")}
+    save_dataset(tmp_path / "data", {"label": [0, 1], "name": ["same", "same"]}, **features)
     config = dataset_config(tmp_path, tiny_dinov3, id_column="name")
-    line = error_line(hf_relabel("run", "--config", config, "--run.dir", str(tmp_path / "run")), 1)
+    line = refusal(1, "run", "--config", config, "--run.dir", str(tmp_path / "run"))
     assert "same" in line

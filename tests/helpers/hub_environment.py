@@ -1,4 +1,4 @@
-"""The environment of processes whose Hub is the test server."""
+"""Environment variables for processes that use the test server as their Hub."""
 
 import os
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 from hub_server import Hub
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATIENCE = 120
-"""Seconds after which a process that a test waits for is taken to hang."""
+TIMEOUT = 120
+"""Seconds after which a process is considered hung."""
 
 
 def environment(hub: Hub, home: Path, token: str | None = "hf_owner_secret", **more: str) -> dict[str, str]:
-    """The environment of a process whose Hub is the test server, which no proxy may come between."""
+    """Return the environment of a process that uses the test server as its Hub, without a proxy."""
     ours = ("HF_", "HUGGING")
     kept = {k: v for k, v in os.environ.items() if not (k.startswith(ours) or k.lower().endswith("_proxy"))}
     kept |= {

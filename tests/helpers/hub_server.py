@@ -1,8 +1,8 @@
-"""A server that speaks the part of the Hub's HTTP that publishing and loading datasets use, over real sockets.
+"""A server with the part of the Hub's HTTP interface that publishing and loading datasets use, over real sockets.
 
     python tests/clients/hub_server.py FOLDER [--port 8000]     then: HF_ENDPOINT=http://127.0.0.1:8000 ...
 
-The official clients talk to it through HF_ENDPOINT (with HF_HUB_DISABLE_XET=1). `Hub.faults` makes it misbehave.
+The official clients connect to it through HF_ENDPOINT (with HF_HUB_DISABLE_XET=1). `Hub.faults` adds faults.
 """
 
 import argparse
@@ -43,16 +43,16 @@ ROUTES = [
 
 @dataclass
 class Fault:
-    """One kind of misbehaviour at one route.
+    """A fault at one route.
 
     Args:
         route: Name in ROUTES.
         action: `status` answers with an error and does nothing; `cut` reads part of the body and drops the connection;
-            `lose` does what was asked and drops the connection; `hang` reads the body and never answers.
+            `lose` carries out the request and drops the connection; `hang` reads the body and never answers.
         status: The error of `status`.
         headers: Its headers.
-        skip: Requests that go well before.
-        times: Requests that go wrong.
+        skip: Number of requests that succeed first.
+        times: Number of requests that fail.
     """
 
     route: str
@@ -65,7 +65,7 @@ class Fault:
 
 @dataclass
 class User:
-    """Who a token belongs to and what it may do."""
+    """The owner of a token and its permissions."""
 
     name: str
     role: str = "write"
@@ -95,7 +95,7 @@ class Hub:
         self.tokens = tokens
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str, str]] = []  # route, method, path
-        self.before: dict[str, Callable[[], None]] = {}  # called once when a route is asked for
+        self.before: dict[str, Callable[[], None]] = {}  # called once, at the next request of a route
         self.reached = threading.Event()  # set when a fault `hang` has begun
         self.closing = threading.Event()
         self._lock = threading.Lock()
@@ -118,11 +118,11 @@ class Hub:
         return self.store.repos[repo_id]
 
     def count(self, route: str) -> int:
-        """How often a route was asked for."""
+        """Number of requests of a route."""
         return sum(name == route for name, _, _ in self.requests)
 
     def take_fault(self, route: str) -> Fault | None:
-        """The fault that this request of a route meets, counted down."""
+        """The fault for this request of a route, if there is one; counts it down."""
         with self._lock:
             for fault in self.faults:
                 if fault.route == route and fault.skip:
@@ -136,11 +136,11 @@ class Hub:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    wbufsize = -1  # an answer leaves in one piece
+    wbufsize = -1  # send each response in one piece
     hub: Hub
 
     def log_message(self, *arguments: object) -> None:
-        """Say nothing on stderr."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         self._serve("GET")
@@ -209,10 +209,10 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _drop(self) -> None:
-        """Reset the connection, without an answer."""
+        """Reset the connection without a response."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.close()  # the file objects over it keep it open until the handler ends
+        self.connection.close()  # its file objects keep it open until the handler ends
 
     def _send(self, answer: Answer) -> None:
         if answer.file is not None:
@@ -244,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
                 file.seek(start)
                 self.wfile.write(file.read(stop - start))
 
-    # Who asks, and for what
+    # The user and the repository of a request
 
     def _user(self) -> User | None:
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")

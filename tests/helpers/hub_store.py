@@ -1,4 +1,4 @@
-"""Dataset repositories in a folder: what the test server of the Hub keeps.
+"""Dataset repositories in a folder, for the test server of the Hub.
 
 <root>/<user>/<name>/repo.json        private, refs, pull requests, commits with their file tables
 <root>/<user>/<name>/objects/<sha256> contents, both of LFS and of regular files
@@ -17,7 +17,7 @@ LFS_SUFFIXES = (".parquet", ".png", ".arrow", ".jpg")
 
 
 class Refused(Exception):
-    """A request the Hub answers with an error status."""
+    """A request that gets an error status."""
 
     def __init__(self, status: int, message: str, code: str | None = None):
         super().__init__(message)
@@ -35,7 +35,7 @@ class File:
     lfs: bool
 
     def info(self, path: str) -> dict[str, Any]:
-        """The entry that tree and paths-info answer with."""
+        """The entry in the responses of tree and paths-info."""
         entry: dict[str, Any] = {"type": "file", "path": path, "size": self.size, "oid": self.oid}
         if self.lfs:
             entry["lfs"] = {"oid": self.sha256, "size": self.size, "pointerSize": 134}
@@ -44,7 +44,7 @@ class File:
 
 @dataclass
 class Repo:
-    """One dataset repository. Every change is written to `repo.json` before it is answered."""
+    """One dataset repository. Every change is written to `repo.json` before the response."""
 
     folder: Path
     private: bool = False
@@ -56,7 +56,7 @@ class Repo:
 
     @classmethod
     def load(cls, folder: Path) -> "Repo":
-        """Read a repository that an earlier server left."""
+        """Read a repository of an earlier server."""
         return cls(folder, **json.loads((folder / "repo.json").read_text()))
 
     def save(self) -> None:
@@ -87,11 +87,11 @@ class Repo:
         return {path: File(**entry) for path, entry in self.commits[self.resolve(revision)]["files"].items()}
 
     def object_path(self, sha256: str) -> Path:
-        """Where a content lies."""
+        """Path of a content."""
         return self.folder / "objects" / sha256
 
     def store(self, content: bytes) -> str:
-        """Keep a content; returns its SHA-256."""
+        """Store a content and return its SHA-256."""
         sha256 = hashlib.sha256(content).hexdigest()
         self.object_path(sha256).write_bytes(content)
         return sha256
@@ -148,7 +148,7 @@ class Repo:
 
 
 class Store:
-    """All repositories below a folder."""
+    """All repositories in a folder."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -158,7 +158,7 @@ class Store:
             self.repos[repo.id] = repo
 
     def create(self, repo_id: str, private: bool = False) -> Repo:
-        """A new repository with its first commit."""
+        """Create a repository with its first commit."""
         if repo_id in self.repos:
             raise Refused(409, "You already created this dataset repo")
         repo = Repo(self.root / repo_id, private)

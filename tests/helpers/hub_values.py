@@ -1,6 +1,6 @@
-"""The values that the Hub takes in a dataset card's front matter, as far as the tests' server checks them.
+"""Values that the Hub accepts in the front matter of a dataset card, as far as the test server checks them.
 
-Kept apart from the project's own list, so that a mistake there is found here.
+They are separate from the package's own list, so that a mistake there is found here.
 """
 
 from typing import Any
@@ -39,7 +39,7 @@ LICENSES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "c
 
 
 def metadata_errors(metadata: Any) -> list[str]:
-    """What the Hub would refuse in a front matter."""
+    """Errors that the Hub would report for a front matter."""
     if not isinstance(metadata, dict):
         return ["the front matter is no mapping"]
     errors = []

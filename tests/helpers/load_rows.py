@@ -1,4 +1,4 @@
-"""Load published revisions in every way and write the rows as JSON: run with the datasets version under test.
+"""Load published revisions in different ways and write the rows as JSON, with the installed version of datasets.
 
 python load_rows.py REPO OUTPUT.json REVISION...
 """

@@ -16,8 +16,8 @@ def write_release(folder: Path, class_names: list[str], rows: list[dict[str, Any
     Args:
         folder: The release folder.
         class_names: Names of the classes.
-        rows: Each with image_id, label, labels, scores and, optionally, label_score, width, height and regions, a list of
-            {label, score, mask}.
+        rows: Each with image_id, label, labels, scores and, optionally, label_score, width, height and regions, a
+            list of {label, score, mask}.
         split: Name of the split.
     """
     filled = [{"width": 0, "height": 0, **row, "regions": _regions(row)} for row in rows]

@@ -1,4 +1,4 @@
-"""Small releases with real masks, made from a seed: the same images and regions for any version and threshold."""
+"""Small releases with real masks from a seed: the same images and regions for any version and threshold."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ CLASSES = ["cat", "dog", "red | blue ball", "tree"]
 def make_rows(
     images: int, threshold: float = 0.5, classes: int = len(CLASSES), version: str = "1.0.0", seed: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the `regions` configuration: 0 to 3 regions per image, labels above a threshold and the original."""
+    """Make rows of the `regions` configuration: 0 to 3 regions per image, labels above a threshold and the original."""
     rng = np.random.default_rng(seed)
     for index in range(images):
         image_id = f"{index % 10:02d}/img_{index:07d}.jpg"
@@ -125,7 +125,7 @@ def as_version_1(folder: Path) -> Release:
 
 
 def provenance(threshold: float, version: str) -> dict[str, Any]:
-    """What a run of the pipeline records, in brief."""
+    """A short version of the provenance of a run."""
     return {
         "tool": {"name": "hf_relabel", "version": "0.1.0"},
         "backbone": {"model": "user/vit", "revision": "0" * 40, "image_size": 224},

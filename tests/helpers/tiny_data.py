@@ -1,4 +1,4 @@
-"""Tiny multi-label pictures and classifiers: squares of colour, one class a colour, learnt in seconds."""
+"""Tiny multi-label images of colored squares, one class per color, and tiny classifiers that learn them in seconds."""
 
 import json
 from pathlib import Path
@@ -6,26 +6,30 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-COLOURS = {"blue": (40, 60, 220), "green": (30, 180, 60), "red": (220, 40, 40), "yellow": (230, 210, 50)}
-NAMES = list(COLOURS)
+COLORS = {"blue": (40, 60, 220), "green": (30, 180, 60), "red": (220, 40, 40), "yellow": (230, 210, 50)}
+NAMES = list(COLORS)
 SIDE = 32
 
 
 def draw(classes: list[str], rng: np.random.Generator) -> tuple[Image.Image, list[np.ndarray]]:
-    """A grey picture with one square a class, each in a quarter of its own, and the squares' masks."""
+    """Draw a gray image with one square per class, each in its own quarter; returns the image and the masks."""
     pixels = np.full((SIDE, SIDE, 3), 128, np.uint8) + rng.integers(0, 20, (SIDE, SIDE, 3), dtype=np.uint8)
     masks = []
     for name, quarter in zip(classes, rng.permutation(4), strict=False):
         top, left = 16 * (quarter // 2) + rng.integers(0, 5), 16 * (quarter % 2) + rng.integers(0, 5)
         mask = np.zeros((SIDE, SIDE), bool)
         mask[top : top + 11, left : left + 11] = True
-        pixels[mask] = COLOURS[name]
+        pixels[mask] = COLORS[name]
         masks.append(mask)
     return Image.fromarray(pixels), masks
 
 
 def write_images(folder: Path, count: int, seed: int, names: list[str] = NAMES) -> list[dict]:
-    """An image folder by the first class of each picture, and `truth.jsonl`; gives the rows of a release."""
+    """Write an image folder, with the first class of each image as its label, and `truth.jsonl`.
+
+    Returns:
+        The rows of a release of these images.
+    """
     rng = np.random.default_rng(seed)
     rows, truth = [], []
     for index in range(count):
@@ -54,7 +58,7 @@ def write_images(folder: Path, count: int, seed: int, names: list[str] = NAMES) 
 
 
 def write_model_config(folder: Path) -> str:
-    """The `config.json` of a ViT small enough to train in a test."""
+    """Write the `config.json` of a ViT that is small enough to train in a test; returns its path."""
     from transformers import ViTConfig
 
     config = ViTConfig(

@@ -1,7 +1,7 @@
-"""Commands in one process that lives on, so that each need not import everything anew.
+"""Run several commands in one process, so that imports are needed only once.
 
-`Worker` starts `python worker.py`, which reads one command a line (a JSON list of arguments), runs `hf_relabel` on it
-with its outputs captured, and answers with a line of JSON. The environment, with HF_ENDPOINT, is that of the process.
+`Worker` starts `python worker.py`, which reads one command per line (a JSON list of arguments), runs `hf_relabel` with
+it and captures the output, and answers with a line of JSON. The process sets the environment, with HF_ENDPOINT.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from pathlib import Path
 
 @dataclass
 class Done:
-    """What a command did: its exit status and outputs."""
+    """Exit status and output of a command."""
 
     status: int
     out: str
     err: str
 
     def error(self) -> str:
-        """The one line that tells a user's error; fails where the command did anything else."""
+        """The one-line error; fails if the command did anything else."""
         assert self.status in (1, 2), (self.status, self.out, self.err)
         assert "Traceback" not in self.err
         lines = [line for line in self.err.splitlines() if line.startswith("hf-relabel: error: ")]
@@ -31,24 +31,24 @@ class Done:
         return lines[0]
 
     def ok(self) -> str:
-        """The output of a command that went well."""
+        """The output of a successful command."""
         assert self.status == 0, self.err
         return self.out
 
 
 class Worker:
-    """A process that runs one command after the other; one that takes longer than `patience` seconds is killed."""
+    """A process that runs one command after the other; it is killed if one takes longer than `timeout` seconds."""
 
-    def __init__(self, environment: dict[str, str], secrets: list[str], patience: float):
+    def __init__(self, environment: dict[str, str], secrets: list[str], timeout: float):
         self.secrets = secrets
-        self.patience = patience
+        self.timeout = timeout
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
     def run(self, *arguments: object) -> Done:
-        """Run `hf-relabel` with these arguments; no token may be in what it says."""
-        timer = threading.Timer(self.patience, self._process.kill)
+        """Run `hf-relabel` with these arguments; its output must contain no token."""
+        timer = threading.Timer(self.timeout, self._process.kill)
         timer.start()
         try:
             self._process.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
@@ -56,7 +56,7 @@ class Worker:
             answer = self._process.stdout.readline()
         finally:
             timer.cancel()
-        assert answer, f"the worker died, or did not answer within {self.patience} s"
+        assert answer, f"the worker died, or did not answer within {self.timeout} s"
         done = Done(**json.loads(answer))
         for secret in self.secrets:
             assert secret not in done.out + done.err

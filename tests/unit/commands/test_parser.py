@@ -153,7 +153,7 @@ def test_common_settings_exist_and_come_first():
         assert all(command.reads_key(key) for key in command.common), command.name
     lines = help_of(commands_of("build")["build"]).splitlines()
     first = [line.split()[0] for line in lines if line.startswith("  --")][:5]
-    assert first == ["--config", "--source.path", "--source.kind", "--run.dir", "--build.threshold"]
+    assert first == ["--config", "--run.dir", "--build.threshold", "--build.version", "--build.name"]
 
 
 def test_settings_that_others_read_are_accepted_with_a_note(tmp_path, capsys):

@@ -131,17 +131,17 @@ def test_items_in_another_order_and_without_an_image(tmp_path):
     make_release(tmp_path / "release", images=12)
     export_coco(Release.open(tmp_path / "release"), tmp_path / "coco.json")
     content = json.loads((tmp_path / "coco.json").read_text())
-    gone = next(
+    removed = next(
         image for image in content["images"] if any(a["image_id"] == image["id"] for a in content["annotations"])
     )
-    lost = sum(annotation["image_id"] == gone["id"] for annotation in content["annotations"])
-    content["images"] = [image for image in reversed(content["images"]) if image is not gone]
+    lost = sum(annotation["image_id"] == removed["id"] for annotation in content["annotations"])
+    content["images"] = [image for image in reversed(content["images"]) if image is not removed]
     content = dict(reversed(content.items()))
     (tmp_path / "changed.json").write_text(json.dumps(content, indent=2))
     imported = import_coco(tmp_path / "changed.json", tmp_path / "back", version="1.0.1", name="Fewer", split="val")
     assert imported.left_out == {"annotations for images that the file does not list": lost}
     expected = [
-        row | {"version": "1.0.1"} for row in rows_of(tmp_path / "release") if row["image_id"] != gone["file_name"]
+        row | {"version": "1.0.1"} for row in rows_of(tmp_path / "release") if row["image_id"] != removed["file_name"]
     ]
     assert rows_of(tmp_path / "back") == expected
     back = Release.open(tmp_path / "back")

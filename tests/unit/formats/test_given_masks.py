@@ -137,7 +137,7 @@ def test_the_identity_of_a_file_is_its_content_and_name(tmp_path):
 
 
 def test_annotations_are_found_again_by_their_place(tmp_path):
-    """More annotations than anything reads at once, in an order that has nothing to do with the images'."""
+    """Many annotations, in an order unrelated to that of the images."""
     rng = np.random.default_rng(0)
     owners = rng.integers(0, 20, 500)
     content = cutler(

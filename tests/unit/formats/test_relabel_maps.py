@@ -16,7 +16,7 @@ NAMES = Names("1.0.0", "Maps", "train")
 
 
 def write_map(path, logits: dict[int, float]) -> None:
-    """A map whose places all have these classes with these logits, and others with logit 0."""
+    """A map with the given classes and logits in each grid cell; other classes have logit 0."""
     others = [label for label in range(999, 0, -1) if label not in logits]
     label_map = torch.zeros(2, 5, 15, 15)
     for place, (label, logit) in enumerate([*logits.items(), *((label, 0.0) for label in others)][:5]):

@@ -8,7 +8,7 @@ from releases import make_release, make_rows, provenance
 
 from hf_relabel.commands.parser import known_keys
 from hf_relabel.commands.pipeline import COMMANDS
-from hf_relabel.errors import HubError, ReleaseError
+from hf_relabel.errors import HubError, OutputError, ReleaseError
 from hf_relabel.hub.card import THRESHOLDS, CardOptions, asset, render_card, write_card
 from hf_relabel.hub.card_metadata import License, card_metadata, check_metadata, size_category
 
@@ -32,13 +32,13 @@ PICTURES = ["labels_per_image", "scores", "added_classes", "label_pairs", "galle
 
 
 def bare(rows, labels):
-    """Rows with at most so many labels."""
+    """Rows with at most `labels` labels."""
     for row in rows:
         yield {**row, "labels": row["labels"][:labels], "scores": row["scores"][:labels]}
 
 
 def make_kind(folder, kind):
-    """A release without any label, with one label an image, of one class, of 1000 classes, of the usual kind."""
+    """A release without labels, with one label per image, with one class, with 1000 classes, or a typical one."""
     if kind == "no labels":
         rows = [{**row, "regions": []} for row in bare(make_rows(30), 0)]
         return make_release(folder, rows=rows, excluded=[])
@@ -62,7 +62,7 @@ def tables(card):
     return found
 
 
-@pytest.mark.parametrize("kind", ["no labels", "one label", "one class", "1000 classes", "usual"])
+@pytest.mark.parametrize("kind", ["no labels", "one label", "one class", "1000 classes", "typical"])
 def test_every_section_is_there(tmp_path, kind):
     card = render_card(make_kind(tmp_path / "release", kind), "owner/tiny", CardOptions(License("cc-by-4.0")))
     text = re.sub(r"```.*?```", "", card, flags=re.DOTALL)
@@ -80,7 +80,7 @@ def test_every_section_is_there(tmp_path, kind):
     assert ("No image has two labels." in card) == (kind in ("no labels", "one label", "one class"))
 
 
-def test_what_the_usual_card_says(tmp_path):
+def test_a_typical_card(tmp_path):
     card = render_card(make_release(tmp_path / "release"), "owner/tiny", CardOptions())
     for text in (
         "60 images",
@@ -102,19 +102,19 @@ def test_what_the_usual_card_says(tmp_path):
     assert "2101.05022" not in card, "ReLabel is named only where its label maps were used"
 
 
-def test_an_imported_release_claims_nothing_of_the_pipeline(tmp_path):
+def test_an_imported_release_does_not_describe_the_pipeline(tmp_path):
     rows = [{**row, "regions": []} for row in make_rows(30)]
-    told = {"config": {"import": {"format": "tsv", "file": "labels.tsv", "sha256": "0" * 64}}}
-    card = render_card(make_release(tmp_path / "tsv", rows=rows, provenance=told), "owner/tiny", CardOptions())
+    made_by = {"config": {"import": {"format": "tsv", "file": "labels.tsv", "sha256": "0" * 64}}}
+    card = render_card(make_release(tmp_path / "tsv", rows=rows, provenance=made_by), "owner/tiny", CardOptions())
     assert "a set of labels with scores. It was imported from labels.tsv \\(TSV\\)" in card
     for text in ("vision transformer", "object masks for", "2301.11320", "grid of patches", "class-agnostic"):
         assert text not in card
 
 
 def test_masks_of_a_file_are_not_called_our_own(tmp_path):
-    told = provenance(0.5, "1.0.0")
-    told["config"]["propose"] = {"masks": {"file": "cutler.json", "sha256": "0" * 64}}
-    card = render_card(make_release(tmp_path / "release", provenance=told), "owner/tiny", CardOptions())
+    made_by = provenance(0.5, "1.0.0")
+    made_by["config"]["propose"] = {"masks": {"file": "cutler.json", "sha256": "0" * 64}}
+    card = render_card(make_release(tmp_path / "release", provenance=made_by), "owner/tiny", CardOptions())
     assert "class-agnostic masks from the file cutler.json, labeled by a small classifier" in card
     assert "2301.11320" not in card
     assert "grid of patches" not in card
@@ -212,6 +212,15 @@ def test_a_local_backbone_is_described_by_its_architecture_and_weights(tmp_path)
     ) in card
 
 
+def test_what_the_stages_recorded_is_shown(tmp_path):
+    made_by = provenance(0.5, "1.0.0")
+    made_by["machines"] = {"x86_64 AVX512, mkl": 3, "NVIDIA H100": 1}
+    made_by["labeler"]["weights_sha256"] = "f" * 64
+    card = render_card(make_release(tmp_path / "release", provenance=made_by), "owner/tiny", CardOptions())
+    assert "; masks and features computed on NVIDIA H100, x86\\_64 AVX512, mkl." in card
+    assert f"| labeler | weights\\_sha256 | {'f' * 64} |" in card
+
+
 def test_a_hub_backbone_is_named_with_its_revision(tmp_path):
     card = render_card(make_release(tmp_path / "release"), "owner/tiny", CardOptions())
     assert "features come from `user/vit` (revision `000000000000`, 224 px images)." in card
@@ -232,7 +241,7 @@ def test_a_card_is_written_to_a_file(tmp_path):
     release = make_release(tmp_path / "release")
     write_card(release, "owner/tiny", CardOptions(), tmp_path / "card.md")
     assert (tmp_path / "card.md").read_text() == render_card(release, "owner/tiny", CardOptions())
-    with pytest.raises(HubError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_card(release, "owner/tiny", CardOptions(), tmp_path / "nowhere" / "card.md")
 
 
@@ -244,16 +253,16 @@ def test_a_release_without_digests_in_its_names_is_refused(tmp_path):
 
 
 def test_a_folder_as_source_is_no_dataset_of_the_hub(tmp_path):
-    told = provenance(0.5, "1.0.0")
-    told["config"]["source"] = {"kind": "folder", "path": "user/photos"}
-    card = render_card(make_release(tmp_path / "release", provenance=told), "owner/tiny", CardOptions())
+    made_by = provenance(0.5, "1.0.0")
+    made_by["config"]["source"] = {"kind": "folder", "path": "user/photos"}
+    card = render_card(make_release(tmp_path / "release", provenance=made_by), "owner/tiny", CardOptions())
     assert "source_datasets" not in card
     assert "huggingface.co/datasets/user/photos" not in card
     bare_card = render_card(make_release(tmp_path / "bare", provenance={}), "owner/tiny", CardOptions())
     assert "The release records no models" in bare_card
 
 
-def test_licences(tmp_path):
+def test_licenses(tmp_path):
     release = make_release(tmp_path / "release")
     other = License("other", "House rules", "https://example.org/rules")
     card = render_card(release, "owner/tiny", CardOptions(other))
@@ -269,7 +278,7 @@ def test_licences(tmp_path):
     ("key", "value"),
     [
         ("annotations_creators", ["bogus"]),
-        ("task_categories", ["image-labelling"]),
+        ("task_categories", ["image-labeling"]),
         ("task_ids", ["multilabel"]),
         ("size_categories", ["1M"]),
         ("license", "my-own"),

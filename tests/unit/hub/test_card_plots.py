@@ -19,11 +19,11 @@ def opened(png):
         return np.asarray(picture.convert("RGB"))
 
 
-def share(picture, colour):
-    """Share of the pixels of a picture that have a colour, given as RGB or `#rrggbb`."""
-    if isinstance(colour, str):
-        colour = tuple(int(colour[place : place + 2], 16) for place in (1, 3, 5))
-    return float((picture == colour).all(axis=-1).mean())
+def share(picture, color):
+    """Share of the pixels of a picture that have a color, given as RGB or `#rrggbb`."""
+    if isinstance(color, str):
+        color = tuple(int(color[place : place + 2], 16) for place in (1, 3, 5))
+    return float((picture == color).all(axis=-1).mean())
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_every_picture_is_there(release):
 
 
 def test_the_same_release_gives_the_same_bytes(release):
-    assert card_pictures(release) == card_pictures(release), "else publishing again would not be nothing to do"
+    assert card_pictures(release) == card_pictures(release), "otherwise publishing again would upload them again"
 
 
 def test_a_release_without_labels_and_regions(tmp_path):
@@ -65,7 +65,7 @@ def test_long_names_stay_within_the_picture(tmp_path):
         assert share(picture, ORANGE) > 0.1
 
 
-def test_many_labels_an_image_are_added_up_in_the_last_bar(tmp_path):
+def test_the_last_bar_counts_images_with_many_labels(tmp_path):
     names = [str(number) for number in range(40)]
     rows = list(make_rows(3, classes=40))
     rows[0] |= {"labels": list(range(30)), "scores": [0.5] * 30}
@@ -76,7 +76,7 @@ def test_many_labels_an_image_are_added_up_in_the_last_bar(tmp_path):
 
 @pytest.fixture
 def images(tmp_path):
-    """The source's images, all of one colour that no drawing has."""
+    """The source's images, all in one color that the drawings do not use."""
     for row in make_rows(60):
         path = tmp_path / "images" / row["image_id"]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def images(tmp_path):
 
 
 def greenish(picture):
-    """Share of pixels that are of the images' colour, dimmed or not."""
+    """Share of pixels in the images' color, dimmed or not."""
     red, green, blue = (picture[..., channel].astype(int) for channel in range(3))
     return float(((green > blue + 10) & (blue > red + 10) & (green < 100)).mean())
 

@@ -78,10 +78,10 @@ def test_the_number_of_attempts_is_limited(repo):
     assert request.calls == 3
 
 
-@pytest.mark.parametrize(("status", "mend"), [(401, "HF_TOKEN"), (403, "write access"), (404, "check the name")])
-def test_a_refusal_is_not_repeated(repo, status, mend):
+@pytest.mark.parametrize(("status", "advice"), [(401, "HF_TOKEN"), (403, "write access"), (404, "check the name")])
+def test_a_refusal_is_not_repeated(repo, status, advice):
     request = Flaky(failure(status))
-    with pytest.raises(HubError, match=mend):
+    with pytest.raises(HubError, match=advice):
         repo.ask("asking", request)
     assert request.calls == 1
 
@@ -92,7 +92,7 @@ def test_what_was_done_in_spite_of_an_error_is_not_done_again(repo):
     assert request.calls == 1
 
 
-def test_the_machines_own_failures_are_told_as_such(repo):
+def test_local_failures_are_reported_as_such(repo):
     full = OSError(28, "No space left on device")
     wrapped = RuntimeError("Error while uploading")
     wrapped.__cause__ = full
@@ -103,7 +103,7 @@ def test_the_machines_own_failures_are_told_as_such(repo):
         repo.ask("asking", Flaky(RuntimeError("a bug")))
 
 
-def test_names_that_are_no_repository_and_working_offline(repo, monkeypatch):
+def test_invalid_names_and_offline_mode(repo, monkeypatch):
     for name in ("name", "a/b/c", "owner/na me"):
         with pytest.raises(HubError, match=name):
             HubRepo(name)
@@ -125,7 +125,7 @@ def test_neither_a_folder_nor_a_repository(name):
         open_release(name)
 
 
-def test_files_are_compared_by_the_hash_the_hub_tells(tmp_path):
+def test_files_are_compared_by_the_hash_from_the_hub(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"hello\n")
     oid = "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object

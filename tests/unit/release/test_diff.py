@@ -66,8 +66,8 @@ def check(old, new):
     return result
 
 
-def altered(rows, rng):
-    """Rows with images gone, added and renamed, labels rescored, masks dropped, regions renamed."""
+def changed(rows, rng):
+    """Rows with images removed and added, labels rescored and removed, masks removed and regions relabeled."""
     for row in rows:
         chance = rng.random()
         if chance < 0.1:
@@ -95,7 +95,7 @@ def test_every_number_is_that_of_comparing_by_hand(tmp_path, seed):
     rows = list(make_rows(200))
     # files of other sizes, so that the windows of the two sides end at different images
     old = make_release(tmp_path / "old", rows=rows, rows_per_file=23)
-    new = make_release(tmp_path / "new", "1.1.0", rows=list(altered(rows, rng)), rows_per_file=31)
+    new = make_release(tmp_path / "new", "1.1.0", rows=list(changed(rows, rng)), rows_per_file=31)
     result = check(old, new)
     for name in ("images_added", "images_gone", "originals_changed", "images_other_masks"):
         assert getattr(result, name) > 0
@@ -157,10 +157,17 @@ def test_images_that_are_named_as_examples(tmp_path):
 
 def test_settings_are_those_that_were_chosen(tmp_path):
     release = make_release(tmp_path / "release")
-    told = {**provenance(0.5, "1.0.1"), "fingerprint": "x", "counters": {"a": 1}, "source_fingerprint": "y"}
-    told["backbone"] = {**told["backbone"], "revision": "1" * 40}
-    told["config"]["build"] |= {"include_global": True}
-    other = dataclasses.replace(release, provenance=told)
+    other_provenance = {
+        **provenance(0.5, "1.0.1"),
+        "fingerprint": "x",
+        "counters": {"a": 1},
+        "source_fingerprint": "y",
+        "machines": {"x": 1},
+        "labeler": {"training": {"digest": "z"}},
+    }
+    other_provenance["backbone"] = {**other_provenance["backbone"], "revision": "1" * 40}
+    other_provenance["config"]["build"] |= {"include_global": True}
+    other = dataclasses.replace(release, provenance=other_provenance)
     assert compare(release, other).settings == [
         f'backbone.revision: "{"0" * 40}" -> "{"1" * 40}"',
         "build.include_global: null -> true",

@@ -55,9 +55,12 @@ def _replace(folder, change):
     [
         (lambda rows: [row.pop("labels") for row in rows], "has no column 'labels'"),
         (lambda rows: rows.append(rows[0]), "1 image ids occur twice"),
-        (lambda rows: rows[0].update(scores=[1.0]), "more labels than scores"),
-        (lambda rows: rows[0].update(labels=[0, 3]), "contains class 3, but there are 3 classes"),
-        (lambda rows: rows[0].update(label=-1), "contains class -1"),
+        (
+            lambda rows: rows[0].update(scores=[1.0]),
+            "row 0: `scores` does not have exactly one score",
+        ),
+        (lambda rows: rows[0].update(labels=[0, 3]), "row 0: `labels` has class 3, but valid classes are 0 to 2"),
+        (lambda rows: rows[0].update(label=-1), "row 0: `label` has class -1"),
     ],
 )
 def test_rows_that_are_not_valid(tmp_path, change, message):

@@ -93,10 +93,13 @@ def test_shards_are_written_for_small_uploads_and_a_fast_viewer(tmp_path):
     [
         (lambda rows: rows.reverse(), "must be sorted by image_id"),
         (lambda rows: rows.insert(1, rows[0]), "and unique"),
-        (lambda rows: rows[2].update(label=4), "label: classes 0 to 4, but valid classes are 0 to 3"),
-        (lambda rows: rows[2].update(labels=[-1], scores=[1.0]), "labels: classes -1 to"),
-        (lambda rows: rows[2].update(labels=[0, 1], scores=[1.0]), "exactly one score per label"),
-        (lambda rows: rows[2].update(width=None), "width: a row of the release has no value"),
+        (
+            lambda rows: rows[2].update(label=4),
+            r"img_\d+\.jpg': `label` has class 4, but valid classes are 0 to 3",
+        ),
+        (lambda rows: rows[2].update(labels=[-1], scores=[1.0]), "`labels` has class -1"),
+        (lambda rows: rows[2].update(labels=[0, 1], scores=[1.0]), "exactly one score for each of `labels`"),
+        (lambda rows: rows[2].update(width=None), "`width` has no value"),
         (lambda rows: rows.clear(), "no image to release"),
     ],
 )
@@ -106,7 +109,7 @@ def test_rows_that_are_refused(tmp_path, change, message):
     table = pa.Table.from_pylist(rows, schema=release_schema("regions", CLASSES))
     with pytest.raises(ReleaseError, match=message):
         write(tmp_path / "release", [table])
-    assert not list(tmp_path.iterdir()), "nothing is left behind"
+    assert not list(tmp_path.iterdir()), "no files remain"
 
 
 def test_an_empty_release_tells_why(tmp_path):
@@ -141,7 +144,7 @@ def test_what_is_no_release_is_never_replaced(tmp_path):
 
 @contextlib.contextmanager
 def a_full_disk(most_bytes):
-    """No file of this process can grow beyond so many bytes."""
+    """Limit the size of files written by this process, in bytes."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, limits[1]))
@@ -176,7 +179,7 @@ def test_a_failure_of_whoever_makes_the_rows_leaves_the_release_that_is_there(tm
     assert [path.name for path in tmp_path.iterdir()] == ["release"]
 
 
-@pytest.mark.parametrize("damage", ["altered", "longer", "missing"])
+@pytest.mark.parametrize("damage", ["changed", "longer", "missing"])
 def test_verify_names_the_file_that_is_not_as_it_was(tmp_path, damage):
     release = make_release(tmp_path / "release")
     path = release.path_of(release.files_of("regions")[1])
@@ -185,7 +188,7 @@ def test_verify_names_the_file_that_is_not_as_it_was(tmp_path, damage):
     if damage == "missing":
         path.unlink()
     else:
-        path.write_bytes(content if damage == "altered" else path.read_bytes() + b"x")
+        path.write_bytes(content if damage == "changed" else path.read_bytes() + b"x")
     with pytest.raises(ReleaseError, match=path.name):
         release.verify()
 

@@ -1,13 +1,12 @@
 """The summary of a stage, and the configuration that a run saves."""
 
-import dataclasses
-
 import pytest
-import yaml
 
-from hf_relabel.config import BuildConfig, Config, ProposeConfig, RunConfig
+from hf_relabel.commands.parser import options_of, parse
+from hf_relabel.commands.pipeline import COMMANDS
+from hf_relabel.config import READS, BuildConfig, Config, ProposeConfig, RunConfig, is_read
 from hf_relabel.errors import StageError
-from hf_relabel.stages.pipeline import SECTIONS, save_config, summary_of_stage
+from hf_relabel.stages.pipeline import save_config, summary_of_stage
 
 
 def test_a_summary_separates_what_was_dropped_from_its_count():
@@ -22,25 +21,25 @@ def test_a_summary_separates_what_was_dropped_from_its_count():
     ]  # fmt: skip
 
 
-def test_a_stage_updates_only_its_own_sections(tmp_path):
+def test_a_stage_updates_only_what_it_reads(tmp_path):
     file = tmp_path / "config.yaml"
-    first = Config(propose=ProposeConfig(tau=0.3), build=BuildConfig(threshold=0.2))
+    first = Config(propose=ProposeConfig(tau=0.3), build=BuildConfig(threshold=0.2), run=RunConfig(seed=7))
     save_config(first, file)
-    later = Config(build=BuildConfig(threshold=0.6), run=RunConfig(overwrite=True))
-    save_config(later, file, SECTIONS["build"])
-    saved = yaml.safe_load(file.read_text())
-    assert saved["propose"]["tau"] == 0.3
-    assert saved["build"]["threshold"] == 0.6
-    assert saved["run"]["overwrite"] is False
+    later = Config(build=BuildConfig(threshold=0.6), run=RunConfig(overwrite=True, dir="other"))
+    save_config(later, file, "build")
+    saved = parse(COMMANDS["run"], ["--config", str(file)])
+    assert saved == Config(
+        propose=first.propose, build=later.build, run=RunConfig(seed=7, dir="other", overwrite=False)
+    )
 
 
 def test_a_damaged_file_is_named(tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text("a: [")
     with pytest.raises(StageError, match=r"config\.yaml"):
-        save_config(Config(), file, SECTIONS["build"])
+        save_config(Config(), file, "build")
 
 
-def test_every_section_is_saved_by_some_stage():
-    saved = {name for names in SECTIONS.values() for name in names}
-    assert {field.name for field in dataclasses.fields(Config)} == saved
+def test_every_setting_is_read_by_some_stage():
+    for item in options_of(COMMANDS["run"]):
+        assert any(is_read(item.key, reads) for reads in READS.values()), item.key
