@@ -45,7 +45,7 @@ from hf_relabel.evaluation.report import render
 from hf_relabel.hub.releases import load_labels
 from hf_relabel.run.ranks import thread_pool
 from hf_relabel.run.store import atomic_open, write_json
-from hf_relabel.stages.pipeline import run_command
+from hf_relabel.stages.pipeline import run_stages
 from hf_relabel.training.config import TrainingConfig
 from hf_relabel.training.loop import train
 from hf_relabel.training.targets import WHOLE_IMAGE, ReleaseTargets, SetTargets, Targets
@@ -162,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for seed in args.seeds:
         folder = args.dir / f"seed-{seed}"
         make_scenes(folder, args.scenes, seed, style=PLAIN)
-        run_command("run", demo_config(folder, checkpoint, seed))
+        run_stages("run", demo_config(folder, checkpoint, seed))
         known = scenes(folder, args.scenes, seed, backbone, CLASSES)
         for row, model in classifiers(known, folder / "release", args, seed).items():
             scores[row].append(predict(model, standardized(test.features, known.features), softmax=row == ROWS[0]))

@@ -61,8 +61,6 @@ def maskcut_batch(
         raise ValueError(f"maskcut: expected features [batch, {height} * {width}, C], got {list(features.shape)}")
     if not 0 <= tau < 1:
         raise ValueError(f"maskcut: tau must be at least 0 and below 1, got {tau}")
-    if features.device.type not in GRAPH_BYTES:  # such as MPS, which lacks the float64 that the solvers need
-        features = features.cpu()
     features = features.float()
     lengths = torch.linalg.vector_norm(features, dim=2, keepdim=True)  # finite if all values of the patch are
     finite = lengths.isfinite().flatten(1).all(dim=1)
