@@ -2,7 +2,7 @@
 
 A YAML file contains only what differs from the defaults; the command line overrides any setting by its dotted name
 (`--backbone.image_size 448`). Invalid values are refused, by name, when the configuration is created.
-The defaults are the values the paper uses for ImageNet (arXiv 2603.05729) wherever it states them.
+Settings that depend on the backbone are null or `auto` by default, and `vision/families.py` chooses them by its type.
 """
 
 import dataclasses
@@ -49,19 +49,25 @@ class SourceConfig:
         _require(self.limit is None or self.limit > 0, "source.limit", self.limit, "1 or more, or null")
 
 
+FeatureKind = Literal["auto", "key", "query", "value", "token"]
+
+
 @dataclass(frozen=True)
 class FeatureConfig:
     """Activations of the ViT that represent a patch.
 
     Args:
-        kind: `key`, `query` or `value` of a block's attention, or `token`, the block's output.
-        block: Index of the block from 0; a negative index counts from the end, -1 is the last block.
-        norm: Apply the model's final LayerNorm to `token`; it has no effect on the other kinds.
+        kind: `key`, `query` or `value` of a block's attention, or `token`, the block's output; `auto` takes what suits
+            the model.
+        block: Index of the block from 0; a negative index counts from the end, -1 is the last block. null: the block
+            that suits the model; the last one if `kind` is given.
+        norm: Apply the model's final LayerNorm to `token`; it has no effect on the other kinds. null: what suits the
+            model; true if `kind` is given.
     """
 
-    kind: Literal["key", "query", "value", "token"] = "token"
-    block: int = -1
-    norm: bool = True
+    kind: FeatureKind = "auto"
+    block: int | None = None
+    norm: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,8 @@ class BackboneConfig:
     Args:
         model: Hub id or local folder of a transformers DINO, DINOv2 (with or without registers) or DINOv3 ViT.
         revision: Branch, tag or commit on the Hub.
-        image_size: Side in pixels of the square that images are resized to; a multiple of the patch size.
+        image_size: Side in pixels of the square that images are resized to; a multiple of the patch size. null: what
+            suits the model, such as 512 for patches of 16 pixels and 448 for 14.
         dtype: Precision of the forward pass. The features are converted to float32.
         proposal_feature: Patch features that MaskCut uses.
         region_feature: Patch features that are averaged over a mask for the labeler.
@@ -79,14 +86,15 @@ class BackboneConfig:
 
     model: str = "facebook/dinov3-vitl16-pretrain-lvd1689m"
     revision: str | None = None
-    image_size: int = 512
+    image_size: int | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    proposal_feature: FeatureConfig = field(default_factory=lambda: FeatureConfig(kind="key"))
+    proposal_feature: FeatureConfig = field(default_factory=FeatureConfig)
     region_feature: FeatureConfig = field(default_factory=FeatureConfig)
 
     def __post_init__(self) -> None:
         _require(bool(self.model), "backbone.model", self.model, "a Hub id or a local folder")
-        _require(self.image_size > 0, "backbone.image_size", self.image_size, "a positive multiple of the patch size")
+        ok = self.image_size is None or self.image_size > 0
+        _require(ok, "backbone.image_size", self.image_size, "a positive multiple of the patch size, or null")
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ class ProposeConfig:
         generators: `maskcut` cuts out a few large objects and needs a `tau` that suits the backbone; `merge` grows
             regions of all sizes from similar patches and needs no threshold.
         tau: Cosine similarity above which MaskCut connects two patches. The right value depends on the backbone, the
-            feature and the block: look at some overlays before a long run.
+            feature and the block. null: what suits the model; look at some overlays before a long run.
         max_masks: Rounds of MaskCut, and so the maximum number of its proposals per image.
         merge_masks: Maximum number of proposals per image by merging.
         windows: Windows per side of a fixed grid that the labeler classifies in addition to the proposals; 0 for none.
@@ -113,7 +121,7 @@ class ProposeConfig:
     """
 
     generators: list[Literal["maskcut", "merge"]] = field(default_factory=lambda: ["maskcut", "merge"])
-    tau: float = 0.4
+    tau: float | None = None
     max_masks: int = 3
     merge_masks: int = 20
     windows: int = 4
@@ -123,7 +131,8 @@ class ProposeConfig:
     view_drop: float = 0.2
 
     def __post_init__(self) -> None:
-        _require(0 <= self.tau < 1, "propose.tau", self.tau, "at least 0 and below 1")
+        ok = self.tau is None or 0 <= self.tau < 1
+        _require(ok, "propose.tau", self.tau, "at least 0 and below 1, or null")
         _require(1 <= self.max_masks <= 64, "propose.max_masks", self.max_masks, "from 1 to 64")
         ok = len(set(self.generators)) == len(self.generators) > 0
         _require(ok, "propose.generators", self.generators, "one or more of maskcut and merge, each once")

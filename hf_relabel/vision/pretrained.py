@@ -72,6 +72,21 @@ def read_settings(config: BackboneConfig) -> Any:
     return settings
 
 
+def patch_size_of(config: BackboneConfig, settings: Any) -> int:
+    """Return the side of the model's patches in pixels.
+
+    Raises:
+        BackboneError: The patches are not square.
+    """
+    stored = settings.patch_size
+    sides = set(stored) if isinstance(stored, list | tuple) else {stored}
+    if len(sides) != 1:
+        raise BackboneError(
+            f"backbone.model: {config.model} has patches of {list(stored)} pixels; only square patches work"
+        )
+    return int(sides.pop())
+
+
 def read_statistics(config: BackboneConfig, settings: Any) -> tuple[Channels, Channels]:
     """Read the channel means and standard deviations from the model's preprocessor_config.json.
 

@@ -152,6 +152,7 @@ def _config(photos: Path, run: Path, options: argparse.Namespace, shards: int) -
         image_size=options.image_size,
         dtype=options.dtype,
         proposal_feature=FeatureConfig(kind="key", block=options.block),
+        region_feature=FeatureConfig(kind="token", block=-1),  # all blocks are needed, as in the plain forward pass
     )
     shard_size = max(1, options.count // shards)
     return Config(
@@ -171,6 +172,8 @@ def _arguments(config: Config) -> list[str]:
         "backbone.dtype": config.backbone.dtype,
         "backbone.proposal_feature.kind": config.backbone.proposal_feature.kind,
         "backbone.proposal_feature.block": config.backbone.proposal_feature.block,
+        "backbone.region_feature.kind": config.backbone.region_feature.kind,
+        "backbone.region_feature.block": config.backbone.region_feature.block,
         "propose.tau": config.propose.tau,
         "propose.solver": config.propose.solver,
         "run.dir": config.run.dir,

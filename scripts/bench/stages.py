@@ -64,6 +64,7 @@ def measure_run(options: argparse.Namespace) -> dict[str, Any]:
                 model=options.model,
                 image_size=options.image_size,
                 proposal_feature=FeatureConfig(kind="key", block=options.block),
+                region_feature=FeatureConfig(kind="token", block=-1),
             ),
             propose=ProposeConfig(tau=options.tau),
             run=RunConfig(dir=str(Path(folder) / "run")),

@@ -9,9 +9,11 @@ import pytest
 import torch
 from transformers import Dinov2Model
 
+from hf_relabel.config import BackboneConfig, Config, FeatureConfig
 from hf_relabel.demo import checkpoint, extra
 from hf_relabel.demo.checkpoint import RECORD, TOLERANCE, ensure_checkpoint, trunk_weights
 from hf_relabel.errors import BackboneError, RelabelError
+from hf_relabel.vision.families import resolve
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "make_demo_backbone.py"
 
@@ -58,6 +60,20 @@ def test_a_second_call_reuses_the_checkpoint(folder, monkeypatch):
     assert ensure_checkpoint(folder) == folder
 
 
+def test_it_recommends_its_own_settings(folder):
+    config = resolve(Config(backbone=BackboneConfig(model=str(folder))))
+    assert config.backbone.region_feature == FeatureConfig("token", -3, True)
+    assert config.backbone.image_size == 448
+    assert config.propose.tau == 0.4
+
+
+def test_a_checkpoint_without_the_present_recommendation_is_replaced(folder, monkeypatch):
+    monkeypatch.setattr(checkpoint, "RECOMMENDED", {"tau": 0.5})
+    monkeypatch.setattr(checkpoint, "convert", lambda *_: pytest.fail("converted again"))
+    with pytest.raises(pytest.fail.Exception):
+        ensure_checkpoint(folder)
+
+
 def test_a_checkpoint_from_another_file_is_replaced(folder, monkeypatch, tmp_path):
     stale = tmp_path / "stale"
     stale.mkdir()
@@ -71,7 +87,8 @@ def test_a_checkpoint_from_another_file_is_replaced(folder, monkeypatch, tmp_pat
     monkeypatch.setattr(checkpoint, "convert", convert)
     ensure_checkpoint(stale)
     assert [path.name for path in stale.iterdir()] == [RECORD]
-    assert json.loads((stale / RECORD).read_text())["sha256"] == json.loads((folder / RECORD).read_text())["sha256"]
+    made, expected = (json.loads((path / RECORD).read_text()) for path in (stale, folder))
+    assert made["sha256"] == expected["sha256"]
     assert [path.name for path in tmp_path.iterdir()] == ["stale"]
 
 

@@ -36,7 +36,8 @@ def any_tiny(request: pytest.FixtureRequest) -> Path:
 
 
 def config_of(folder: Path, **changes: object) -> BackboneConfig:
-    settings = {"image_size": SIZE, "region_feature": FeatureConfig(), "proposal_feature": FeatureConfig(kind="key")}
+    features = {"region_feature": FeatureConfig("token"), "proposal_feature": FeatureConfig("key")}
+    settings = {"image_size": SIZE, **features}
     return BackboneConfig(model=str(folder), **(settings | changes))
 
 
@@ -135,8 +136,8 @@ def test_token_is_the_output_of_a_block_with_optional_norm(any_tiny, request, bl
 
 def test_blocks_after_the_last_needed_are_not_computed(any_tiny):
     first = FeatureConfig(kind="key", block=0)
-    early = load(any_tiny, proposal_feature=first, region_feature=FeatureConfig(block=1, norm=True))
-    full = load(any_tiny, proposal_feature=first, region_feature=FeatureConfig(block=-1))
+    early = load(any_tiny, proposal_feature=first, region_feature=FeatureConfig("token", 1))
+    full = load(any_tiny, proposal_feature=first, region_feature=FeatureConfig("token"))
     assert parameters(full) - parameters(early) == parameters(full, "blocks") // BLOCKS
     middle = load(any_tiny, proposal_feature=FeatureConfig(kind="token", block=1))
     assert torch.equal(early(pixels_of(1)).region, middle(pixels_of(1)).proposal)
@@ -261,7 +262,7 @@ def test_image_size_that_is_not_a_multiple_of_the_patch_size(tiny_dinov3):
 @pytest.mark.parametrize("name", ["proposal", "region"])
 @pytest.mark.parametrize("block", [3, -4])
 def test_block_that_does_not_exist(tiny_dinov3, name, block):
-    message = refusal(tiny_dinov3, **{f"{name}_feature": FeatureConfig(block=block)})
+    message = refusal(tiny_dinov3, **{f"{name}_feature": FeatureConfig("token", block)})
     assert message.startswith(f"backbone.{name}_feature.block:")
     assert "0 to 2" in message
     assert f"got {block}" in message
