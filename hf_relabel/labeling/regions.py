@@ -78,6 +78,7 @@ def read_regions(proposals: ShardFolder, shard: int) -> ShardRegions:
     windows = _column(table, "windows").to_numpy().astype(np.int64)
     grids = [tuple(grid) for grid in table["grid"].to_pylist() if grid]
     grid = grids[0] if grids else (1, 1)
+    patches = grid[0] * grid[1]
     items = stored.flatten()
     generator = pc.index_in(pc.struct_field(items, "generator"), pa.array(KINDS)).to_numpy(zero_copy_only=False)
     first_window = _column(table, "window_row").to_numpy().astype(np.int64)
@@ -89,8 +90,8 @@ def read_regions(proposals: ShardFolder, shard: int) -> ShardRegions:
     rows = np.concatenate([_numbers(items, "feature_row"), np.repeat(first_window, windows) + window_number])
     masks = np.concatenate(
         [
-            unpack(pc.struct_field(items, "grid_mask").to_pylist(), grid).reshape(len(items), -1),
-            window_masks(per_side, grid).reshape(per_side**2, -1)[window_number],
+            unpack(pc.struct_field(items, "grid_mask").to_pylist(), grid).reshape(len(items), patches),
+            window_masks(per_side, grid).reshape(per_side**2, patches)[window_number],
         ]
     )
     return ShardRegions(
