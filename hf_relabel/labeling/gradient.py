@@ -66,6 +66,8 @@ class GradientTrainer:
             raise StageError("train.val_fraction: all kept regions belong to held-out images; lower it")
         torch.manual_seed(seed)
         self.heads = Heads(shape, heads)
+        can_judge = len(self.val_rows) > 0 and bool(self._sees(self.val_rows).any(dim=1).all())
+        self.judged_rows = self.val_rows if can_judge else self.train_rows
         if config.standardize:
             self.heads.standardize(*_moments(examples, self.train_rows))
         self.heads.to(self.device)
@@ -127,9 +129,10 @@ class GradientTrainer:
             self.optimizer.zero_grad()
 
     def _sees(self, rows: np.ndarray) -> torch.Tensor:
-        """Which heads train on which rows, float32 [heads, n]."""
+        """Which heads are trained and judged on which rows, float32 [heads, n]: the first on all."""
         heads = np.arange(self.heads.count)[:, None]
-        return torch.from_numpy(heads != self.examples.fold[rows][None] + 1).to(self.device).float()
+        sees = (heads == 0) | (heads != self.examples.fold[rows] + 1)
+        return torch.from_numpy(sees).to(self.device).float()
 
     def _autocast(self) -> torch.autocast:
         dtype = torch.float16 if self.config.mixed_precision == "fp16" else torch.bfloat16
@@ -141,18 +144,25 @@ class GradientTrainer:
 
     @torch.no_grad()
     def _evaluate(self) -> tuple[list[float], list[float]]:
-        """Top-1 accuracy and loss of each head on the held-out regions; without any, on the training regions."""
-        rows = self.val_rows if len(self.val_rows) else self.train_rows
+        """Top-1 accuracy and loss of each head on the held-out regions; without any, on the training regions.
+
+        The choice of the best epoch is part of the training, so a head is not judged on the fold that it leaves out.
+        """
+        rows = self.judged_rows
         self.heads.eval()
         loss = torch.zeros(self.heads.count, dtype=torch.float64, device=self.device)
-        right = torch.zeros_like(loss)
+        right, count = torch.zeros_like(loss), torch.zeros_like(loss)
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            features, targets = self._batch(rows[start : start + ROWS_AT_ONCE], 0)
+            batch = rows[start : start + ROWS_AT_ONCE]
+            features, targets = self._batch(batch, 0)
+            sees = self._sees(batch)
             with self._autocast():
                 logits = self.heads(features)
-            loss += _cross_entropy(logits, targets).double().sum(dim=1)
-            right += (logits.argmax(dim=2) == targets).double().sum(dim=1)
-        return (right / len(rows)).tolist(), (loss / len(rows)).tolist()
+            loss += (_cross_entropy(logits, targets) * sees).double().sum(dim=1)
+            right += ((logits.argmax(dim=2) == targets) * sees).double().sum(dim=1)
+            count += sees.double().sum(dim=1)
+        count = count.clamp(min=1)
+        return (right / count).tolist(), (loss / count).tolist()
 
     def _note(self, progress: Progress, top1: list[float], loss: list[float]) -> None:
         """Keep the state of each head that is better than all before, by top-1 and then by loss."""

@@ -217,7 +217,7 @@ class ShardFolder:
         return self._table_hashes
 
     def features(self, shard: int) -> np.ndarray:
-        """Map the pooled features of a shard's regions from disk: float16 [regions, 1 + views, dim].
+        """Map the pooled features of a shard's regions from disk, see `schema.FEATURES`: float16 [rows, dim].
 
         Raises:
             DamagedFileError: The file is missing, truncated, or not the one that belongs to the shard's table.

@@ -1,5 +1,8 @@
 """A job without images: a source of names and labels, and a proposals stage written from features."""
 
+from dataclasses import dataclass, field
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -11,7 +14,7 @@ from hf_relabel.run.shard_folder import ShardFolder
 from hf_relabel.run.snapshot import Snapshot
 from hf_relabel.run.store import Fingerprint
 from hf_relabel.schema import PROPOSALS
-from hf_relabel.vision.masks import encode
+from hf_relabel.vision.masks import pack
 
 BACKBONE = {"model": "test/backbone", "revision": "0" * 40, "image_size": 64, "region_feature": {"kind": "token"}}
 
@@ -31,51 +34,108 @@ def make_job(folder, labels: list[int], classes: int, shard_size: int = 16, thre
     return job
 
 
-def write_proposals(job: Job, regions: list[np.ndarray | None], backbone: dict = BACKBONE) -> ShardFolder:
-    """Write the proposals stage: of each image the features [1 + proposals, 1 + views, dim], None for an error row."""
+@dataclass(frozen=True)
+class ImageRegions:
+    """The stored regions of an image.
+
+    Args:
+        whole: Feature of the whole image, [dim].
+        proposals: Generator, patches (bool [h, w]) and features ([1 + views, dim]) of each.
+        windows: Features of the windows, [windows, dim].
+    """
+
+    whole: np.ndarray
+    proposals: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)
+    windows: np.ndarray | None = None
+
+
+def maskcut_regions(features: np.ndarray) -> ImageRegions:
+    """The whole image and MaskCut's proposals from features [1 + proposals, 1 + views, dim].
+
+    Proposal k covers k + 1 patches of row k of a 4 x 4 grid.
+    """
+    proposals = []
+    for k, feature in enumerate(features[1:]):
+        mask = np.zeros((4, 4), bool)
+        mask[k, : k + 1] = True
+        proposals.append(("maskcut", mask, feature))
+    return ImageRegions(features[0, 0], proposals)
+
+
+def write_proposals(job: Job, images: list[ImageRegions | np.ndarray | None], backbone: dict = BACKBONE) -> ShardFolder:
+    """Write the proposals stage.
+
+    Args:
+        job: The job, with as many images.
+        images: The regions of each image, or features for `maskcut_regions`; None for an error row.
+        backbone: The recorded identity of the backbone.
+    """
+    stored = [maskcut_regions(image) if isinstance(image, np.ndarray) else image for image in images]
+    known = [image for image in stored if image is not None]
+    masks = [mask for image in known for _, mask, _ in image.proposals]
+    grid = masks[0].shape if masks else (4, 4)
     inputs = {
         "source": job.snapshot.fingerprint,
         "backbone": backbone,
         **job.settings("propose"),
         "run": {"seed": job.config.run.seed, "shard_size": job.config.run.shard_size},
     }
+    views = max((len(features) - 1 for image in known for _, _, features in image.proposals), default=0)
+    inputs["propose"] |= {"views": views}
     folder = ShardFolder(job.stage_folder("proposals"), "proposals", Fingerprint(inputs))
     folder.folder.mkdir(parents=True, exist_ok=True)
-    width = next(region.shape[1:] for region in regions if region is not None)
-    mask = np.zeros((4, 4), bool)
-    mask[:2] = True
     for shard in job.shards:
-        rows, features = [], [np.zeros((0, *width), np.float16)]
-        next_row = 0
+        rows, features = [], [np.zeros((0, len(known[0].whole)), np.float16)]
         for index in range(shard.start, shard.stop):
-            image_id, region = job.snapshot.image_ids[index], regions[index]
-            count = 0 if region is None else len(region) - 1
-            proposals = [
-                {
-                    "proposal_id": f"{image_id}#{k}",
-                    "bbox": [0.0, 0.0, 4.0, 2.0],
-                    "area": 8,
-                    "patches": k + 1,
-                    "segmentation": encode(mask),
-                }
-                for k in range(count)
-            ]
-            rows.append(
-                {
-                    "image_id": image_id,
-                    "split": "train",
-                    "label": int(job.snapshot.labels[index]),
-                    "width": 4,
-                    "height": 4,
-                    "error": "cannot identify image file" if region is None else None,
-                    "feature_row": -1 if region is None else next_row,
-                    "proposals": proposals,
-                }
-            )
-            if region is not None:
-                features.append(region.astype(np.float16))
-                next_row += len(region)
+            row = {
+                "image_id": job.snapshot.image_ids[index],
+                "split": "train",
+                "label": int(job.snapshot.labels[index]),
+                **_stored(job.snapshot.image_ids[index], stored[index], grid, sum(map(len, features))),
+            }
+            rows.append(row)
+            if (image := stored[index]) is not None:
+                windows = image.windows if image.windows is not None else np.zeros((0, len(image.whole)))
+                parts = [image.whole[None], *(feature for _, _, feature in image.proposals), windows]
+                features.append(np.concatenate(parts).astype(np.float16))
         table = pa.Table.from_pylist(rows, schema=PROPOSALS)
         folder.write(shard.index, table, {"images": len(shard)}, np.concatenate(features))
     folder.write_manifest(lambda index: len(job.shards[index]), len(job.shards))
     return folder
+
+
+def _stored(image_id: str, image: ImageRegions | None, grid: tuple[int, int], first: int) -> dict[str, Any]:
+    """What a row of the stage says about the regions of an image whose features begin at row `first`."""
+    if image is None:
+        nothing = {"grid": [], "feature_row": -1, "window_row": -1, "windows": 0, "proposals": []}
+        return {"width": 0, "height": 0, "error": "cannot identify image file", **nothing}
+    proposals, next_row = [], first + 1
+    for number, (generator, mask, features) in enumerate(image.proposals):
+        proposals.append(
+            {
+                "proposal_id": f"{image_id}#{number}",
+                "generator": generator,
+                "feature_row": next_row,
+                "views": len(features) - 1,
+                "patches": int(mask.sum()),
+                "grid_mask": pack(mask),
+                "segmentation": None,
+            }
+        )
+        next_row += len(features)
+    return {
+        "width": 4 * grid[1],
+        "height": 4 * grid[0],
+        "error": None,
+        "grid": list(grid),
+        "feature_row": first,
+        "window_row": next_row,
+        "windows": 0 if image.windows is None else len(image.windows),
+        "proposals": proposals,
+    }
+
+
+def rows_of(job: Job, stage: str, command: str) -> list[dict[str, Any]]:
+    """All rows of a finished stage, image by image."""
+    folder, _ = job.finished(stage, command)
+    return [row for shard in job.shards for row in folder.read(shard.index).to_pylist()]

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from evidence import counted, simulate
 
 from hf_relabel.labeling.calibration import (
     LIMIT,
@@ -9,32 +10,6 @@ from hf_relabel.labeling.calibration import (
     estimate,
     reliability,
 )
-
-
-def simulate(images: int, present: float, strength: float, seed: int = 0, classes: int = 20):
-    """Images of one given class and each other class with a chance of `present`; the evidence is noisy.
-
-    Every class that is present is equally likely to be the given one.
-
-    Returns:
-        Evidence, float [images, classes], truth, bool [images, classes], and the given labels.
-    """
-    rng = np.random.default_rng(seed)
-    truth = rng.random((images, classes)) < present
-    truth[np.arange(images), rng.integers(classes, size=images)] = True
-    order = rng.random((images, classes)) * truth
-    label = order.argmax(axis=1)
-    evidence = np.where(truth, strength, -strength) + 1.5 * rng.normal(size=truth.shape)
-    return evidence, truth, label
-
-
-def counted(evidence, label) -> EvidenceCounts:
-    counts = EvidenceCounts()
-    for start in range(0, len(label), 700):  # in pieces, as from shards
-        part = EvidenceCounts()
-        part.add(evidence[start : start + 700], label[start : start + 700])
-        counts.merge(part)
-    return counts
 
 
 @pytest.mark.parametrize(("present", "strength"), [(0.05, 4.0), (0.1, 2.5), (0.02, 3.0)])

@@ -1,118 +1,114 @@
+"""The bootstrap on generated images: what regions train as, and that no image judges itself."""
+
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from jobs import make_job, write_proposals
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from jobs import ImageRegions, make_job, rows_of, write_proposals
+from scenes import make_scenes
 
-from hf_relabel.config import ScoreConfig
+from hf_relabel.config import BootstrapConfig, ScoreConfig
 from hf_relabel.errors import StageError
-from hf_relabel.labeling.selection import Moments, best_of_images, fold_of
+from hf_relabel.schema import TARGET_BACKGROUND
 from hf_relabel.stages import score
 
-
-def bags(images: int, classes: int, dim: int = 16, seed: int = 0) -> tuple[list[int], list[np.ndarray], list[int]]:
-    """Labels, region features, and the number of the region that shows the label, for images of 1 to 3 regions."""
-    rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(classes, dim)) * 2
-    labels, regions, right = [], [], []
-    for _ in range(images):
-        label = int(rng.integers(classes))
-        shown = [label, *rng.integers(classes, size=rng.integers(0, 3)).tolist()]
-        order = rng.permutation(len(shown))
-        features = centres[np.array(shown)[order]] + rng.normal(size=(len(shown), dim))
-        whole = features.mean(axis=0, keepdims=True)
-        labels.append(label)
-        regions.append(np.concatenate([whole, features])[:, None])
-        right.append(int(np.flatnonzero(order == 0)[0]))
-    return labels, regions, right
+CLASSES = 6
 
 
-def kept(job) -> list[list[bool]]:
-    folder, _ = job.finished("scores", "score")
-    rows = [row for shard in job.shards for row in folder.read(shard.index).to_pylist()]
-    return [[proposal["kept"] for proposal in row["proposals"]] for row in rows]
-
-
-def test_discriminant_without_shrinkage_matches_scikit_learn():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(300, 6)) @ rng.normal(size=(6, 6))
-    y = rng.integers(0, 3, 300)
-    x += rng.normal(size=(3, 6))[y]
-    moments = Moments.zeros(2, 3, 6, torch.device("cpu"))
-    fold = np.r_[np.zeros(200, int), np.ones(100, int)]
-    moments.add(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(fold))
-    weights, bias = moments.fit(1, 1e-12)
-    theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(x[:200], y[:200])
-    ours = torch.softmax(torch.from_numpy(x) @ weights + bias, dim=1).numpy()
-    # Our discriminant adds one region at the overall mean to each class, so the two are not exactly equal.
-    assert np.abs(ours - theirs.predict_proba(x)).max() < 0.02
-
-
-def test_a_fold_is_fitted_only_on_the_other_folds():
-    rng = np.random.default_rng(1)
-    x, y = torch.from_numpy(rng.normal(size=(60, 4))), torch.from_numpy(rng.integers(0, 3, 60))
-    fold = torch.arange(60) % 3
-    both = Moments.zeros(3, 3, 4, torch.device("cpu"))
-    both.add(x, y, fold)
-    alone = Moments.zeros(3, 3, 4, torch.device("cpu"))
-    alone.add(x[fold != 1], y[fold != 1], fold[fold != 1])
-    for ours, theirs in zip(both.fit(1, 0.3), alone.fit(1, 0.3), strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-9)
-
-
-def test_a_class_without_regions_is_finite():
-    moments = Moments.zeros(2, 5, 4, torch.device("cpu"))
-    moments.add(torch.randn(20, 4, dtype=torch.float64), torch.zeros(20, dtype=torch.long), torch.arange(20) % 2)
-    weights, bias = moments.fit(0, 0.3)
-    assert torch.isfinite(weights).all()
-    assert torch.isfinite(bias).all()
-
-
-def test_best_of_images_takes_the_first_in_a_tie():
-    probability = np.array([0.1, 0.9, 0.9, 0.5, 0.2, 0.2])
-    image = np.array([0, 0, 0, 2, 3, 3])
-    assert best_of_images(probability, image).tolist() == [False, True, False, True, True, False]
-    assert best_of_images(np.zeros(0), np.zeros(0, int)).tolist() == []
-
-
-def test_folds_depend_only_on_the_image_and_the_seed():
-    folds = [fold_of(f"image-{k}", 5, 0) for k in range(1000)]
-    assert fold_of("image-7", 5, 0) == folds[7]
-    assert min(np.bincount(folds, minlength=5)) > 150
-    assert [fold_of(f"image-{k}", 5, 1) for k in range(1000)] != folds
-
-
-@pytest.mark.parametrize(("shard_size", "threads"), [(400, 1), (32, 2)])
-def test_regions_that_show_the_label_are_kept(tmp_path, shard_size, threads):
-    labels, regions, right = bags(400, 8)
-    job = make_job(tmp_path, labels, 8, shard_size, threads)
-    write_proposals(job, regions)
+def selected(folder, scenes, shard_size=400, threads=1, **bootstrap) -> list[dict]:
+    config = ScoreConfig(bootstrap=BootstrapConfig(**{"folds": 5} | bootstrap))
+    job = make_job(folder, scenes.labels, CLASSES, shard_size, threads, score=config)
+    write_proposals(job, scenes.regions)
     score.run(job)
-    found = [flags[index] for flags, index in zip(kept(job), right, strict=True)]
-    assert np.mean(found) > 0.95
-    total = sum(map(sum, kept(job)))
-    assert sum(found) / total > 0.85  # a second region of the label's class may be kept too
+    return rows_of(job, "scores", "score")
+
+
+def targets_by_truth(rows, scenes) -> dict[str, list[int]]:
+    """Targets of MaskCut's regions by what they show: the given class, another one, or nothing known."""
+    found: dict[str, list[int]] = {"given": [], "other": [], "nothing": []}
+    right: dict[str, list[bool]] = {"given": [], "other": []}
+    for row, shown, label in zip(rows, scenes.shown, scenes.labels, strict=True):
+        for name, proposal in zip(shown, row["proposals"], strict=False):
+            kind = "given" if name == label else "other" if name >= 0 else "nothing"
+            found[kind].append(proposal["target"])
+            if kind != "nothing":
+                right[kind].append(proposal["target"] == name)
+    return found | {f"right {kind}": flags for kind, flags in right.items()}
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return make_scenes(240, CLASSES)
+
+
+@pytest.mark.parametrize(("shard_size", "threads"), [(240, 1), (32, 2)])
+def test_regions_train_as_what_they_show(tmp_path, scenes, shard_size, threads):
+    found = targets_by_truth(selected(tmp_path, scenes, shard_size, threads), scenes)
+    assert np.mean(found["right given"]) > 0.95
+    assert np.mean(np.array(found["nothing"]) == TARGET_BACKGROUND) > 0.9
+    assert np.mean(found["right other"]) > 0.6  # self-training
+
+
+def test_without_self_training_other_objects_become_background(tmp_path, scenes):
+    """Probabilities never exceed 1, so with this setting no region trains as another class."""
+    found = targets_by_truth(selected(tmp_path, scenes, other_class=1.0), scenes)
+    assert not any(found["right other"])
+    assert np.mean(np.array(found["other"]) == TARGET_BACKGROUND) > 0.9
+
+
+def test_merged_regions_and_windows_train_as_background_only(tmp_path, scenes):
+    rows = selected(tmp_path, scenes)
+    merged = [
+        item["target"]
+        for row, shown in zip(rows, scenes.shown, strict=True)
+        for item in row["proposals"][len(shown) :]
+    ]
+    windows = [item["target"] for row in rows for item in row["windows"]]
+    for targets in (merged, windows):
+        assert max(targets) < 0
+        assert 0 < np.mean(np.array(targets) == TARGET_BACKGROUND) < 0.9
+
+
+def test_the_cut_into_shards_and_threads_changes_nothing(tmp_path, scenes):
+    one = selected(tmp_path / "one", scenes, 240, 1)
+    many = selected(tmp_path / "many", scenes, 32, 2)
+    for a, b in zip(one, many, strict=True):
+        assert [item["target"] for item in a["proposals"]] == [item["target"] for item in b["proposals"]]
+        for mine, theirs in zip(a["proposals"], b["proposals"], strict=True):
+            assert np.allclose(mine["top_scores"], theirs["top_scores"], atol=1e-6)
+
+
+def test_an_image_is_judged_by_classifiers_that_did_not_see_it(tmp_path):
+    """One image has a look of its own: a classifier fitted on it would be sure of it, the others cannot be."""
+    scenes = make_scenes(120, CLASSES, extra=0.0, distractors=0.0, merged=0, windows=0)
+    outlier = np.zeros(24)
+    outlier[0] = 40.0
+    mask = np.ones((12, 12), bool)
+    scenes.regions[7] = ImageRegions(outlier, [("maskcut", mask, outlier[None])])
+    rows = selected(tmp_path, scenes)
+    assert rows[7]["proposals"][0]["original_score"] < 0.5
+    others = [row["proposals"][0]["original_score"] for number, row in enumerate(rows) if number != 7]
+    assert np.median(others) > 0.9
 
 
 def test_errors_and_images_without_proposals_have_rows(tmp_path):
-    labels, regions, _ = bags(60, 3)
-    regions[5], regions[7] = None, regions[7][:1]
-    job = make_job(tmp_path, labels, 3, score=ScoreConfig(force_original=True))
-    write_proposals(job, regions)
-    object.__setattr__(job.config.run, "max_error_rate", 0.05)
+    scenes = make_scenes(60, CLASSES, merged=0, windows=0)
+    scenes.regions[5] = None
+    scenes.regions[7] = ImageRegions(scenes.regions[7].whole)
+    job = make_job(tmp_path, scenes.labels, CLASSES, score=ScoreConfig(force_original=True))
+    write_proposals(job, scenes.regions)
     counters = score.run(job)["counters"]
-    rows = [row for shard in job.shards for row in job.finished("scores", "score")[0].read(shard.index).to_pylist()]
+    rows = rows_of(job, "scores", "score")
     assert (rows[5]["error"], rows[5]["proposals"]) == ("cannot identify image file", [])
     assert (rows[7]["error"], rows[7]["whole_image"]) == (None, True)
     assert counters["images trained on as a whole"] == 1
+    assert counters["images with a region that trains as a class"] == 58
     assert counters["errors"] == 1
 
 
 def test_no_proposal_in_any_image(tmp_path):
     job = make_job(tmp_path, [0, 1, 0], 2)
-    write_proposals(job, [np.zeros((1, 1, 4), np.float16)] * 3)
-    with pytest.raises(StageError, match=r"no image has a proposal; propose\.tau"):
+    write_proposals(job, [ImageRegions(np.zeros(4))] * 3)
+    with pytest.raises(StageError, match=r"no image has a proposal;.*propose\.tau"):
         score.run(job)
     assert not list(Path(tmp_path).glob("scores/shard-*"))
