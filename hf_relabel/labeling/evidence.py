@@ -8,6 +8,9 @@ import torch
 from hf_relabel.labeling.calibration import LIMIT
 from hf_relabel.labeling.regions import KINDS, ShardRegions
 
+MAX_MARGIN = 1e6
+"""Keeps the margin of a single output, which has no rest, finite."""
+
 AGREEING_PROPOSALS, AGREEING_WINDOWS = 3, 2
 """Regions of each kind whose mean margin is part of the evidence `agreement`."""
 
@@ -15,16 +18,22 @@ AGREEING_PROPOSALS, AGREEING_WINDOWS = 3, 2
 def margins(logits: torch.Tensor, classes: int) -> torch.Tensor:
     """The log-odds of each class against all the rest, background included.
 
+    They are not cut: of several regions that agree, one that is very sure may make up for one that is less so.
+
     Args:
         logits: float [n, classes] or, with background as the last column, [n, classes + 1].
         classes: Number of classes.
 
     Returns:
-        float [n, classes], cut to [-LIMIT, LIMIT].
+        float64 [n, classes].
     """
-    log_posterior = torch.log_softmax(logits.double(), dim=1)[:, :classes]
-    rest = torch.log(-torch.expm1(log_posterior.clamp(max=-1e-9)))
-    return (log_posterior - rest).clamp(-LIMIT, LIMIT)
+    logits = logits.double()
+    log_posterior = torch.log_softmax(logits, dim=1)
+    # 1 - p of the likeliest output is a sum over the others: a difference would be 0 from a margin of 37 on.
+    top = logits.argmax(dim=1, keepdim=True)
+    others = log_posterior.scatter(1, top, -torch.inf)
+    rest = torch.log1p(-others.exp()).scatter(1, top, torch.logsumexp(others, dim=1, keepdim=True))
+    return (log_posterior - rest)[:, :classes].clamp(-MAX_MARGIN, MAX_MARGIN)
 
 
 def object_evidence(margin: np.ndarray, regions: ShardRegions) -> np.ndarray:

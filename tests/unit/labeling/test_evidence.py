@@ -13,11 +13,14 @@ def test_margins_are_log_odds_against_all_the_rest():
     assert torch.allclose(margins(logits, 3)[0], expected, atol=1e-5)
 
 
-def test_margins_of_certain_predictions_are_finite():
+def test_margins_of_certain_predictions_are_exact():
     found = margins(torch.tensor([[1000.0, 0.0, 0.0], [-1000.0, 0.0, 0.0]]), 2)
-    assert found[0, 0] == LIMIT
-    assert found[1, 0] == -LIMIT
-    assert torch.isfinite(found).all()
+    expected = [[1000 - np.log(2), -1000.0], [-1000 - np.log(2), 0.0]]
+    assert torch.allclose(found, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_the_margin_of_a_single_class_is_finite():
+    assert torch.isfinite(margins(torch.zeros(2, 1), 1)).all()
 
 
 IMAGES = [

@@ -59,9 +59,7 @@ def test_without_self_training_other_objects_become_background(tmp_path, scenes)
 def test_merged_regions_and_windows_train_as_background_only(tmp_path, scenes):
     rows = selected(tmp_path, scenes)
     merged = [
-        item["target"]
-        for row, shown in zip(rows, scenes.shown, strict=True)
-        for item in row["proposals"][len(shown) :]
+        item["target"] for row, shown in zip(rows, scenes.shown, strict=True) for item in row["proposals"][len(shown) :]
     ]
     windows = [item["target"] for row in rows for item in row["windows"]]
     for targets in (merged, windows):
