@@ -296,7 +296,8 @@ class BuildConfig:
         exclude_classes: Classes that are never added.
         region_score: Minimum softmax probability of a region in the release that carries no label of its image.
         include_original: Always list the original label, with score 1.
-        include_global: Use the labeler's prediction for the whole image in the same way as a region's.
+        include_global: Without `calibrated`, use the labeler's prediction for the whole image in the same way as a
+            region's.
         rows_per_file: Maximum number of images per Parquet file of the `regions` configuration.
     """
 

@@ -9,6 +9,9 @@ import numpy as np
 from hf_relabel.config import BuildConfig
 from hf_relabel.vision import masks
 
+ROUNDING = 1e-6
+"""Scores are stored as float32."""
+
 SAME_OBJECT = 0.5
 """Of two regions with the same label and a larger intersection over union, only the surer one is released."""
 
@@ -38,11 +41,17 @@ def image_labels(label: int, labeled: dict[str, Any], rule: LabelRule) -> list[t
     """Choose an image's labels, highest score first; of equal scores the lower class comes first.
 
     Args:
-        label: The given label. It is listed with score 1 (`build.include_original`), as it is taken for true.
+        label: The given label. It is listed with score 1 (`build.include_original`), as it is taken for true; without
+            that setting, it is listed like any other label.
         labeled: The image's row of `schema.REGIONS`.
         rule: Which labels are listed.
     """
-    scores = calibrated_scores(labeled) if rule.config.calibrated else raw_scores(labeled, rule.config.include_global)
+    if rule.config.calibrated:
+        scores = calibrated_scores(labeled)
+        if labeled["label_score"] is not None:
+            scores[label] = labeled["label_score"]
+    else:
+        scores = raw_scores(labeled, rule.config.include_global)
     kept = {name: score for name, score in scores.items() if rule.accepts(name, score)}
     if rule.config.include_original:
         kept[label] = 1.0
@@ -67,18 +76,18 @@ def raw_scores(labeled: dict[str, Any], include_global: bool) -> dict[int, float
 
 
 def image_regions(
-    image: dict[str, Any], labeled: dict[str, Any], labels: Sequence[tuple[int, float]], config: BuildConfig
+    image: dict[str, Any], labeled: dict[str, Any], labels: Sequence[tuple[int, float]], rule: LabelRule
 ) -> list[dict[str, Any]]:
     """Choose the regions that are released with an image, each with its mask at the image's size.
 
-    Every label that a proposal supports has a region: the proposal with the highest margin for it. Further proposals
-    are released if they are sure of their class (`build.region_score`) and not another view of the same object.
+    Every label that a proposal supports has a region: the proposal that shows it best. Further proposals are released
+    if they are sure of their class (`build.region_score`) and not another view of the same object.
 
     Args:
         image: The image's row of `schema.PROPOSALS`.
         labeled: Its row of `schema.REGIONS`.
         labels: Its labels with their scores.
-        config: Settings of the build stage.
+        rule: Which labels are listed.
 
     Returns:
         Rows of the release's column `regions`, in the order of the proposals.
@@ -86,37 +95,45 @@ def image_regions(
     if not image["proposals"]:
         return []
     grid = masks.unpack([proposal["grid_mask"] for proposal in image["proposals"]], tuple(image["grid"]))
-    supported = {item["label"]: item["proposal"] for item in labeled["labels"]} if config.calibrated else {}
+    config = rule.config
+    if config.calibrated:
+        supported = {item["label"]: item["proposal"] for item in labeled["labels"]}
+    else:
+        supported = _highest_proposals(labeled)
     carried = [(supported[label], label) for label, _ in labels if supported.get(label, -1) >= 0]
     chosen = list(carried)
     sure = [
         (number, region["top_labels"][0])
         for number, region in enumerate(labeled["proposals"])
-        if region["top_scores"][0] >= config.region_score
+        if region["top_scores"][0] >= config.region_score and region["top_labels"][0] not in rule.excluded
     ]
     sure.sort(key=lambda item: -labeled["proposals"][item[0]]["top_scores"][0])
     for number, label in sure:
         overlaps = (iou(grid[number], grid[other]) > SAME_OBJECT for other, name in chosen if name == label)
         if not any(overlaps):
             chosen.append((number, label))
-    scores = _scores(image["label"], labeled, dict(labels), config)
+    own = labeled["label_score"]  # the given label is listed with 1, but its region has what the region is worth
+    scores = calibrated_scores(labeled) | {image["label"]: 1.0 if own is None else own}
     seen: set[int] = set()
     rows = []
     for number, label in sorted(chosen, key=lambda item: item[0]):
         region, proposal = labeled["proposals"][number], image["proposals"][number]
         name = proposal["proposal_id"] if number not in seen else f"{proposal['proposal_id']}:{label}"
         seen.add(number)
-        score = scores.get(label, 0.0) if config.calibrated else region["top_scores"][0]
+        raw = dict(zip(region["top_labels"], region["top_scores"], strict=True))
+        score = (scores if config.calibrated else raw).get(label, 0.0)
         rows.append(_region(name, label, score, region, proposal, grid[number], (image["width"], image["height"])))
     return rows
 
 
-def _scores(label: int, labeled: dict[str, Any], labels: dict[int, float], config: BuildConfig) -> dict[int, float]:
-    """The score of each class for the image; the given label has its own calibrated one."""
-    if not config.calibrated:
-        return labels
-    own = labeled["label_score"]
-    return calibrated_scores(labeled) | {label: 1.0 if own is None else own}
+def _highest_proposals(labeled: dict[str, Any]) -> dict[int, int]:
+    """The number of the proposal with the highest softmax score of each class that is stored for one."""
+    best: dict[int, tuple[float, int]] = {}
+    for number, region in enumerate(labeled["proposals"]):
+        for name, score in zip(region["top_labels"], region["top_scores"], strict=True):
+            if name not in best or score > best[name][0]:
+                best[name] = (score, number)
+    return {name: number for name, (_, number) in best.items()}
 
 
 def _region(
@@ -159,7 +176,8 @@ def threshold_for(precision: float, scores: np.ndarray) -> float:
     Returns:
         The threshold; above 1 if no threshold is expected to reach it.
     """
-    falling = np.sort(scores)[::-1]
+    falling = np.sort(scores)[::-1].astype(np.float64)
     means = np.cumsum(falling) / np.arange(1, len(falling) + 1)
-    reached = np.flatnonzero(means >= precision)
+    is_last = np.append(falling[1:] < falling[:-1], True)[: len(falling)]  # a threshold takes all equal scores
+    reached = np.flatnonzero(is_last & (means >= precision - ROUNDING))
     return float(falling[reached[-1]]) if len(reached) else 1.1

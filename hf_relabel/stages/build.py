@@ -125,7 +125,7 @@ def release_row(image: dict[str, Any], labeled: dict[str, Any], rule: LabelRule)
         "label_score": labeled["label_score"] if rule.config.calibrated else None,
         "width": image["width"],
         "height": image["height"],
-        "regions": image_regions(image, labeled, labels, rule.config),
+        "regions": image_regions(image, labeled, labels, rule),
         "version": rule.config.version,
     }
 
