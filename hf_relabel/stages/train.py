@@ -70,7 +70,10 @@ def run(job: Job) -> dict[str, Any]:
             heads, result = trainer.fit(folder, fingerprint)
             heads = heads.to(job.rank.device)
             labeler = Labeler(heads, class_names, NO_SCORES, job.config.run.seed, manifest["inputs"]["backbone"], {})
-            image_scores = measure_scores(labeler, proposals, job.shards, threads, job.rank)
+            # Heads are too sure of the images that they were trained on: without folds there is nothing to measure.
+            image_scores = NO_SCORES
+            if labeler.folds:
+                image_scores = measure_scores(labeler, proposals, job.shards, threads, job.rank)
         upstream = {"scores": {"inputs": scored["inputs"], "counters": scored["counters"]}}
         training = {"digest": fingerprint.digest, "inputs": fingerprint.inputs, "upstream": upstream, **result}
         training["scores"] = image_scores.to_json()

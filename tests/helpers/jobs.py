@@ -1,6 +1,7 @@
 """A job without images: a source of names and labels, and a proposals stage written from features."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,26 @@ def _stored(image_id: str, image: ImageRegions | None, grid: tuple[int, int], fi
         "windows": 0 if image.windows is None else len(image.windows),
         "proposals": proposals,
     }
+
+
+def easy_regions(
+    labels: list[int], classes: int, views: int = 2, noise: float = 0.3, seed: int = 0
+) -> list[np.ndarray]:
+    """One proposal per image that shows its label and one that shows nothing: features [3, 1 + views, 8]."""
+    rng = np.random.default_rng(seed)
+    centers = rng.normal(size=(classes, 8)) * 3
+    found = []
+    for name in labels:
+        features = np.stack([centers[name] / 2, centers[name], np.zeros(8)])
+        found.append(features[:, None] + rng.normal(size=(3, 1 + views, 8)) * noise)
+    return found
+
+
+def write_empty_label_maps(job: Job, folder: Path) -> None:
+    """Label maps of the job's images that support no class."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for image_id in job.snapshot.image_ids:
+        torch.save(torch.zeros(2, 5, 15, 15), folder / image_id.replace(".jpg", ".pt"))
 
 
 def rows_of(job: Job, stage: str, command: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from hf_relabel.config import TrainConfig
 from hf_relabel.errors import StageError
+from hf_relabel.labeling import gradient
 from hf_relabel.labeling.examples import Examples, map_examples
 from hf_relabel.labeling.gradient import GradientTrainer
 from hf_relabel.labeling.labeler import Heads, HeadShape
@@ -118,3 +119,12 @@ def test_each_head_is_kept_as_of_its_best_epoch(tmp_path, monkeypatch):
 def test_all_images_held_out_is_refused(tmp_path):
     with pytest.raises(StageError, match=r"train\.val_fraction"):
         trained(tmp_path, make_examples(tmp_path, 2, held_out=1.0), 3)
+
+
+def test_moments_in_chunks_are_numpys(tmp_path, monkeypatch):
+    monkeypatch.setattr(gradient, "ROWS_AT_ONCE", 16)
+    examples, rows = make_examples(tmp_path, 2), np.arange(3, 53)
+    mean, deviation = gradient._moments(examples, rows)
+    expected = np.array(examples.features)[rows, 0].astype(np.float64)
+    assert torch.allclose(mean, torch.from_numpy(expected.mean(0)).float(), atol=1e-5)
+    assert torch.allclose(deviation, torch.from_numpy(expected.std(0)).float(), atol=1e-5)

@@ -1,115 +1,150 @@
+"""The labeler, trained and applied on generated features; no image is judged by a head that was trained on it."""
+
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from jobs import BACKBONE, make_job, write_proposals
+from jobs import BACKBONE, easy_regions, make_job, rows_of, write_proposals
+from safetensors.torch import load_file
+from scenes import make_scenes
 
-from hf_relabel.config import ScoreConfig, TrainConfig
+from hf_relabel.config import BootstrapConfig, ScoreConfig, TrainConfig
 from hf_relabel.errors import LabelerError, StageError
-from hf_relabel.labeling.examples import gather_examples, is_held_out, map_examples
+from hf_relabel.labeling import gradient
 from hf_relabel.labeling.labeler import Labeler
+from hf_relabel.run.job import Job
 from hf_relabel.run.store import read_record, write_record
 from hf_relabel.stages import label, score, train
 
 CLASSES = 4
+MLP = {"head": "mlp", "hidden": 16, "lr": 1e-2, "epochs": 6, "batch_size": 16}
 
 
-def regions_of(labels: list[int], views: int = 2, seed: int = 0) -> list[np.ndarray]:
-    """One proposal an image that shows its label, and a second that shows nothing; features [3, 1 + views, 8]."""
-    rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(CLASSES, 8)) * 3
-    found = []
-    for name in labels:
-        features = np.stack([centres[name] / 2, centres[name], np.zeros(8)])
-        found.append(features[:, None] + rng.normal(size=(3, 1 + views, 8)) * 0.3)
-    return found
-
-
-NOTHING = ScoreConfig(keep="original", tau_label=1.0)  # with blank regions
-
-
-def scored_job(folder, images=80, views=2, score_config=ScoreConfig(), blank=False, **config):
+def scored_job(folder, views=2, images=80, **config) -> Job:
     labels = [k % CLASSES for k in range(images)]
-    settings = {"hidden": 16, "lr": 1e-2, "epochs": 6, "batch_size": 16} | config
-    job = make_job(folder, labels, CLASSES, train=TrainConfig(**settings), score=score_config)
-    regions = regions_of(labels, views)
-    for region in regions:
-        region[1:] *= not blank
-    write_proposals(job, regions)
+    job = make_job(folder, labels, CLASSES, train=TrainConfig(**MLP | config))
+    write_proposals(job, easy_regions(labels, CLASSES, views))
     score.run(job)
     return job
 
 
-def gather(job):
-    job.stage_folder("labeler").mkdir(exist_ok=True)
-    proposals, scores = job.finished("proposals", "propose")[0], job.finished("scores", "score")[0]
-    return gather_examples(job.shards, proposals, scores, job.stage_folder("labeler"), job.config)
-
-
-def test_the_labeler_learns_and_then_names_every_region(tmp_path):
-    job = scored_job(tmp_path)
-    training = train.run(job)
-    assert training["history"][training["best_epoch"]]["top1"] > 0.9
+def labeled_rows(job: Job) -> list[dict]:
+    train.run(job)
     label.run(job)
-    rows = [row for shard in job.shards for row in job.finished("regions", "label")[0].read(shard.index).to_pylist()]
+    return rows_of(job, "regions", "label")
+
+
+def weights_of(job: Job) -> bytes:
+    return (job.stage_folder("labeler") / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("head", ["discriminant", "linear", "mlp"])
+def test_the_labeler_learns_and_then_names_every_region(tmp_path, head):
+    job = scored_job(tmp_path, head=head, epochs=40 if head == "linear" else 12)
+    training = train.run(job)
+    assert training["head"] == head
+    if head != "discriminant":
+        assert training["history"][training["best_epoch"]]["top1"] > 0.9
+    label.run(job)
+    rows = rows_of(job, "regions", "label")
     named = [row["proposals"][0]["top_labels"][0] for row in rows]
     assert np.mean(np.array(named) == job.snapshot.labels) > 0.95
+    assert np.mean([row["proposals"][1]["background_score"] > 0.5 for row in rows]) > 0.95
     assert all(len(proposal["top_labels"]) == CLASSES for row in rows for proposal in row["proposals"])
-    sums = [sum(proposal["top_scores"]) for row in rows for proposal in row["proposals"]]
+    sums = [sum(item["top_scores"]) + item["background_score"] for row in rows for item in row["proposals"]]
     assert np.allclose(sums, 1, atol=1e-5)
     assert len(rows[0]["global_labels"]) == CLASSES
 
 
-def test_examples_are_the_kept_regions_and_are_split_by_image(tmp_path):
-    job = scored_job(tmp_path)
-    examples = gather(job)
-    assert examples.features.shape[1:] == (3, 8)
-    assert len(examples.features) >= 80
-    held = [is_held_out(image_id, job.config) for image_id in job.snapshot.image_ids]
-    assert examples.held_out.sum() >= sum(held) > 0
+@pytest.mark.parametrize("head", ["discriminant", "mlp"])
+def test_only_a_labeler_with_a_background_class_can_leave_regions_unnamed(tmp_path, head):
+    """Regions of unknown objects and of surroundings: without background, each is surely one of the classes."""
+    scenes = make_scenes(240, 6)
+    unknown = {}
+    for background in (True, False):
+        settings = TrainConfig(**MLP | {"head": head, "background": background, "folds": 5})
+        job = make_job(tmp_path / str(background), scenes.labels, 6, train=settings)
+        write_proposals(job, scenes.regions)
+        score.run(job)
+        rows = labeled_rows(job)
+        pairs = [
+            (proposal["top_scores"][0], name)
+            for row, shown in zip(rows, scenes.shown, strict=True)
+            for proposal, name in zip(row["proposals"], shown, strict=False)
+        ]
+        known = np.mean([score for score, name in pairs if name >= 0])
+        unknown[background] = np.mean([score > 0.5 for score, name in pairs if name < 0])
+        assert known > 0.7
+        if not background:
+            assert {item["background_score"] for row in rows for item in row["proposals"]} == {0.0}
+    assert unknown[True] < 0.2
+    assert unknown[False] > 0.6
 
 
-def test_merging_is_the_mean_over_the_union_of_patches(tmp_path):
-    """Both proposals kept (tau 0): 1 patch and 2 patches, so the merged feature is (a + 2 b) / 3."""
-    keep_all = ScoreConfig(keep="original", tau_label=0.0)
-    merged = gather(scored_job(tmp_path / "merged", images=4, score_config=keep_all))
-    apart = gather(scored_job(tmp_path / "apart", images=4, score_config=replace(keep_all, merge=False)))
-    assert (len(merged.features), len(apart.features)) == (4, 8)
-    pairs = np.array(apart.features).astype(np.float32).reshape(4, 2, 3, 8)
-    assert np.allclose(merged.features, (pairs[:, 0] + 2 * pairs[:, 1]) / 3, atol=2e-3)
+@pytest.mark.parametrize("head", ["discriminant", "mlp"])
+def test_an_image_is_labeled_by_a_head_that_was_not_trained_on_it(tmp_path, head):
+    """Only the label of one image differs between two runs: with folds, what its regions show does not depend on it."""
+    labels = [k % CLASSES for k in range(60)]
+    changed = [*labels]
+    changed[7] = 2  # its regions show class 3
+    for folds in (3, 0):
+        rows, targets = [], []
+        for name, given in (("right", labels), ("wrong", changed)):
+            config = TrainConfig(**MLP | {"head": head, "folds": folds, "val_fraction": 0.0})
+            job = make_job(
+                tmp_path / f"{name}-{folds}",
+                given,
+                CLASSES,
+                train=config,
+                score=ScoreConfig(bootstrap=BootstrapConfig(rounds=1)),
+            )
+            write_proposals(job, easy_regions(labels, CLASSES, noise=1.5))
+            score.run(job)
+            found = rows_of(job, "scores", "score")
+            targets.append([[item["target"] for item in row["proposals"]] for row in found])
+            rows.append(labeled_rows(job))
+        assert targets[0][7] != targets[1][7]
+        assert targets[0][:7] + targets[0][8:] == targets[1][:7] + targets[1][8:]
+        top = [run[7]["proposals"][0]["top_scores"] for run in rows]
+        assert np.allclose(*top, atol=1e-6) == (folds > 0)
 
 
-def test_force_original_trains_on_the_whole_image(tmp_path):
-    job = scored_job(tmp_path, images=8, score_config=replace(NOTHING, force_original=True), blank=True)
-    examples = gather(job)
-    assert len(examples.features) == 8
-    whole = job.finished("proposals", "propose")[0].features(0)[0]
-    assert np.array_equal(examples.features[0], whole)
+def test_auto_takes_a_discriminant_for_few_regions_and_an_mlp_for_many(tmp_path, monkeypatch):
+    few = train.run(scored_job(tmp_path / "few", head="auto"))
+    assert (few["head"], few["regions_per_class"], few["folds"]) == ("discriminant", 20.0, 20)
+    monkeypatch.setattr(train, "FEW_REGIONS", 20)
+    many = train.run(scored_job(tmp_path / "many", head="auto"))
+    assert (many["head"], many["folds"]) == ("mlp", 5)
 
 
-def test_nothing_kept_is_said(tmp_path):
-    job = scored_job(tmp_path, images=8, score_config=NOTHING, blank=True)
-    with pytest.raises(StageError, match=r"no region was kept.*score\.tau_label.*score\.force_original"):
-        train.run(job)
+def test_without_folds_there_is_one_head_and_no_calibration(tmp_path):
+    """As in the paper: the heads would be judged on the images that they were trained on."""
+    job = scored_job(tmp_path, folds=0, background=False)
+    rows = labeled_rows(job)
+    labeler = Labeler.load(job.stage_folder("labeler"), BACKBONE)
+    assert (labeler.heads.count, labeler.scores.calibration, labeler.scores.adds) == (1, None, False)
+    assert {row["label_score"] for row in rows} == {None}
+    assert [[item["label"] for item in row["labels"]] for row in rows] == [[k % CLASSES] for k in range(80)]
+    named = [row["proposals"][0]["top_labels"][0] for row in rows]
+    assert np.mean(np.array(named) == job.snapshot.labels) > 0.95
 
 
-def test_the_same_seed_gives_the_same_head_bit_for_bit(tmp_path):
-    heads = []
-    for name in ("a", "b"):
-        job = scored_job(tmp_path / name)
-        train.run(job)
-        heads.append((job.stage_folder("labeler") / "model.safetensors").read_bytes())
-    assert heads[0] == heads[1]
+@pytest.mark.parametrize("head", ["discriminant", "mlp"])
+def test_the_same_seed_gives_the_same_heads_bit_for_bit(tmp_path, head):
+    jobs = [scored_job(tmp_path / name, head=head, folds=3) for name in ("a", "b")]
+    records = [train.run(job) for job in jobs]
+    assert weights_of(jobs[0]) == weights_of(jobs[1])
+    assert records[0]["scores"] == records[1]["scores"]
 
 
-def test_an_interrupted_training_ends_in_the_same_head(tmp_path, monkeypatch):
-    straight = scored_job(tmp_path / "straight")
+def test_an_interrupted_training_ends_in_the_same_heads(tmp_path, monkeypatch):
+    straight = scored_job(tmp_path / "straight", folds=2, dropout=0.3)
     train.run(straight)
-    job = scored_job(tmp_path / "cut")
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", -1.0)
-    real, calls = train.Trainer._train_epoch, []
+    job = scored_job(tmp_path / "cut", folds=2, dropout=0.3)
+    monkeypatch.setattr(gradient, "CHECKPOINT_SECONDS", -1.0)
+    trainer = gradient.GradientTrainer
+    real, calls = trainer._train_epoch, []
 
     def cut_at_the_fourth(self, epoch):
         calls.append(epoch)
@@ -117,22 +152,14 @@ def test_an_interrupted_training_ends_in_the_same_head(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         real(self, epoch)
 
-    monkeypatch.setattr(train.Trainer, "_train_epoch", cut_at_the_fourth)
+    monkeypatch.setattr(trainer, "_train_epoch", cut_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
         train.run(job)
+    assert (job.stage_folder("labeler") / "checkpoint.pt").exists()
     train.run(job)
     assert calls == [0, 1, 2, 3, 3, 4, 5]
-    files = [run.stage_folder("labeler") / "model.safetensors" for run in (straight, job)]
-    assert files[0].read_bytes() == files[1].read_bytes()
+    assert weights_of(straight) == weights_of(job)
     assert sorted(path.name for path in job.stage_folder("labeler").iterdir()) == ["config.json", "model.safetensors"]
-
-
-def test_the_best_epoch_is_kept_not_the_last():
-    history = [{"top1": 0.5, "loss": 1.0}, {"top1": 0.7, "loss": 0.9}, {"top1": 0.7, "loss": 0.9}]
-    assert train.Trainer._is_best(history[:1])
-    assert train.Trainer._is_best(history[:2])
-    assert not train.Trainer._is_best(history)
-    assert train.Trainer._is_best([*history, {"top1": 0.7, "loss": 0.8}])
 
 
 def test_without_views_the_full_region_is_trained_on(tmp_path):
@@ -141,14 +168,31 @@ def test_without_views_the_full_region_is_trained_on(tmp_path):
     assert training["history"][training["best_epoch"]]["top1"] > 0.9
 
 
+def test_the_temperature_softens_the_discriminant(tmp_path):
+    states = []
+    for temperature in (1.0, 4.0):
+        bootstrap = BootstrapConfig(temperature=temperature, confident=1.0, other_class=1.0, rounds=1)
+        labels = [k % CLASSES for k in range(80)]
+        config = TrainConfig(head="discriminant", folds=2)
+        job = make_job(
+            tmp_path / str(temperature), labels, CLASSES, train=config, score=ScoreConfig(bootstrap=bootstrap)
+        )
+        write_proposals(job, easy_regions(labels, CLASSES))
+        score.run(job)
+        train.run(job)
+        states.append(load_file(job.stage_folder("labeler") / "model.safetensors"))
+    for name in ("weights.0", "biases.0"):
+        assert torch.allclose(states[0][name], 4 * states[1][name], rtol=1e-4, atol=1e-5)
+
+
 def test_another_training_configuration_is_refused_until_overwritten(tmp_path):
     train.run(scored_job(tmp_path))
     other = scored_job(tmp_path, hidden=8)
     with pytest.raises(StageError, match=r"train\.hidden: 16 -> 8.*--run\.overwrite true"):
         train.run(other)
-    object.__setattr__(other.config.run, "overwrite", True)
-    train.run(other)
-    assert Labeler.load(other.stage_folder("labeler"), BACKBONE).head.shape.hidden == 8
+    again = Job(replace(other.config, run=replace(other.config.run, overwrite=True)), other.rank)
+    train.run(again)
+    assert Labeler.load(other.stage_folder("labeler"), BACKBONE).heads.shape.hidden == 8
 
 
 def test_label_refuses_a_labeler_of_another_backbone(tmp_path):
@@ -160,40 +204,3 @@ def test_label_refuses_a_labeler_of_another_backbone(tmp_path):
     write_record(path, config)
     with pytest.raises(LabelerError, match="other/backbone"):
         label.run(job)
-
-
-def test_moments_in_chunks_are_numpys(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "ROWS_AT_ONCE", 16)
-    examples = gather(scored_job(tmp_path))
-    rows = np.arange(3, 53)
-    mean, deviation = train._moments(examples, rows)
-    expected = np.array(examples.features)[rows, 0].astype(np.float64)
-    assert torch.allclose(mean, torch.from_numpy(expected.mean(0)).float(), atol=1e-5)
-    assert torch.allclose(deviation, torch.from_numpy(expected.std(0)).float(), atol=1e-5)
-
-
-def mapped_megabytes() -> float:
-    """Pages of mapped files that this process holds now."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile"))
-    return int(line.split()[1]) / 1024
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-def test_reading_all_examples_does_not_keep_their_file_in_memory(tmp_path):
-    path, count = tmp_path / "examples.npy", 32_000
-    path.write_bytes(bytes(count * 3 * 512 * 2))  # 94 MB
-    with open(path, "rb") as file:
-        examples = map_examples(file, np.zeros(count, np.int64), np.zeros(count, bool), (3, 512))
-    before = mapped_megabytes()
-    for rows in np.random.default_rng(0).permutation(count).reshape(-1, 2000):
-        assert not examples.take(rows, 1).any()
-    assert mapped_megabytes() < before + 8
-
-
-def test_rows_are_taken_in_their_views(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_relabel.labeling.examples.ROWS_AT_ONCE", 3)
-    examples = gather(scored_job(tmp_path))
-    rows, views = np.array([5, 0, 7, 7, 31, 2, 3]), np.array([0, 1, 2, 1, 0, 2, 2])
-    assert np.array_equal(examples.take(rows, views), examples.features[rows, views])
-    assert np.array_equal(examples.take(rows, 1), examples.features[rows, 1])
-    assert examples.take(rows[:0], 0).shape == (0, 8)

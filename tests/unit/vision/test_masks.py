@@ -80,3 +80,22 @@ def test_to_grid_of_a_tiny_mask_covers_its_patch():
     mask[21:23, 9] = True
     assert np.argwhere(masks.to_grid(mask, (8, 8))).tolist() == [[2, 0]]
     assert not masks.to_grid(np.zeros((80, 80), bool), (8, 8)).any()
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (3, 5), (32, 32), (1, 1)])
+def test_packed_grid_masks_unpack_to_the_same(grid):
+    drawn = np.random.default_rng(0).random((5, *grid)) < 0.4
+    packed = [masks.pack(mask) for mask in drawn]
+    assert {len(item) for item in packed} == {-(-grid[0] * grid[1] // 8)}
+    assert np.array_equal(masks.unpack(packed, grid), drawn)
+    assert masks.unpack([], grid).shape == (0, *grid)
+
+
+@pytest.mark.parametrize("size", [(3, 40), (5, 5), (7, 12), (8, 8), (9, 30), (16, 16), (40, 3), (640, 480)])
+def test_a_mask_vanishes_where_its_enlarged_form_is_empty(size):
+    """Each single patch of an 8 x 8 grid, at sizes (width, height) below and above that of the grid."""
+    for patch in range(64):
+        mask = np.zeros((8, 8), bool)
+        mask.flat[patch] = True
+        assert masks.vanishes(mask, size) == (not masks.to_image(mask, size).any())
+    assert masks.vanishes(np.zeros((8, 8), bool), size)
