@@ -1,119 +1,211 @@
-"""Labels of an image from its regions, and what a release says of its making."""
+"""The release of a run: which labels and regions, at which threshold, and how it was made."""
 
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from jobs import make_job, write_proposals
+from jobs import ImageRegions, make_job, write_proposals
+from scenes import Scenes, make_scenes
 
 from hf_relabel.config import BackboneConfig, BootstrapConfig, BuildConfig, ScoreConfig, SourceConfig, TrainConfig
-from hf_relabel.errors import ReleaseError, StageError
+from hf_relabel.errors import ReleaseError, StageError, UsageError
 from hf_relabel.release.reader import Release
 from hf_relabel.run.job import Job
 from hf_relabel.stages import build, label, score, train
-from hf_relabel.stages.build import image_scores
+from hf_relabel.vision import masks
+
+CLASSES = 6
+GENERATED = ("maskcut", "merge")
 
 
-def labeled(*regions: dict[int, float], whole: dict[int, float] | None = None) -> dict:
-    """An image's row of the label stage: class and score of each region's classes."""
-    proposals = [{"top_labels": list(region), "top_scores": list(region.values())} for region in regions]
-    whole = whole or {}
-    return {"proposals": proposals, "global_labels": list(whole), "global_scores": list(whole.values())}
+@pytest.fixture(scope="module")
+def scenes() -> Scenes:
+    """300 images, half of which show a second class, not always clearly; the fourth could not be read."""
+    made = make_scenes(300, CLASSES, noise=4.0)
+    made.regions[3] = None
+    return made
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        # the highest over the regions, at least 0.5; the original label always, with 1
-        ({}, [(3, 1.0), (1, 0.9), (0, 0.6)]),
-        ({"include_original": False}, [(1, 0.9), (0, 0.6)]),
-        ({"include_original": False, "include_global": True}, [(1, 0.9), (2, 0.8), (0, 0.6)]),
-        ({"include_original": False, "threshold": 0.0}, [(1, 0.9), (0, 0.6), (2, 0.2), (3, 0.1)]),
-        ({"include_original": False, "threshold": 0.95}, []),
-        ({"threshold": 0.6}, [(3, 1.0), (1, 0.9), (0, 0.6)]),  # a score at the threshold counts
-    ],
-)
-def test_the_labels_of_an_image(settings, expected):
-    image = labeled({0: 0.6, 1: 0.3}, {1: 0.9, 3: 0.1}, {1: 0.5, 2: 0.2}, whole={2: 0.8})
-    assert image_scores(3, image, BuildConfig(**settings)) == expected
-
-
-def test_equal_scores_are_in_the_order_of_the_classes():
-    image = labeled({5: 0.7, 2: 0.7}, {9: 0.7})
-    assert [name for name, _ in image_scores(0, image, BuildConfig(include_original=False))] == [2, 5, 9]
-
-
-def test_an_image_without_regions_has_its_original_label_or_none():
-    assert image_scores(4, labeled(), BuildConfig()) == [(4, 1.0)]
-    assert image_scores(4, labeled(), BuildConfig(include_original=False)) == []
-
-
-@pytest.fixture
-def built(tmp_path):
-    """Every stage after propose over ten images of two classes, easy to tell apart; the fourth could not be read."""
-    rng = np.random.default_rng(0)
-    labels = [0, 1] * 5
-    centres = 4 * np.eye(2, 6)
-    regions = [np.repeat(centres[name] + rng.normal(size=(3, 1, 6)) / 9, 2, axis=1) for name in labels]
-    regions[3] = None
+@pytest.fixture(scope="module")
+def labeled(scenes, tmp_path_factory) -> Job:
+    """Every stage before build."""
+    folder = tmp_path_factory.mktemp("build")
     job = make_job(
-        tmp_path / "run",
-        labels,
-        classes=2,
-        shard_size=4,
-        source=SourceConfig(path=str(tmp_path)),
-        backbone=BackboneConfig(model=str(tmp_path)),
-        score=ScoreConfig(bootstrap=BootstrapConfig(folds=2)),
-        train=TrainConfig(hidden=8, epochs=2, batch_size=4),
+        folder / "run",
+        scenes.labels,
+        CLASSES,
+        shard_size=100,
+        source=SourceConfig(path=str(folder)),
+        backbone=BackboneConfig(model=str(folder)),
+        score=ScoreConfig(bootstrap=BootstrapConfig(folds=5)),
+        train=TrainConfig(folds=5),
     )
-    write_proposals(job, regions)
-    for stage in (score, train, label, build):
+    write_proposals(job, scenes.regions)
+    for stage in (score, train, label):
         stage.run(job)
     return job
 
 
-def test_a_release_has_every_image_or_its_reason(built):
-    release = Release.open(built.stage_folder("release"))
+@pytest.fixture
+def build_as(labeled):
+    """Builds another version of the run, with the given settings; returns the rows, the release and the outcome."""
+
+    def run(version: str, **settings):
+        job = Job(replace(labeled.config, build=BuildConfig(version=version, **settings)), labeled.rank)
+        outcome = build.run(job)
+        release = Release.open(outcome["folder"])
+        return list(release.rows("regions")), release, outcome
+
+    return run
+
+
+def added(rows, scenes=None) -> list:
+    """Scores of the added labels or, with the scenes, whether each is true."""
+    truth = {f"image-{k:05d}.jpg": names for k, names in enumerate(scenes.truth)} if scenes else {}
+    return [
+        name in truth[row["image_id"]] if scenes else value
+        for row in rows
+        for name, value in zip(row["labels"], row["scores"], strict=True)
+        if name != row["label"]
+    ]
+
+
+def test_a_release_has_every_image_or_its_reason(build_as, labeled):
+    rows, release, _ = build_as("1.0.0")
     release.verify()
-    rows = [row for batch in release.batches("regions") for row in batch.to_pylist()]
-    ids = built.snapshot.image_ids
+    ids = labeled.snapshot.image_ids
     assert [row["image_id"] for row in rows] == ids[:3] + ids[4:]
-    assert [row["label"] for row in rows] == [0, 1, 0, *[0, 1] * 3]
+    assert [row["label"] for row in rows] == np.delete(labeled.snapshot.labels, 3).tolist()
     for row in rows:
         assert row["version"] == "1.0.0"
-        assert (row["width"], row["height"]) == (4, 4)
-        assert [region["region_id"] for region in row["regions"]] == [f"{row['image_id']}#{k}" for k in range(2)]
-        assert all(region["label"] == region["top_labels"][0] for region in row["regions"])
+        assert (row["width"], row["height"]) == (48, 48)
+        assert row["labels"][0] == row["label"]
+        assert row["scores"][0] == 1
+        assert 0 <= row["label_score"] <= 1
     (left_out,) = (release.folder / "excluded.jsonl").read_text().splitlines()
     assert json.loads(left_out) == {"image_id": ids[3], "reason": "cannot identify image file"}
-    assert release.statistics["images"] == 9
+    assert release.statistics["images"] == 299
 
 
-def test_provenance_says_how_and_names_no_folder_of_this_machine(built, tmp_path):
-    release = Release.open(built.stage_folder("release"))
+def test_every_added_label_is_true_by_and_large_and_has_a_region(build_as, scenes):
+    rows, _, outcome = build_as("1.1.0")
+    is_true = added(rows, scenes)
+    assert len(is_true) > 60
+    assert np.mean(is_true) > 0.9
+    assert "note" not in outcome
+    for row in rows:
+        ids = [region["region_id"] for region in row["regions"]]
+        assert len(set(ids)) == len(ids)
+        assert set(row["labels"]) <= {region["label"] for region in row["regions"]}
+        for region in row["regions"]:
+            assert region["region_id"].startswith(f"{row['image_id']}#")
+            assert region["generator"] in GENERATED
+            mask = masks.decode(region["segmentation"])
+            assert mask.shape == (48, 48)
+            assert mask.sum() == region["area"] > 0
+            if region["label"] in row["labels"][1:]:
+                assert region["score"] == pytest.approx(row["scores"][row["labels"].index(region["label"])])
+            elif region["label"] == row["label"]:
+                assert region["score"] == pytest.approx(row["label_score"])
+
+
+def test_a_wanted_precision_chooses_the_threshold(build_as):
+    scores = {}
+    for number, precision in enumerate((0.4, 0.8, None)):
+        rows, release, _ = build_as(f"2.0.{number}", precision=precision, threshold=0.5)
+        scores[precision] = added(rows)
+        assert release.provenance["threshold"] == (0.5 if precision is None else pytest.approx(min(scores[precision])))
+    for precision in (0.4, 0.8):
+        assert np.mean(scores[precision]) >= precision - 1e-6
+    assert len(scores[0.4]) > len(scores[0.8]) > 0
+    rows, _, _ = build_as("2.0.3", precision=0.999)
+    assert added(rows) == []
+
+
+def test_thresholds_and_exclusion_of_single_classes(build_as):
+    rows, _, _ = build_as("2.1.0")
+    strict, _, _ = build_as("2.1.1", class_thresholds={"class 2": 1.0}, exclude_classes=["class 4"])
+    counts = [
+        np.bincount([name for row in found for name in row["labels"][1:]], minlength=CLASSES)
+        for found in (rows, strict)
+    ]
+    assert counts[0].min() > 0
+    assert counts[1][2] == counts[1][4] == 0
+    assert np.array_equal(np.delete(counts[0], [2, 4]), np.delete(counts[1], [2, 4]))
+    assert any(row["label"] == 4 for row in strict)  # given labels stay
+    for settings in ({"exclude_classes": ["clas 4"]}, {"class_thresholds": {"clas 4": 0.3}}):
+        with pytest.raises(UsageError, match="no class 'clas 4' .nearest: 'class 4'"):
+            build_as("2.1.2", **settings)
+
+
+def test_uncalibrated_scores_are_the_highest_softmax_over_the_proposals(build_as, labeled):
+    rows, _, _ = build_as("2.2.0", calibrated=False, include_original=False, threshold=0.6)
+    stored = {
+        row["image_id"]: row
+        for shard in labeled.shards
+        for row in labeled.finished("regions", "label")[0].read(shard.index).to_pylist()
+    }
+    for row in rows:
+        highest: dict[int, float] = {}
+        for region in stored[row["image_id"]]["proposals"]:
+            for name, value in zip(region["top_labels"], region["top_scores"], strict=True):
+                highest[name] = max(value, highest.get(name, 0.0))
+        expected = {name: value for name, value in highest.items() if value >= 0.6}
+        assert dict(zip(row["labels"], row["scores"], strict=True)) == pytest.approx(expected)
+        assert row["label_score"] is None
+
+
+def test_provenance_says_how_and_names_no_folder_of_this_machine(build_as, labeled):
+    _, release, _ = build_as("1.0.0")
     assert release.provenance["backbone"]["model"] == "test/backbone"
     assert release.provenance["config"]["score"]["method"] == "bootstrap"
     assert release.provenance["config"]["source"]["path"] == "images"
-    assert release.provenance["counters"]["score"]["kept"] > 0
-    assert str(tmp_path) not in (release.folder / "manifest.json").read_text()
+    training = release.provenance["labeler"]["training"]
+    assert (training["head"], training["folds"]) == ("discriminant", 5)
+    assert 0 < training["scores"]["calibration"]["propensity"] < 1
+    counters = release.provenance["counters"]["score"]
+    assert counters["images with a region that trains as a class"] == 299
+    assert str(labeled.folder.parent) not in (release.folder / "manifest.json").read_text()
 
 
-def test_another_threshold_needs_another_version_but_no_backbone(built):
-    before = build.run(built)["counters"]
-    stricter = replace(built.config, build=BuildConfig(version="1.0.1", threshold=1.0, include_original=False))
-    job = Job(stricter, built.rank)
-    after = build.run(job)["counters"]
-    assert after["labels"] < before["labels"]
-    assert Release.open(job.stage_folder("release")).version == "1.0.1"
-    assert Release.open(job.folder / "releases" / "1.0.0").statistics["labels"] == before["labels"]
-    changed = Job(replace(stricter, build=replace(stricter.build, version="1.0.0")), built.rank)
-    with pytest.raises(ReleaseError, match=r"version 1\.0\.0 already exists .*--build\.version 1\.1\.0"):
-        build.run(changed)
-    assert build.run(built) == {"counters": before, "folder": str(job.folder / "releases" / "1.0.0")}
+def test_another_threshold_needs_another_version_but_no_backbone(build_as, labeled):
+    _, _, before = build_as("3.0.0")
+    _, _, stricter = build_as("3.0.1", threshold=1.0)
+    assert stricter["counters"]["labels"] < before["counters"]["labels"]
+    assert Release.open(labeled.stage_folder("release")).version == "3.0.1"
+    with pytest.raises(ReleaseError, match=r"version 3\.0\.0 already exists .*--build\.version 3\.1\.0"):
+        build_as("3.0.0", threshold=1.0)
+    _, _, again = build_as("3.0.0")
+    assert again["counters"] == before["counters"]
+    assert again["folder"] == str(labeled.folder / "releases" / "3.0.0")
 
 
-def test_labels_of_other_proposals_are_refused(built):
-    write_proposals(built, [np.zeros((2, 2, 6))] * 10, backbone={"model": "test/other"})
+@pytest.mark.parametrize(
+    ("images", "made", "note"),
+    [
+        (200, {"extra": 0.0, "distractors": 0.9}, "no label was added: the estimated gain is"),
+        (15, {}, "no label was added: too few images"),
+    ],
+)
+def test_it_is_said_when_relabeling_does_not_help(tmp_path, images, made, note):
+    scenes = make_scenes(images, CLASSES, **made)
+    score_config = ScoreConfig(bootstrap=BootstrapConfig(folds=5))
+    job = make_job(tmp_path, scenes.labels, CLASSES, score=score_config, train=TrainConfig(folds=5))
+    write_proposals(job, scenes.regions)
+    for stage in (score, train, label):
+        stage.run(job)
+    outcome = build.run(job)
+    assert outcome["note"].startswith(note)
+    assert outcome["counters"]["labels"] == images
+
+
+def test_labels_of_other_proposals_are_refused(tmp_path):
+    scenes = make_scenes(24, 2)
+    job = make_job(tmp_path, scenes.labels, 2, train=TrainConfig(folds=2))
+    write_proposals(job, scenes.regions)
+    for stage in (score, train, label):
+        stage.run(job)
+    write_proposals(job, [ImageRegions(np.zeros(24))] * 24, backbone={"model": "test/other"})
     with pytest.raises(StageError, match="regions: was made from a different proposals"):
-        build.run(built)
+        build.run(job)
