@@ -1,4 +1,4 @@
-"""Compare a release's labels with the truth: precision and recall at every threshold, calibration, confusions.
+"""Compare a release's labels with the truth: precision and recall by threshold, what scores are worth, confusions.
 
 hf-relabel audit runs/demo/release --truth truth.jsonl --plot reliability.png
 """
@@ -12,7 +12,7 @@ from hf_relabel.commands.parser import Command, option, positional
 from hf_relabel.errors import SourceError
 
 if TYPE_CHECKING:
-    from hf_relabel.evaluation.audit import Audit, Calibration
+    from hf_relabel.evaluation.audit import AddedLabels, Audit, LabelScores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +24,9 @@ class AuditSettings:
         split: Split of the release; needed only if it has several.
         truth: True labels to compare with.
         top: Classes and confusions to list.
-        bins: Bins of the reliability tables.
+        bins: Bins of the reliability table.
         json: Write all results to this file as JSON.
-        plot: Write the reliability diagram to this PNG file.
+        plot: Write the reliability diagram of the added labels to this PNG file.
     """
 
     release: str = positional("RELEASE")
@@ -75,8 +75,8 @@ def _describe(release: str, result: "Audit") -> str:
         ),
         f"Best F1 {best.f1:.4f} at threshold {best.threshold:.4f} (precision {best.precision:.4f}, "
         f"recall {best.recall:.4f})",
-        _describe_calibration("all labels", result.calibration),
-        _describe_calibration("labels added to the original", result.calibration_of_added),
+        _describe_added(result.added_labels),
+        *_describe_label_scores(result.label_scores),
     ]
     for title, classes in (("Most often added", result.added), ("Original label most often dropped", result.dropped)):
         if classes:
@@ -88,33 +88,45 @@ def _describe(release: str, result: "Audit") -> str:
     return "\n\n".join(blocks)
 
 
-def _describe_calibration(name: str, calibration: "Calibration") -> str:
+def _describe_added(added: "AddedLabels") -> str:
     from hf_relabel.evaluation.report import render
 
+    if not added.labels:
+        return "Labels added to the original ones: none."
     rows = [
         (f"{row.low:.2f}-{row.high:.2f}", row.count, row.mean_score, row.hit_rate)
-        for row in calibration.table
+        for row in added.reliability
         if row.count
     ]
-    title = f"Calibration of {name}: ECE {calibration.ece:.4f} over {calibration.labels} labels"
-    return title + "\n" + render(["score", "labels", "mean score", "true"], rows)
+    return (
+        f"Labels added to the original ones: {added.labels}. Precision estimated by their scores: "
+        f"{added.estimated_precision:.4f}, true precision: {added.true_precision:.4f} "
+        f"(expected calibration error {added.ece:.4f}).\n"
+        + render(["score", "added labels", "mean score", "true"], rows)
+    )
+
+
+def _describe_label_scores(scores: "LabelScores") -> list[str]:
+    """One line on `label_score`, if the release has any."""
+    if not scores.images:
+        return []
+    found = f"{scores.false} of the {scores.images} original labels with a label_score are false"
+    is_measured = scores.auc == scores.auc  # only NaN differs from itself
+    return [f"{found}. AUC of label_score, true against false ones: {scores.auc:.4f}" if is_measured else f"{found}."]
 
 
 def plot_reliability(result: "Audit", path: Path) -> None:
-    """Draw the reliability diagram as PNG: the share of true labels in each bin of scores, and the diagonal."""
-    from hf_relabel.pictures.charts import BLUE, ORANGE, Chart
+    """Draw the reliability diagram of the added labels as PNG: the share of true ones by score, and the diagonal."""
+    from hf_relabel.pictures.charts import BLUE, Chart
 
-    title = f"Reliability of the labels (ECE {result.calibration.ece:.3f}, n = {result.calibration.labels})"
-    chart = Chart(title, "score", "share that is true")
+    added = result.added_labels
+    quality = f"ECE {added.ece:.3f}, n = {added.labels}" if added.labels else "there are none"
+    chart = Chart(f"Reliability of added labels ({quality})", "score", "share that is true")
     ticks = [0, 0.25, 0.5, 0.75, 1]
     chart.y_ticks(ticks, [f"{tick:g}" for tick in ticks])
     chart.x_ticks(ticks, [f"{tick:g}" for tick in ticks])
-    filled = [row for row in result.calibration.table if row.count]
+    filled = [row for row in added.reliability if row.count]
     chart.bars([row.low for row in filled], [row.high for row in filled], [row.hit_rate for row in filled], BLUE)
-    chart.legend("all labels", BLUE)
-    added = [row for row in result.calibration_of_added.table if row.count]
-    if len(added) > 1:
-        chart.line([row.mean_score for row in added], [row.hit_rate for row in added], ORANGE, "added labels")
     chart.line([0, 1], [0, 1])
     chart.save(path)
 
@@ -122,7 +134,7 @@ def plot_reliability(result: "Audit", path: Path) -> None:
 COMMANDS = {
     "audit": Command(
         name="audit",
-        summary="compare a release's labels with true labels: precision, recall, calibration, confusions",
+        summary="compare a release's labels with true labels: precision, recall, reliability of scores, confusions",
         settings=AuditSettings,
         run=run,
         description=__doc__ or "",

@@ -77,6 +77,7 @@ def _describe(result: "Comparison", top: int) -> str:
         ["images removed", result.images_gone],
         ["images with other labels", result.images_relabeled],
         ["images with another original label", result.originals_changed],
+        ["images with another score of the original label", result.label_scores_changed],
         ["labels added", int(result.labels_added.sum())],
         ["labels removed", int(result.labels_removed.sum())],
         ["labels rescored", int(result.labels_rescored.sum())],

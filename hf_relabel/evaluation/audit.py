@@ -1,9 +1,11 @@
-"""Compares the labels in a release with true labels: precision, recall, calibration and frequent errors."""
+"""Compares the labels in a release with true labels: precision, recall, what scores are worth, frequent errors."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from hf_relabel.evaluation import metrics
 from hf_relabel.release.label_table import LabelTable
@@ -30,18 +32,39 @@ class ThresholdRow:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Whether a label with score s is true with probability s.
+class AddedLabels:
+    """The labels other than the original ones, and whether one with score s is true with probability s.
 
     Args:
-        labels: Number of labels.
+        labels: Their number.
+        estimated_precision: Their mean score: the share of true ones among them, if scores are probabilities. NaN, as
+            the other values, if there are none.
+        true_precision: Share of true ones among them.
         ece: Expected calibration error, in [0, 1].
-        table: Reliability table.
+        reliability: Reliability table.
     """
 
     labels: int
+    estimated_precision: float
+    true_precision: float
     ece: float
-    table: list[metrics.Bin]
+    reliability: list[metrics.Bin]
+
+
+@dataclass(frozen=True)
+class LabelScores:
+    """How well `label_score` finds the images with a false original label.
+
+    Args:
+        images: Number of images with a label_score.
+        false: Number of those whose original label is not true.
+        auc: Probability that a true original label has a higher label_score than a false one (area under the ROC
+            curve); NaN unless there are both.
+    """
+
+    images: int
+    false: int
+    auc: float
 
 
 @dataclass(frozen=True)
@@ -97,8 +120,8 @@ class Audit:
     left_out: int
     thresholds: list[ThresholdRow]
     best: BestThreshold
-    calibration: Calibration
-    calibration_of_added: Calibration
+    added_labels: AddedLabels
+    label_scores: LabelScores
     agreement: Agreement
     added: list[ClassCount]
     dropped: list[ClassCount]
@@ -112,7 +135,7 @@ def audit(table: LabelTable, truth: np.ndarray, top: int = 10, bins: int = 10) -
         table: The N images in the release.
         truth: True label sets, bool [N, C], in the order of the table's images.
         top: Number of classes and confusions to list.
-        bins: Number of bins in the reliability tables.
+        bins: Number of bins in the reliability table.
 
     Raises:
         ValueError: No image has a true label, or none of the images with one has a label in the release.
@@ -132,8 +155,8 @@ def audit(table: LabelTable, truth: np.ndarray, top: int = 10, bins: int = 10) -
         left_out=int((~known).sum()),
         thresholds=_threshold_rows(rows, classes, scores, truth, known),
         best=best,
-        calibration=_calibration(scores, hits, bins),
-        calibration_of_added=_calibration(scores[is_added], hits[is_added], bins),
+        added_labels=_added_labels(scores[is_added], hits[is_added], bins),
+        label_scores=_label_scores(table, truth, known),
         agreement=_agreement(table, table.scores, truth, known),
         added=_most_frequent(classes[is_added], hits[is_added], table.class_names, top),
         dropped=_dropped(table, truth, known, top),
@@ -202,9 +225,26 @@ def listed_average_precision(
         return ((ranked * precision).sum(axis=1) + missing * true / all_classes) / true
 
 
-def _calibration(scores: np.ndarray, hits: np.ndarray, bins: int) -> Calibration:
+def _added_labels(scores: np.ndarray, hits: np.ndarray, bins: int) -> AddedLabels:
     table = metrics.reliability(scores, hits, bins)
-    return Calibration(len(scores), metrics.expected_calibration_error(table), table)
+    return AddedLabels(
+        labels=len(scores),
+        estimated_precision=metrics.mean_of_known(scores.astype(float)),
+        true_precision=metrics.mean_of_known(hits.astype(float)),
+        ece=metrics.expected_calibration_error(table),
+        reliability=table,
+    )
+
+
+def _label_scores(table: LabelTable, truth: np.ndarray, known: np.ndarray) -> LabelScores:
+    images = np.flatnonzero(known & ~np.isnan(table.label_scores))
+    is_true = truth[images, table.original[images]]
+    has_both = bool(is_true.any() and not is_true.all())
+    return LabelScores(
+        images=len(images),
+        false=int(np.count_nonzero(~is_true)),
+        auc=float(roc_auc_score(is_true, table.label_scores[images])) if has_both else math.nan,
+    )
 
 
 def _agreement(table: LabelTable, scores: np.ndarray, truth: np.ndarray, known: np.ndarray) -> Agreement:

@@ -19,8 +19,8 @@ from hf_relabel.release.reader import Release
 from hf_relabel.schema import SCHEMA_VERSION
 
 CARRIES = (
-    "Exported: all images with size, original label, labels and scores; all regions with mask, box, area, classes, "
-    "scores and generator; class names, name, version, split, provenance and excluded images. "
+    "Exported: all images with size, original label and its label_score, labels and scores; all regions with mask, "
+    "box, area, classes, scores and generator; class names, name, version, split, provenance and excluded images. "
     "Not exported: how the rows are divided into files."
 )
 

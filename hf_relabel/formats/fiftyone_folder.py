@@ -15,8 +15,8 @@ from hf_relabel.run.store import atomic_open
 from hf_relabel.sources.image_ids import is_safe
 
 CARRIES = (
-    "FiftyOne shows boxes, masks, classes and confidences of the regions, with region_id, top_category_ids and "
-    "top_scores as attributes. It does not read original labels, labels and scores of images from labels.json."
+    "FiftyOne shows boxes, masks, classes and confidences of the regions, with region_id, top_category_ids, top_scores "
+    "and generator as attributes. It does not read original labels, labels and scores of images from labels.json."
 )
 
 LABELS = "labels.json"

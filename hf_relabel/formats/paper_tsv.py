@@ -21,7 +21,8 @@ from hf_relabel.sources.image_ids import is_safe
 
 CARRIES = (
     "Exported: original labels, and labels with scores to 4 decimal places. "
-    "Not exported: masks and regions, image sizes, class names, name, version, split, provenance, excluded images."
+    "Not exported: label_score, masks and regions, image sizes, class names, name, version, split, provenance, "
+    "excluded images."
 )
 
 COLUMNS = ("file", "original index", "class indices", "probabilities")

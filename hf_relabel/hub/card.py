@@ -10,6 +10,7 @@ import yaml
 
 from hf_relabel.errors import HubError
 from hf_relabel.hub.card_metadata import License, card_metadata
+from hf_relabel.hub.card_scores import score_values
 from hf_relabel.release.markdown import escape, one_line
 from hf_relabel.release.reader import Release
 from hf_relabel.run.store import atomic_open
@@ -17,13 +18,16 @@ from hf_relabel.run.store import atomic_open
 MAX_ROWS = 15
 """Maximum number of rows in a table of classes or label pairs."""
 
-THRESHOLDS = {
-    "propose.tau": "cosine similarity above which patches are connected",
-    "propose.max_masks": "maximum number of masks per image",
+SETTINGS = {
+    "propose.tau": "cosine similarity above which MaskCut connects patches",
+    "propose.max_masks": "maximum number of masks per image by MaskCut",
+    "propose.merge_masks": "maximum number of masks per image by merging",
+    "propose.windows": "windows per side of a grid that is classified in addition to the masks",
     "score.method": "how the regions that train the labeler were selected",
     "score.tau_label": "minimum probability of a region that trains the labeler",
     "score.bootstrap.confident": "probability above which more regions than the best one of an image are kept",
     "build.threshold": "minimum score of a label in the table",
+    "build.region_score": "minimum softmax probability of a region that carries none of its image's labels",
     "build.include_original": "whether the original label is always listed, with score 1",
     "build.include_global": "whether predictions for the whole image count as well",
 }
@@ -82,6 +86,7 @@ def render_card(release: Release, repo_id: str, options: CardOptions) -> str:
         shows_pixels=options.shown_images is not None,
         bibtex_key=re.sub(r"[^a-z0-9]+", "_", repo_id.lower()).strip("_"),
         **_making(release.provenance),
+        **score_values(release.provenance),
         **_numbers(release),
     )
 
@@ -110,11 +115,13 @@ def _making(provenance: dict[str, Any]) -> dict[str, Any]:
     backbone = provenance.get("backbone") or {}
     models = [("backbone", *item) for item in _leaves(backbone)]
     labeler = provenance.get("labeler") or {}
-    models += [("labeler", *item) for item in _leaves(labeler.get("head") or {})]
+    models += [("labeler", *item) for item in _leaves(_shape(labeler.get("head") or {}))]
     if labeler.get("weights_sha256"):
         models.append(("labeler", "weights_sha256", labeler["weights_sha256"]))
     settings = _leaves(provenance.get("config") or {})
     values = dict(settings)
+    # With `build.precision`, build.threshold is not used; the table of the scores has the threshold that is.
+    shown = [key for key in SETTINGS if key in values and (key != "build.threshold" or "build.precision" not in values)]
     packages = provenance.get("packages") or {}
     tool = provenance.get("tool") or {}
     named = [f"{key} {value}" for key, value in {tool.get("name"): tool.get("version"), **packages}.items() if key]
@@ -122,13 +129,19 @@ def _making(provenance: dict[str, Any]) -> dict[str, Any]:
         "models": models,
         "backbone": _describe_backbone(backbone),
         "settings": settings,
-        "thresholds": [(key, values[key], meaning) for key, meaning in THRESHOLDS.items() if key in values],
+        "main_settings": [(key, values[key], SETTINGS[key]) for key in shown],
         "packages": ", ".join(named),
         "machines": ", ".join(sorted(provenance.get("machines") or {})),
         "uses_label_maps": values.get("score.method") == "label_map",
         "imported_from": _imported_from(values),
         "masks_from": values.get("propose.masks.file"),
     }
+
+
+def _shape(head: dict[str, Any]) -> dict[str, Any]:
+    """The shape of the labeler's heads, without the hidden layers that only an MLP has."""
+    is_linear = head.get("head") in ("discriminant", "linear")
+    return {key: value for key, value in head.items() if not (is_linear and key in ("hidden", "layers", "dropout"))}
 
 
 def _describe_backbone(backbone: dict[str, Any]) -> str | None:

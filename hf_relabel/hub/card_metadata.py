@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_relabel.errors import HubError
+from hf_relabel.hub.card_scores import generators_of
 from hf_relabel.release.layout import data_configs
 from hf_relabel.release.markdown import one_line
 from hf_relabel.release.reader import Release
@@ -79,6 +80,7 @@ def card_metadata(release: Release, license: License, source_dataset: str | None
     Raises:
         HubError: The Hub would reject a value.
     """
+    by_maskcut = ["maskcut"] if "maskcut" in generators_of(release.provenance) else []
     metadata: dict[str, Any] = {
         "pretty_name": one_line(release.name),
         **license.fields(),
@@ -86,7 +88,7 @@ def card_metadata(release: Release, license: License, source_dataset: str | None
         "task_categories": ["image-classification", "image-segmentation", "object-detection"],
         "task_ids": list(TASK_IDS),
         "size_categories": [size_category(release.num_images)],
-        "tags": ["multi-label", "relabeling", "maskcut", "hf_relabel", *tags],
+        "tags": ["multi-label", "relabeling", *by_maskcut, "hf_relabel", *tags],
         "configs": data_configs(release.split, release.files),
     }
     if source_dataset:

@@ -60,6 +60,8 @@ def entry(comparison: Comparison, previous: str) -> str:
     )
     if comparison.originals_changed:
         lines.append(f"- original labels: {comparison.originals_changed:,} changed")
+    if comparison.label_scores_changed:
+        lines.append(f"- scores of the original labels (label_score): {comparison.label_scores_changed:,} changed")
     lines.append(
         f"- regions: {comparison.regions_old:,} before, {comparison.regions_new:,} now; "
         f"{comparison.images_other_masks:,} images have different masks, "

@@ -21,7 +21,7 @@ SAME_SCORE = 1e-6
 MAX_EXAMPLES = 10
 """Number of added and of removed images that are named."""
 
-COLUMNS = ["image_id", "label", "labels", "scores", "regions"]
+COLUMNS = ["image_id", "label", "labels", "scores", "label_score", "regions"]
 
 
 @dataclass
@@ -35,6 +35,7 @@ class Comparison:
         examples_added, examples_gone: Ids of a few added and removed images.
         images_relabeled: Common images with different label sets.
         originals_changed: Common images with different original labels.
+        label_scores_changed: Common images with a different `label_score`, measured in both releases.
         labels_added, labels_removed, labels_rescored: int64 [C], labels of common images per class.
         images_other_masks: Common images with different masks.
         images_other_region_labels: Common images with equal masks where a region's best class or score differs.
@@ -52,6 +53,7 @@ class Comparison:
     examples_gone: list[str] = field(default_factory=list)
     images_relabeled: int = 0
     originals_changed: int = 0
+    label_scores_changed: int = 0
     labels_added: np.ndarray = field(init=False)
     labels_removed: np.ndarray = field(init=False)
     labels_rescored: np.ndarray = field(init=False)
@@ -92,7 +94,7 @@ def compare(old: Release, new: Release) -> Comparison:
 
 def changed_settings(old: Release, new: Release) -> list[str]:
     """Provenance values that differ, as `name: old -> new`, without the version and what follows from the settings."""
-    derived = ("fingerprint", "counters", "labeler", "machines", "source_fingerprint")
+    derived = ("fingerprint", "counters", "labeler", "machines", "scores", "source_fingerprint")
 
     def chosen(release: Release) -> dict[str, Any]:
         return {key: value for key, value in release.provenance.items() if key not in derived}
@@ -145,6 +147,7 @@ class _Side:
     label_rows: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
+    label_scores: np.ndarray
     region_counts: np.ndarray
     regions: pa.StructArray
     region_labels: np.ndarray
@@ -164,6 +167,7 @@ def _translated(table: pa.Table, ids: np.ndarray | None) -> _Side:
         label_rows=np.repeat(np.arange(len(table)), lengths),
         labels=translate(columns["labels"].flatten().to_numpy()),
         scores=columns["scores"].flatten().to_numpy(),
+        label_scores=columns["label_score"].to_numpy(zero_copy_only=False),
         region_counts=columns["regions"].value_lengths().to_numpy(zero_copy_only=False),
         regions=regions,
         region_labels=translate(regions.field("label").to_numpy()),
@@ -191,6 +195,9 @@ def _compare_window(result: Comparison, old: _Side, new: _Side) -> None:
         examples += ids.take(pa.array(first)).to_pylist()
 
     result.originals_changed += int(np.count_nonzero(old.original[old_rows] != new.original[new_rows]))
+    # The difference to a missing score is NaN, which is not above any number.
+    moved = np.abs(old.label_scores[old_rows] - new.label_scores[new_rows]) > SAME_SCORE
+    result.label_scores_changed += int(np.count_nonzero(moved))
     _compare_labels(result, old, new, old_rows, new_rows)
     _compare_regions(result, old, new, old_rows, new_rows)
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from hf_relabel.errors import ReleaseError
 from hf_relabel.release.reader import Release
 
-_COLUMNS = ["image_id", "label", "labels", "scores"]
+_COLUMNS = ["image_id", "label", "labels", "scores", "label_score"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class LabelTable:
         offsets: int64 [N + 1]; image i owns the entries `offsets[i]:offsets[i + 1]` of `classes` and `scores`.
         classes: int32 [M], class ids.
         scores: float32 [M], in [0, 1].
+        label_scores: float32 [N], how well each image supports its original label, in [0, 1]; NaN where this was not
+            measured.
         regions: The column `regions` with masks, if it was read.
     """
 
@@ -35,6 +37,7 @@ class LabelTable:
     offsets: np.ndarray
     classes: np.ndarray
     scores: np.ndarray
+    label_scores: np.ndarray
     regions: pa.ChunkedArray | None = None
 
     def __len__(self) -> int:
@@ -75,5 +78,6 @@ def label_table(release: Release, *, with_regions: bool = False, origin: str | N
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         classes=classes,
         scores=pc.list_flatten(table["scores"]).to_numpy().astype(np.float32),
+        label_scores=table["label_score"].cast(pa.float32()).to_numpy(),
         regions=table["regions"] if with_regions else None,
     )

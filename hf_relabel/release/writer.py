@@ -76,7 +76,8 @@ def write_release(
         split: Name of the split.
         version: Version, recorded in every row and in the manifest.
         name: Display name of the dataset.
-        provenance: Plain JSON values: configuration, models with revisions, package versions.
+        provenance: Plain JSON values: configuration, models with revisions, package versions. It is read after the
+            last batch, so the producer of the batches may add to it.
         excluded: (image_id, reason) of each excluded image. It is read after the last batch, so the producer of the
             batches may fill it while it runs.
         rows_per_file: Maximum number of images per file of the `regions` configuration.

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from hf_relabel import __version__
-from hf_relabel.config import BuildConfig
 from hf_relabel.errors import UsageError
 from hf_relabel.labeling.image_labels import (
     LabelRule,
@@ -23,7 +22,7 @@ from hf_relabel.labeling.image_labels import (
     image_regions,
     threshold_for,
 )
-from hf_relabel.labeling.labeler import ImageScores
+from hf_relabel.labeling.score_record import AddedLabels, score_record
 from hf_relabel.release.reader import Release
 from hf_relabel.release.versions import add_version, find_version
 from hf_relabel.release.writer import write_release
@@ -51,26 +50,32 @@ def run(job: Job) -> dict[str, Any]:
 
     def find() -> dict[str, Any] | None:
         release = find_version(job.folder, build.version, fingerprint.digest)
-        return _outcome(release, labeled, build) if release else None
+        return _outcome(release) if release else None
 
     def make() -> dict[str, Any]:
         job.accepted()
         excluded: list[tuple[str, str]] = []
+        added = AddedLabels()
+        provenance = _provenance(job, fingerprint, proposed, labeled)
+
+        def tables() -> Iterator[pa.Table]:
+            yield from release_tables(job, proposals, regions, rule, excluded, added)
+            provenance["scores"] = score_record(labeled["inputs"]["labeler"]["training"], rule, added)
 
         def write(folder: Path) -> Release:
             return write_release(
                 folder,
-                release_tables(job, proposals, regions, rule, excluded),
+                tables(),
                 class_names=job.snapshot.class_names,
                 split=job.snapshot.split,
                 version=build.version,
                 name=build.name or job.folder.name,
-                provenance=_provenance(job, fingerprint, proposed, labeled, rule),
+                provenance=provenance,
                 excluded=excluded,
                 rows_per_file=build.rows_per_file,
             )
 
-        return _outcome(add_version(job.folder, build.version, fingerprint.digest, write), labeled, build)
+        return _outcome(add_version(job.folder, build.version, fingerprint.digest, write))
 
     make_folder(job.folder)
     return Claims(job.folder).once("release", f"the release in {job.folder}", find, make)
@@ -99,9 +104,17 @@ def _rule(job: Job, regions: ShardFolder) -> LabelRule:
 
 
 def release_tables(
-    job: Job, proposals: ShardFolder, regions: ShardFolder, rule: LabelRule, excluded: list[tuple[str, str]]
+    job: Job,
+    proposals: ShardFolder,
+    regions: ShardFolder,
+    rule: LabelRule,
+    excluded: list[tuple[str, str]],
+    added: AddedLabels,
 ) -> Iterator[pa.Table]:
-    """Yield the release's rows, one table per shard; an image with an error goes to `excluded` with its reason."""
+    """Yield the release's rows, one table per shard.
+
+    An image with an error goes to `excluded` with its reason; `added` counts the labels that are not given ones.
+    """
     schema = release_schema("regions", job.snapshot.class_names)
     for shard in job.shards:
         rows = []
@@ -111,6 +124,7 @@ def release_tables(
                 excluded.append((image["image_id"], labeled["error"]))
             else:
                 rows.append(release_row(image, labeled, rule))
+                added.add(image["label"], list(zip(rows[-1]["labels"], rows[-1]["scores"], strict=True)))
         yield pa.Table.from_pylist(rows, schema=schema)
 
 
@@ -131,9 +145,12 @@ def release_row(image: dict[str, Any], labeled: dict[str, Any], rule: LabelRule)
 
 
 def _provenance(
-    job: Job, fingerprint: Fingerprint, proposed: dict[str, Any], labeled: dict[str, Any], rule: LabelRule
+    job: Job, fingerprint: Fingerprint, proposed: dict[str, Any], labeled: dict[str, Any]
 ) -> dict[str, Any]:
-    """How the release was made: models, settings, seeds, versions and counts, as the stages recorded them."""
+    """How the release was made: models, settings, seeds, versions and counts, as the stages recorded them.
+
+    Its `scores` (`labeling/score_record.py`) follow from the rows and are added when these are made.
+    """
     made, training = proposed["inputs"], labeled["inputs"]["labeler"]["training"]
     scored = training["upstream"]["scores"]
     is_own = scored["inputs"]["proposals"] == labeled["inputs"]["proposals"]
@@ -152,7 +169,6 @@ def _provenance(
         "tool": {"name": "hf_relabel", "version": __version__},
         "backbone": made["backbone"],
         "labeler": labeled["inputs"]["labeler"],
-        "threshold": rule.threshold,
         "config": config,
         "source_fingerprint": job.snapshot.fingerprint,
         # A labeler trained on another run's proposals has counts that say nothing about these images.
@@ -175,22 +191,11 @@ def _public(score: dict[str, Any]) -> dict[str, Any]:
     return score | {"label_maps": Path(maps).resolve().name} if maps else score
 
 
-def _outcome(release: Release, labeled: dict[str, Any], build: BuildConfig) -> dict[str, Any]:
+def _outcome(release: Release) -> dict[str, Any]:
     """What the command reports: counts, the folder, and a line about the labels where there is something to say."""
     outcome: dict[str, Any] = {"counters": _counters(release.statistics), "folder": str(release.folder)}
-    if not build.calibrated:
-        return outcome
-    scores = ImageScores.from_json(labeled["inputs"]["labeler"]["training"]["scores"])
-    if scores.calibration is None:
-        outcome["note"] = "no label was added: too few images, or no folds, to measure what scores are worth"
-    elif not scores.adds:
-        expected = scores.estimates[scores.evidence]
-        outcome["note"] = (
-            f"no label was added: the estimated gain is {expected['gain']:.1f} labels "
-            f"({expected['added']} would be added, {expected['true']:.0f} of them true, by estimate); "
-            "a stronger backbone may help"
-        )
-    return outcome
+    note = release.provenance.get("scores", {}).get("note")
+    return outcome | ({"note": note} if note else {})
 
 
 def _counters(statistics: dict[str, Any]) -> dict[str, Any]:

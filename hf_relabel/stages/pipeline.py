@@ -133,7 +133,7 @@ def _updated(saved: Any, current: dict[str, Any], reads: tuple[str, ...], prefix
 
 
 def summary_of_stage(name: str, outcome: dict[str, Any], seconds: float) -> str:
-    """Format what a stage made as a small table: what was kept, and what was dropped for which reason."""
+    """Format what a stage made as a small table: what was kept, what was dropped for which reason, and its note."""
     rows: list[tuple[str, str, float]] = []
     if name == "train":
         rows += _training_rows(outcome)
@@ -147,7 +147,8 @@ def summary_of_stage(name: str, outcome: dict[str, Any], seconds: float) -> str:
                 is_kept = key == KEPT[name][0]
                 rows.append(("kept", KEPT[name][1], value) if is_kept else ("", key, value))
     shown = [row for row in rows if row[0] != "dropped" or row[2]]
-    return "\n".join([f"{name}: done in {seconds:.1f} s", *(_format_row(*row) for row in shown)])
+    lines = [f"{name}: done in {seconds:.1f} s", *(_format_row(*row) for row in shown)]
+    return "\n".join([*lines, f"  note: {outcome['note']}"] if "note" in outcome else lines)
 
 
 def _rank(stage: str, counter: str) -> int:
