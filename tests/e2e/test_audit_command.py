@@ -3,18 +3,24 @@
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 from release_folder import write_release
 
 from hf_relabel.cli import main
+from hf_relabel.pictures.charts import BLUE
+from hf_relabel.release.reader import Release
 
 NAMES = [f"class {i}" for i in range(6)]
 
 
 @pytest.fixture
 def release(tmp_path):
-    """A release with 60 images and scores equal to the probability that a label is true, and its truth file."""
+    """A release with 60 images and scores equal to the probability that a label is true, and its truth file.
+
+    The original labels of the first six images are false, and their label scores are low.
+    """
     rng = np.random.default_rng(0)
     rows, truth = [], []
     for i in range(60):
@@ -22,8 +28,10 @@ def release(tmp_path):
         chances = rng.random(6)
         listed = [label, *(c for c in np.argsort(-chances) if c != label and chances[c] > 0.5)]
         scores = [1.0, *(float(chances[c]) for c in listed[1:])]
-        rows.append({"image_id": f"{i:03d}.jpg", "label": label, "labels": listed, "scores": scores})
-        true = [int(c) for c in listed if c == label or rng.random() < chances[c]]
+        row = {"image_id": f"{i:03d}.jpg", "label": label, "labels": listed, "scores": scores}
+        rows.append({**row, "label_score": float(rng.uniform(0.0, 0.3) if i < 6 else rng.uniform(0.2, 1.0))})
+        true = [int(c) for c in listed if (c != label and rng.random() < chances[c]) or (c == label and i >= 6)]
+        true = true or [(label + 1) % 6]
         truth.append({"image_id": f"{i:03d}.jpg", "objects": [{"class": NAMES[c]} for c in true]})
     file = tmp_path / "truth.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in truth))
@@ -39,14 +47,44 @@ def test_audit_prints_a_report_and_writes_json_and_a_plot(release, tmp_path, cap
     assert "Best F1" in printed
     found = json.loads(results.read_text())
     assert found["images"] == 60
-    assert found["calibration"]["ece"] < 0.15
-    assert found["agreement"]["true"] == 1
+    assert found["agreement"]["true"] == 0.9
     assert 0.8 < found["best"]["f1"] < 1
+    added = found["added_labels"]
+    assert abs(added["estimated_precision"] - added["true_precision"]) < 0.1
+    assert added["ece"] < 0.15
+    line = next(line for line in printed.splitlines() if line.startswith("Labels added to the original ones"))
+    assert f"estimated by their scores: {added['estimated_precision']:.4f}, true precision: " in line
+    assert f"{added['true_precision']:.4f}" in line
+    assert (found["label_scores"]["images"], found["label_scores"]["false"]) == (60, 6)
+    assert 0.8 < found["label_scores"]["auc"] < 1
+    assert "6 of the 60 original labels with a label_score are false" in printed
+    assert f"true against false ones: {found['label_scores']['auc']:.4f}\n" in printed
     assert f"{found['best']['f1']:.4f}" in printed
-    assert all(row["count"] or row["hit_rate"] is None for row in found["calibration"]["table"])
+    assert all(row["count"] or row["hit_rate"] is None for row in added["reliability"])
+    assert sum(row["count"] for row in added["reliability"]) == added["labels"]
     with Image.open(plot) as picture:
         assert picture.format == "PNG"
         assert len(picture.convert("RGB").getcolors(100_000)) > 5
+
+
+def test_the_plot_shows_only_added_labels(release, tmp_path):
+    """Bars are drawn for added labels; without any, the plot has only its axes and the diagonal."""
+    folder, truth = release
+    bare = write_release(
+        tmp_path / "bare", NAMES, [{**row, "labels": [row["label"]], "scores": [1.0]} for row in rows_of(folder)]
+    )
+    bars = []
+    for name, path in (("added", folder), ("none", bare)):
+        plot = tmp_path / f"{name}.png"
+        assert main(["audit", str(path), "--truth", str(truth), "--plot", str(plot)]) == 0
+        with Image.open(plot) as picture:
+            bars.append(np.count_nonzero((np.asarray(picture.convert("RGB")) == ImageColor.getrgb(BLUE)).all(axis=2)))
+    assert bars[0] > 1000
+    assert bars[1] == 0
+
+
+def rows_of(folder):
+    return [{key: row[key] for key in ("image_id", "label")} for row in Release.open(folder).rows("labels")]
 
 
 def test_ids_without_truth_are_counted(release, tmp_path, capsys):
@@ -59,11 +97,12 @@ def test_ids_without_truth_are_counted(release, tmp_path, capsys):
     assert message.count("\n") == 1
 
 
-def test_release_without_scores_is_refused(release, tmp_path, capsys):
-    rows = [{"image_id": "000.jpg", "label": 0, "labels": [0], "scores": [1.0]}]
-    bare = write_release(tmp_path / "bare", NAMES, rows, drop=("scores",))
-    assert main(["audit", str(bare), "--truth", str(release[1])]) == 1
-    assert "has no column `scores`" in capsys.readouterr().err
+def test_release_without_scores_is_refused(release, capsys):
+    folder, truth = release
+    (path,) = (folder / "data" / "labels").iterdir()
+    pq.write_table(pq.read_table(path).drop_columns("scores"), path)
+    assert main(["audit", str(folder), "--truth", str(truth)]) == 1
+    assert "has no column 'scores'" in capsys.readouterr().err
 
 
 def test_truth_without_labels_is_refused(release, tmp_path, capsys):

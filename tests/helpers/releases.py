@@ -129,13 +129,31 @@ def provenance(threshold: float, version: str) -> dict[str, Any]:
     return {
         "tool": {"name": "hf_relabel", "version": "0.1.0"},
         "backbone": {"model": "user/vit", "revision": "0" * 40, "image_size": 224},
-        "labeler": {"head": {"kind": "mlp", "hidden": 1024}},
+        "labeler": {"head": {"head": "discriminant", "outputs": 5, "hidden": 1024}},
         "config": {
             "source": {"kind": "dataset", "path": "user/photos", "split": "train"},
-            "propose": {"tau": 0.4, "max_masks": 3},
+            "propose": {"generators": ["maskcut", "merge"], "tau": 0.4, "max_masks": 3},
             "score": {"method": "bootstrap", "tau_label": 0.75},
             "build": {"version": version, "threshold": threshold, "include_original": True},
             "run": {"seed": 0},
+        },
+        "scores": {
+            "calibrated": True,
+            "head": "discriminant",
+            "folds": 20,
+            "background": True,
+            "evidence": "object",
+            "propensity": 0.6,
+            "images": 60,
+            "observations": 44,
+            "reliability": [
+                {"low": 0.0, "high": 0.05, "labels": 1234, "score": 0.01, "given": 5},
+                {"low": 0.8, "high": 0.9, "labels": 36, "score": 0.85, "given": 40},
+                {"low": 0.9, "high": 1.0, "labels": 0, "score": None, "given": 0},
+            ],
+            "threshold": threshold,
+            "added": {"labels": 36, "true": 30.6, "precision": 0.85},
+            "note": None,
         },
         "packages": {"numpy": "2.0.0", "torch": "2.13.0"},
     }

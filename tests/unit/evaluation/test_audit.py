@@ -5,7 +5,7 @@ import pytest
 from release_folder import write_release
 
 from hf_relabel.evaluation import metrics
-from hf_relabel.evaluation.audit import Confusion, audit, listed_average_precision
+from hf_relabel.evaluation.audit import Confusion, LabelScores, audit, listed_average_precision
 from hf_relabel.hub.releases import load_labels
 
 NAMES = ["bird", "cat", "dog", "fish"]
@@ -50,14 +50,36 @@ def test_audit_by_hand(table):
     assert result.confused == [Confusion("fish", "dog", 1)]
 
 
-def test_calibration_of_all_and_of_added_labels(table):
-    result = audit(table, TRUTH, bins=4)
-    assert result.calibration.labels == 5
-    assert result.calibration_of_added.labels == 3
-    # bins [0.25, 0.5): 0.25 hit; [0.5, 0.75): 0.5 miss; [0.75, 1]: 1, 1, 0.75, all hits
-    assert [row.count for row in result.calibration.table] == [0, 1, 1, 3]
-    assert result.calibration.ece == pytest.approx((0.75 + 0.5 + 3 * (1 - 2.75 / 3)) / 5)
-    assert result.calibration_of_added.ece == pytest.approx((0.75 + 0.5 + 0.25) / 3)
+def test_what_the_scores_of_added_labels_are_worth(table):
+    added = audit(table, TRUTH, bins=4).added_labels
+    # bins [0.25, 0.5): 0.25 hit; [0.5, 0.75): 0.5 miss; [0.75, 1]: 0.75 hit; the original labels do not count
+    assert added.labels == 3
+    assert [row.count for row in added.reliability] == [0, 1, 1, 1]
+    assert [row.hit_rate for row in added.reliability[1:]] == [1, 0, 1]
+    assert added.ece == pytest.approx((0.75 + 0.5 + 0.25) / 3)
+    assert added.estimated_precision == pytest.approx(0.5)
+    assert added.true_precision == pytest.approx(2 / 3)
+
+
+def test_a_release_without_added_labels(tmp_path):
+    rows = [{**row, "labels": [row["label"]], "scores": [1.0]} for row in ROWS]
+    added = audit(load_labels(str(write_release(tmp_path / "release", NAMES, rows))), TRUTH).added_labels
+    assert added.labels == 0
+    assert np.isnan([added.estimated_precision, added.true_precision, added.ece]).all()
+
+
+def test_label_scores_find_false_original_labels(tmp_path):
+    # The original labels of a and b are true, that of c is false; d has no truth. Of the two pairs, one is in order.
+    scored = [{**row, "label_score": score} for row, score in zip(ROWS, (0.9, 0.1, 0.3, 0.0), strict=True)]
+    table = load_labels(str(write_release(tmp_path / "release", NAMES, scored)))
+    assert audit(table, TRUTH).label_scores == LabelScores(images=3, false=1, auc=0.5)
+    scored[1]["label_score"] = None
+    table = load_labels(str(write_release(tmp_path / "fewer", NAMES, scored)))
+    assert audit(table, TRUTH).label_scores == LabelScores(images=2, false=1, auc=1.0)
+    scored[2]["label_score"] = None
+    found = audit(load_labels(str(write_release(tmp_path / "true", NAMES, scored))), TRUTH).label_scores
+    assert (found.images, found.false) == (1, 0)
+    assert np.isnan(found.auc), "nothing to tell apart"
 
 
 def test_average_precision_from_lists_and_from_the_matrix_are_equal():

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from releases import CLASSES, make_release, make_rows
+from releases import CLASSES, as_version_1, make_release, make_rows
 
 from hf_relabel.errors import FormatError, ReleaseError, UsageError
 from hf_relabel.formats.coco_export import export_coco
@@ -86,7 +86,7 @@ def test_an_image_of_each_kind_by_hand(tmp_path):
     mask = {"size": [2, 3], "counts": "132"}  # 1 clear, 3 set, 2 clear, down the columns
     region = {
         "region_id": "é/1.png#0", "label": 1, "score": 0.1, "top_labels": [1, 0], "top_scores": [0.1, 1 / 3],
-        "bbox": [0.0, 0.0, 2.0, 2.0], "area": 3, "segmentation": mask,
+        "bbox": [0.0, 0.0, 2.0, 2.0], "area": 3, "generator": "merge", "segmentation": mask,
     }  # fmt: skip
     rows = [
         {"image_id": "a.png", "label": 1, "labels": [], "scores": [], "width": 0, "height": 0, "regions": []},
@@ -95,6 +95,7 @@ def test_an_image_of_each_kind_by_hand(tmp_path):
             "label": 0,
             "labels": [0],
             "scores": [0.7],
+            "label_score": 0.2,
             "width": 3,
             "height": 2,
             "regions": [region],
@@ -111,19 +112,29 @@ def test_an_image_of_each_kind_by_hand(tmp_path):
         },
         {
             "id": 2, "file_name": "é/1.png", "width": 3, "height": 2,
-            "original_category_id": 1, "category_ids": [1], "scores": [0.7],
+            "original_category_id": 1, "category_ids": [1], "scores": [0.7], "label_score": 0.2,
         },
     ]  # fmt: skip
     assert content["annotations"] == [
         {
             "id": 1, "image_id": 2, "category_id": 2, "segmentation": mask, "bbox": [0.0, 0.0, 2.0, 2.0], "area": 3,
             "iscrowd": 0, "score": 0.1, "region_id": "é/1.png#0", "top_category_ids": [2, 1],
-            "top_scores": [0.1, 0.33333334],
+            "top_scores": [0.1, 0.33333334], "generator": "merge",
         }
     ]  # fmt: skip
     assert content["excluded"] == []
     import_coco(tmp_path / "coco.json", tmp_path / "back")
     assert rows_of(tmp_path / "back") == rows_of(tmp_path / "release")
+
+
+def test_a_release_of_schema_version_1(tmp_path):
+    make_release(tmp_path / "release", images=20)
+    export_coco(as_version_1(tmp_path / "release"), tmp_path / "coco.json")
+    assert "label_score" not in (tmp_path / "coco.json").read_text()
+    import_coco(tmp_path / "coco.json", tmp_path / "back")
+    rows = list(Release.open(tmp_path / "back").rows("regions"))
+    assert rows == list(Release.open(tmp_path / "release").rows("regions"))
+    assert {row["label_score"] for row in rows} == {None}
 
 
 def test_items_in_another_order_and_without_an_image(tmp_path):

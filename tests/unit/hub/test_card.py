@@ -9,7 +9,7 @@ from releases import make_release, make_rows, provenance
 from hf_relabel.commands.parser import known_keys
 from hf_relabel.commands.pipeline import COMMANDS
 from hf_relabel.errors import HubError, OutputError, ReleaseError
-from hf_relabel.hub.card import THRESHOLDS, CardOptions, asset, render_card, write_card
+from hf_relabel.hub.card import SETTINGS, CardOptions, asset, render_card, write_card
 from hf_relabel.hub.card_metadata import License, card_metadata, check_metadata, size_category
 
 SECTIONS = """
@@ -17,6 +17,7 @@ SECTIONS = """
 ## Load it
 ### Columns
 ## How it was made
+## What the scores mean
 ## Statistics
 ### Most frequently added classes
 ### Most frequent label pairs
@@ -74,8 +75,8 @@ def test_every_section_is_there(tmp_path, kind):
     assert metadata_errors(yaml.safe_load(front)) == []
     assert "{{" not in body
     assert "None" not in body.replace("\nNone.\n", "")
-    assert "nan" not in body.split("## Limitations")[0].replace("-nan", "")
-    assert len(tables(card)) >= 4
+    assert not re.search(r"\bnan\b", body.split("## Limitations")[0])
+    assert len(tables(card)) >= 6
     assert ("No labels were added" in card) == (kind in ("no labels", "one label", "one class"))
     assert ("No image has two labels." in card) == (kind in ("no labels", "one label", "one class"))
 
@@ -96,10 +97,85 @@ def test_a_typical_card(tmp_path):
         'load_dataset("owner/tiny", "regions", revision="v1.0.0", split="train")',
         "The publisher has not stated a license",
         "without the source's pixels",
-        "arXiv:2301.11320",
+        "class-agnostic masks by MaskCut and merging similar patches, on features of a frozen vision transformer",
+        "masks by MaskCut and merging similar patches (MaskCut: arXiv:2301.11320)",
     ):
         assert text in card
+    assert "hidden" not in card, "a discriminant has no hidden layers"
     assert "2101.05022" not in card, "ReLabel is named only where its label maps were used"
+
+
+def section(card, heading):
+    """The text below a heading."""
+    return card.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def card_with(folder, scores, **build):
+    """A card of a release that records these values about its scores, and these settings of the build stage."""
+    made_by = provenance(0.5, "1.0.0")
+    made_by["scores"] |= scores
+    made_by["config"]["build"] |= build
+    return render_card(make_release(folder, provenance=made_by), "owner/tiny", CardOptions())
+
+
+def test_the_card_says_what_scores_are_worth(tmp_path):
+    build = {"class_thresholds": {"dog": 0.8}, "exclude_classes": ["tree", "red | blue ball"]}
+    card = card_with(tmp_path / "release", {}, **build)
+    text = section(card, "What the scores mean")
+    assert "**estimated probability that the label is true**" in text
+    assert "estimates, not measurements" in text
+    summary, reliability = tables(text)
+    assert summary[2:] == [
+        ["labeler", "discriminant, 20 cross-fitting folds, with a background class"],
+        ["evidence", "the surest single proposal for an object"],
+        ["propensity", "0.60, from 44 sure labels in 60 images"],
+        ["threshold for added labels", "0.5"],
+        ["threshold for dog", "0.8"],
+        ["classes never added", "tree, red \\| blue ball"],
+        ["added labels", "36"],
+        ["of them true, by estimate", "31"],
+        ["precision of the added labels, by estimate", "85.0%"],
+    ]
+    assert reliability[2:] == [["0.00 to 0.05", "1,234", "0.01", "5"], ["0.80 to 0.90", "36", "0.85", "40"]]
+    assert "trained on the regions that show the original labels, and on background" in card
+    assert "The labeler has a background class" in section(card, "Limitations")
+
+
+def test_the_card_says_why_no_label_was_added(tmp_path):
+    note = "no label was added: the estimated gain is too small"
+    none = {"labels": 0, "true": None, "precision": None}
+    text = section(card_with(tmp_path / "release", {"added": none, "note": note}), "What the scores mean")
+    assert "In this release, no label was added\\: the estimated gain is too small." in text
+    assert "| added labels | 0 |" in text
+    assert "precision of the added labels" not in text
+
+
+def test_softmax_scores_are_not_called_probabilities(tmp_path):
+    unmeasured = dict.fromkeys(("evidence", "propensity", "images", "observations"))
+    raw = {"calibrated": False, "background": False, "folds": 0, "head": "mlp", "reliability": [], **unmeasured}
+    card = card_with(tmp_path / "release", raw | {"added": {"labels": 36, "true": None, "precision": None}})
+    text = section(card, "What the scores mean")
+    assert "highest softmax probability" in text
+    assert "| labeler | mlp, no cross-fitting, without a background class |" in text
+    assert "estimate" not in text
+    assert "an object of another class gets the nearest one" in section(card, "Limitations")
+    assert "estimated probability that the label is true" not in card
+
+
+def test_a_threshold_from_a_wanted_precision(tmp_path):
+    card = card_with(tmp_path / "release", {"threshold": 0.6789}, precision=0.9)
+    assert "| threshold for added labels | 0.679, the lowest for an estimated precision of 0.9 |" in card
+    assert "| `build.threshold` |" not in card, "it has no effect"
+    card = card_with(tmp_path / "nothing", {"threshold": None}, precision=0.9)
+    assert "| threshold for added labels | none reaches an estimated precision of 0.9 |" in card
+
+
+def test_releases_that_do_not_record_their_scores(tmp_path):
+    made_by = provenance(0.5, "1.0.0")
+    del made_by["scores"], made_by["config"]["propose"]["generators"]
+    card = render_card(make_release(tmp_path / "release", provenance=made_by), "owner/tiny", CardOptions())
+    assert "does not record how its scores were made" in card
+    assert "class-agnostic masks by MaskCut, on features" in card
 
 
 def test_an_imported_release_does_not_describe_the_pipeline(tmp_path):
@@ -107,7 +183,15 @@ def test_an_imported_release_does_not_describe_the_pipeline(tmp_path):
     made_by = {"config": {"import": {"format": "tsv", "file": "labels.tsv", "sha256": "0" * 64}}}
     card = render_card(make_release(tmp_path / "tsv", rows=rows, provenance=made_by), "owner/tiny", CardOptions())
     assert "a set of labels with scores. It was imported from labels.tsv \\(TSV\\)" in card
-    for text in ("vision transformer", "object masks for", "2301.11320", "grid of patches", "class-agnostic"):
+    assert "The scores were imported with the labels" in card
+    for text in (
+        "vision transformer",
+        "object masks for",
+        "2301.11320",
+        "grid of patches",
+        "class-agnostic",
+        "maskcut\n",
+    ):
         assert text not in card
 
 
@@ -116,6 +200,7 @@ def test_masks_of_a_file_are_not_called_our_own(tmp_path):
     made_by["config"]["propose"] = {"masks": {"file": "cutler.json", "sha256": "0" * 64}}
     card = render_card(make_release(tmp_path / "release", provenance=made_by), "owner/tiny", CardOptions())
     assert "class-agnostic masks from the file cutler.json, labeled by a small classifier" in card
+    assert "- maskcut\n" not in card
     assert "2301.11320" not in card
     assert "grid of patches" not in card
 
@@ -168,7 +253,14 @@ def test_text_from_data_is_shown_literally(tmp_path, text):
     """Class names, reasons, settings and names appear as they are, without any effect in Markdown or HTML."""
     made_by = provenance(0.5, "1.0.0")
     made_by["config"]["score"][text] = text
+    made_by["config"]["propose"]["generators"] = [text, "merge"]
+    made_by["config"]["build"] |= {"class_thresholds": {text: text}, "exclude_classes": [text], "precision": text}
     made_by["backbone"]["model"] = text
+    row = dict.fromkeys(("low", "high", "labels", "score", "given"), text)
+    made_by["scores"] = dict.fromkeys(made_by["scores"], text) | {
+        "reliability": [row, text],
+        "added": dict.fromkeys(("labels", "true", "precision"), text),
+    }
     rows = list(make_rows(30, threshold=0.1, classes=2))
     release = make_release(
         tmp_path / "release",
@@ -301,7 +393,7 @@ def test_size_categories(rows, category):
 
 
 def test_the_settings_that_the_card_explains_exist():
-    assert not THRESHOLDS.keys() - set(known_keys(COMMANDS["build"]))
+    assert not SETTINGS.keys() - set(known_keys(COMMANDS["build"]))
 
 
 def test_assets_are_found():

@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from releases import CLASSES, make_release, make_rows, provenance
+from releases import CLASSES, as_version_1, make_release, make_rows, provenance
 
 from hf_relabel.release.diff import MAX_EXAMPLES, SAME_SCORE, compare
 
@@ -23,6 +23,8 @@ def by_hand(old, new, names):
     masks = {i for i in common if masks_of(old[i]) != masks_of(new[i])}
     found["images_other_masks"] = len(masks)
     found["images_other_region_labels"] = sum(named(old[i]) != named(new[i]) for i in common - masks)
+    measured = [i for i in common if None not in (old[i]["label_score"], new[i]["label_score"])]
+    found["label_scores_changed"] = sum(old[i]["label_score"] != new[i]["label_score"] for i in measured)
     for name in ("labels_added", "labels_removed", "labels_rescored"):
         found[name] = dict.fromkeys(names, 0)
     for image_id in common:
@@ -86,6 +88,8 @@ def changed(rows, rng):
         elif chance < 0.7:
             for region in row["regions"]:
                 region["label"] = (region["label"] + 1) % len(CLASSES)
+        elif chance < 0.9:
+            row["label_score"] = None if chance < 0.8 else chance
         yield row
 
 
@@ -97,7 +101,7 @@ def test_every_number_is_that_of_comparing_by_hand(tmp_path, seed):
     old = make_release(tmp_path / "old", rows=rows, rows_per_file=23)
     new = make_release(tmp_path / "new", "1.1.0", rows=list(changed(rows, rng)), rows_per_file=31)
     result = check(old, new)
-    for name in ("images_added", "images_gone", "originals_changed", "images_other_masks"):
+    for name in ("images_added", "images_gone", "originals_changed", "label_scores_changed", "images_other_masks"):
         assert getattr(result, name) > 0
     assert result.labels_rescored.sum() > 0
     assert result.images_other_region_labels > 0
@@ -111,6 +115,21 @@ def test_another_threshold(tmp_path):
     assert result.labels_added.sum() == result.labels_rescored.sum() == result.images_other_masks == 0
     assert result.settings == ["build.threshold: 0.5 -> 0.8"], "the version itself is no setting"
     assert (result.old, result.new) == ("Tiny 1.0.0", "Tiny 1.1.0")
+
+
+def test_what_follows_from_the_data_is_no_setting(tmp_path):
+    made_by = provenance(0.5, "1.1.0")
+    made_by["scores"]["propensity"] = 0.7
+    old, new = make_release(tmp_path / "old"), make_release(tmp_path / "new", "1.1.0", provenance=made_by)
+    assert check(old, new).settings == []
+
+
+def test_a_release_of_schema_version_1(tmp_path):
+    make_release(tmp_path / "old")
+    result = compare(as_version_1(tmp_path / "old"), make_release(tmp_path / "new", "1.1.0"))
+    assert result.images_common == 60
+    assert result.classes_by_change() == []
+    assert result.label_scores_changed == result.images_other_masks == result.images_other_region_labels == 0
 
 
 def test_the_same_release(tmp_path):

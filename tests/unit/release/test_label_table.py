@@ -1,5 +1,6 @@
 """Reading a release's labels as arrays."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,7 @@ from hf_relabel.release.reader import Release
 
 NAMES = ["bird", "cat", "dog"]
 ROWS = [
-    {"image_id": "a", "label": 0, "labels": [0, 2], "scores": [1.0, 0.5]},
+    {"image_id": "a", "label": 0, "labels": [0, 2], "scores": [1.0, 0.5], "label_score": 0.25},
     {"image_id": "b", "label": 1, "labels": [], "scores": []},
     {"image_id": "c", "label": 2, "labels": [2], "scores": [1.0]},
 ]
@@ -26,6 +27,7 @@ def test_label_sets_as_arrays(tmp_path):
     assert table.rows.tolist() == [0, 0, 2]
     assert table.classes.tolist() == [0, 2, 2]
     assert table.scores.tolist() == [1.0, 0.5, 1.0]
+    np.testing.assert_array_equal(table.label_scores, [0.25, np.nan, np.nan])
     assert table.regions is None
 
 

@@ -21,6 +21,13 @@ def test_a_summary_separates_what_was_dropped_from_its_count():
     ]  # fmt: skip
 
 
+def test_a_note_is_the_last_line_of_a_summary():
+    outcome = {"counters": {"images": 3, "labels": 3}, "note": "no label was added: too few images"}
+    lines = summary_of_stage("build", outcome, 2.0).splitlines()
+    assert lines[-1] == "  note: no label was added: too few images"
+    assert len(lines) == 4
+
+
 def test_a_stage_updates_only_what_it_reads(tmp_path):
     file = tmp_path / "config.yaml"
     first = Config(propose=ProposeConfig(tau=0.3), build=BuildConfig(threshold=0.2), run=RunConfig(seed=7))
