@@ -115,7 +115,9 @@ def test_a_wanted_precision_chooses_the_threshold(build_as):
     for number, precision in enumerate((0.4, 0.8, None)):
         rows, release, _ = build_as(f"2.0.{number}", precision=precision, threshold=0.5)
         scores[precision] = added(rows)
-        assert release.provenance["threshold"] == (0.5 if precision is None else pytest.approx(min(scores[precision])))
+        assert release.provenance["scores"]["threshold"] == (
+            0.5 if precision is None else pytest.approx(min(scores[precision]))
+        )
     for precision in (0.4, 0.8):
         assert np.mean(scores[precision]) >= precision - 1e-6
     assert len(scores[0.4]) > len(scores[0.8]) > 0
@@ -135,7 +137,7 @@ def test_thresholds_and_exclusion_of_single_classes(build_as):
     assert np.array_equal(np.delete(counts[0], [2, 4]), np.delete(counts[1], [2, 4]))
     assert any(row["label"] == 4 for row in strict)  # given labels stay
     for settings in ({"exclude_classes": ["clas 4"]}, {"class_thresholds": {"clas 4": 0.3}}):
-        with pytest.raises(UsageError, match="no class 'clas 4' .nearest: 'class 4'"):
+        with pytest.raises(UsageError, match=r"no class 'clas 4' .nearest: 'class 4'"):
             build_as("2.1.2", **settings)
 
 

@@ -6,7 +6,7 @@ import pytest
 from jobs import make_job, write_proposals
 from scenes import make_scenes
 
-from hf_relabel.config import BuildConfig, SourceConfig, TrainConfig
+from hf_relabel.config import BootstrapConfig, BuildConfig, ScoreConfig, TrainConfig
 from hf_relabel.release.reader import Release
 from hf_relabel.run.job import Job
 from hf_relabel.stages import build, label, score, train
@@ -15,8 +15,9 @@ from hf_relabel.stages.pipeline import summary_of_stage
 CLASSES = 5
 
 
-def labeled_job(folder, scenes, **sections) -> Job:
-    job = make_job(folder, scenes.labels, CLASSES, shard_size=100, source=SourceConfig(path=str(folder)), **sections)
+def labeled_job(folder, scenes, folds=5) -> Job:
+    few = ScoreConfig(bootstrap=BootstrapConfig(folds=5))
+    job = make_job(folder, scenes.labels, CLASSES, shard_size=100, score=few, train=TrainConfig(folds=folds))
     write_proposals(job, scenes.regions)
     for stage in (score, train, label):
         stage.run(job)
@@ -51,7 +52,7 @@ def test_the_estimate_is_that_of_the_released_labels(job):
     assert len(scores) > 50
     assert record["added"]["labels"] == len(scores)
     assert record["added"]["precision"] == pytest.approx(sum(scores) / len(scores))
-    assert (record["head"], record["folds"], record["background"]) == ("discriminant", 20, True)
+    assert (record["head"], record["folds"], record["background"]) == ("discriminant", 5, True)
     assert (record["threshold"], record["note"]) == (0.5, None)
     assert 0.4 < record["propensity"] < 1
     assert "note" not in outcome
@@ -68,13 +69,6 @@ def test_a_wanted_precision_chooses_the_threshold(job):
     assert record["added"]["precision"] >= wanted - 1e-6
 
 
-def test_a_precision_that_cannot_be_reached(job):
-    release, outcome = built(job, version="1.3.0", precision=0.999999)
-    assert added_scores(release) == []
-    assert release.provenance["scores"]["threshold"] is None
-    assert "no threshold reaches an estimated precision of 0.999999" in outcome["note"]
-
-
 def test_softmax_scores_are_not_called_probabilities(job):
     release, _ = built(job, version="1.2.0", calibrated=False)
     record = release.provenance["scores"]
@@ -85,7 +79,7 @@ def test_softmax_scores_are_not_called_probabilities(job):
 
 
 def test_where_nothing_is_added_the_command_and_the_manifest_say_why(tmp_path):
-    job = labeled_job(tmp_path, make_scenes(200, CLASSES, extra=0.0))
+    job = labeled_job(tmp_path, make_scenes(200, CLASSES, extra=0.0, distractors=0.9))
     release, outcome = built(job)
     assert added_scores(release) == []
     assert outcome["note"] == release.provenance["scores"]["note"]
@@ -98,7 +92,7 @@ def test_where_nothing_is_added_the_command_and_the_manifest_say_why(tmp_path):
 
 def test_without_folds_no_score_is_calibrated(tmp_path):
     scenes = make_scenes(100, CLASSES)
-    job = labeled_job(tmp_path, scenes, train=TrainConfig(folds=0))
+    job = labeled_job(tmp_path, scenes, folds=0)
     release, outcome = built(job)
     assert added_scores(release) == []
     assert "train.folds 0" in outcome["note"]
