@@ -23,7 +23,7 @@ OTHERS = {
     "diff": "show what changed between two releases, in folders or on the Hub",
     "import": "make a release from the paper's TSV, COCO JSON or ReLabel's files",
     "export": "write a release as the paper's TSV, as COCO JSON or as a folder for FiftyOne",
-    "audit": "compare a release's labels with true labels: precision, recall, calibration, confusions",
+    "audit": "compare a release's labels with true labels: precision, recall, reliability of scores, confusions",
     "fit": "train an image classifier on a release",
     "evaluate": "evaluate an image classifier against single or multi-label truth",
     "transfer": "fine-tune a classifier on a multi-label dataset and report its mAP over classes",

@@ -14,9 +14,9 @@ from hf_relabel.sources.path import check_source_path
 SUMMARIES = {
     "run": "run all stages: from photos to a release",
     "propose": "find object proposals and pool their features (one backbone forward per image)",
-    "score": "select the proposals that really show the original label",
-    "train": "train the labeler on the selected proposals",
-    "label": "classify every proposal with the labeler",
+    "score": "decide what each region trains as: a class, background or nothing",
+    "train": "train the labeler on these regions and calibrate its scores",
+    "label": "classify every region and score the possible labels of every image",
     "build": "write the release: a table of labels, scores and masks",
 }
 
@@ -29,7 +29,7 @@ COMMON = {
     "score": ("score.method", "score.keep", "score.tau_label"),
     "train": ("train.epochs", "train.lr"),
     "label": ("label.top_k",),
-    "build": ("build.threshold", "build.version", "build.name"),
+    "build": ("build.threshold", "build.version", "build.name", "build.precision"),
 }
 
 
