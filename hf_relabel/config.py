@@ -152,6 +152,7 @@ class BootstrapConfig:
         confident: Probability of the original label above which further regions are selected in addition to the
             image's best one. Example: of three regions with 0.95, 0.85 and 0.4 for `cat`, 0.8 selects the first two.
         other_class: Probability of another class above which a region that is not selected trains as that class.
+        unsure: Probability of another class above which a region trains as nothing rather than as background.
         max_background: Maximum number of merged regions and windows that train as background, as a multiple of the
             number of the image's other proposals.
         shrinkage: Shrinkage of the discriminant's covariance toward its diagonal; 1 keeps only the diagonal.
@@ -162,6 +163,7 @@ class BootstrapConfig:
     folds: int = 20
     confident: float = 0.8
     other_class: float = 0.9
+    unsure: float = 0.6
     max_background: float = 1.5
     shrinkage: float = 0.03
     temperature: float = 2.5
@@ -171,6 +173,7 @@ class BootstrapConfig:
         _require(self.folds >= 2, "score.bootstrap.folds", self.folds, "2 or more")
         _require(0 < self.confident <= 1, "score.bootstrap.confident", self.confident, "above 0 and at most 1")
         _require(0 < self.other_class <= 1, "score.bootstrap.other_class", self.other_class, "above 0 and at most 1")
+        _require(0 < self.unsure <= 1, "score.bootstrap.unsure", self.unsure, "above 0 and at most 1")
         _require(self.max_background >= 0, "score.bootstrap.max_background", self.max_background, "0 or more")
         _require(self.temperature > 0, "score.bootstrap.temperature", self.temperature, "above 0")
         _require(0 < self.shrinkage <= 1, "score.bootstrap.shrinkage", self.shrinkage, "above 0 and at most 1")

@@ -12,7 +12,7 @@ def draw_background(rng: np.random.Generator, size: int, textured: bool = True) 
     Args:
         rng: Random number generator.
         size: Side in pixels.
-        textured: Whether to add two strong, colored textures to the faint gray one.
+        textured: Whether to add two colored textures to the gray one.
     """
     first, second = _color(rng), _color(rng)
     blend = _gradient(rng, size)[..., None]
@@ -22,7 +22,7 @@ def draw_background(rng: np.random.Generator, size: int, textured: bool = True) 
     if textured:
         for _ in range(2):
             texture = _TEXTURES[rng.integers(len(_TEXTURES))](rng, size)
-            pixels += rng.uniform(0.05, 0.20) * texture[..., None] * rng.uniform(0.5, 1.0, 3)
+            pixels += rng.uniform(0.02, 0.08) * texture[..., None] * rng.uniform(0.5, 1.0, 3)
     pixels += rng.uniform(0.0, 0.03) * rng.standard_normal((size, size, 1))
     return Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
 

@@ -58,10 +58,10 @@ CLASSES = {
 }
 """Class names and the emoji of each class. Every emoji is a single code point."""
 
-DISTRACTORS = "🍕🍔🌭🚀⛵🎈🎁🔑🔨✂📷📺💡☂🧦👑🐢🐍🐙🦋🐝🐌🐘🐪🍄🌵🎲🥁🧲🪑🚲"
-"""Emoji that belong to no class."""
+DISTRACTORS = "🍕🍔🌭🚀⛵🎈🎁🔑🔨✂📷📺💡☂🐢🐍🐙🦋🐝🐌🐘🐪🎲🥁🧲🪑🚲"
+"""Emoji that belong to no class; nothing that could be argued to be one of them, such as a crown, which is a hat."""
 
-GENERATOR = 2  # increase it with every change that gives different scenes for the same settings
+GENERATOR = 3  # increase it with every change that gives different scenes for the same settings
 
 MIN_SIZE = 64  # pixels
 REFERENCE_SIZE = 280  # pixels; the lengths below apply to scenes of this size
@@ -72,7 +72,7 @@ EXTENTS = {1: (90, 170), 2: (80, 135), 3: (70, 115)}
 MAX_ROTATION = 25  # degrees in either direction
 JPEG_QUALITY = 92
 
-SMALL = 0.6
+SMALL = 0.65
 """Size of the objects in a scene with small objects, relative to other scenes."""
 
 _SPRITE = 320  # font size in pixels at which an emoji is rendered, larger than in any scene
@@ -158,7 +158,7 @@ def make_scenes(
     seed: int = 0,
     size: int = REFERENCE_SIZE,
     classes: Mapping[str, str] = CLASSES,
-    style: SceneStyle = PLAIN,
+    style: SceneStyle = SceneStyle(),
 ) -> None:
     """Write the dataset, unless it already exists with the same settings.
 
@@ -219,7 +219,7 @@ def draw_scene(
     size: int,
     emoji: Emoji,
     classes: Mapping[str, str] = CLASSES,
-    style: SceneStyle = PLAIN,
+    style: SceneStyle = SceneStyle(),
 ) -> Scene:
     """Draw scene number `index`, `size` x `size` pixels, of the dataset with this seed.
 

@@ -5,7 +5,8 @@ image (`discriminant.py`),
 
 1. the best proposal for the given label, and any proposal confident in it, train as the given label;
 2. of the other proposals, those confident in another class train as that class (self-training: a dropped proposal is
-   often another object), and the rest train as background;
+   often another object); those that may show another class train as nothing, or the labeler would learn to take such
+   objects for background; the rest train as background;
 3. merged regions and windows that hardly overlap the regions of steps 1 and 2 that train as a class train as background
    unless they are confident in a class. Without them, a labeler that is later applied to such regions has never seen
    plain background, and names it with certainty.
@@ -28,6 +29,7 @@ NOTHING = -1
 BEST = "best region for the given label"
 CONFIDENT = "confident in the given label"
 OTHER_CLASS = "confident in another class"
+UNSURE = "may show another class"
 BACKGROUND = "no class is likely"
 SURROUNDINGS = "hardly overlaps the regions of a class"
 OVERLAPS = "overlaps a region of a class"
@@ -58,7 +60,7 @@ def assign(regions: ShardRegions, posterior: np.ndarray, classes: int, config: B
         regions: The n regions of a shard.
         posterior: Probabilities, float [n, classes] or, with background as the last column, [n, classes + 1].
         classes: Number of classes.
-        config: `confident`, `other_class` and `max_background` are read.
+        config: `confident`, `other_class`, `unsure` and `max_background` are read.
     """
     primary = is_primary(regions)
     targets = np.full(len(regions), NOTHING, np.int64)
@@ -70,10 +72,14 @@ def assign(regions: ShardRegions, posterior: np.ndarray, classes: int, config: B
     best = np.zeros(len(regions), bool)
     best[np.flatnonzero(primary)[best_of_images(of_given[primary], regions.image[primary])]] = True
     confident = primary & (of_given >= config.confident)
-    other = primary & ~best & ~confident & (others.max(axis=1, initial=0) >= config.other_class)
-    background = primary & ~best & ~confident & ~other
+    rest = primary & ~best & ~confident
+    highest = others.max(axis=1, initial=0)
+    other = rest & (highest >= config.other_class)
+    unsure = rest & ~other & (highest >= config.unsure)
+    background = rest & ~other & ~unsure
     for chosen, target, reason in (
         (background, classes, BACKGROUND),
+        (unsure, NOTHING, UNSURE),
         (other, others.argmax(axis=1) if classes else 0, OTHER_CLASS),
         (confident, regions.given, CONFIDENT),
         (best, regions.given, BEST),

@@ -100,7 +100,7 @@ def test_textured_backgrounds_have_more_contrast_than_plain_ones():
         fine = [np.diff(np.asarray(picture, float), axis=0).std() for picture in pictures]
         return float(np.mean(fine))
 
-    assert contrast(True) > 1.5 * contrast(False)
+    assert contrast(True) > 1.2 * contrast(False)
 
 
 def test_labels_are_balanced(dataset):

@@ -13,6 +13,7 @@ from hf_relabel.labeling.assignment import (
     OTHER_CLASS,
     OVERLAPS,
     SURROUNDINGS,
+    UNSURE,
     assign,
     best_of_images,
 )
@@ -42,6 +43,11 @@ def test_every_confident_region_trains_as_the_given_label():
 def test_a_region_of_another_class_trains_as_that_class():
     found = assigned([[("maskcut", [0, 1]), ("maskcut", [2, 3])]], [0], [SURE[0], SURE[1]])
     assert found == [(0, BEST), (1, OTHER_CLASS)]
+
+
+def test_a_region_that_may_show_another_class_trains_as_nothing():
+    found = assigned([[("maskcut", [0, 1]), ("maskcut", [2, 3])]], [0], [SURE[0], [0.1, 0.7, 0.1, 0.1]])
+    assert found[1] == (NOTHING, UNSURE)
 
 
 def test_merged_regions_and_windows_away_from_the_objects_train_as_background():
