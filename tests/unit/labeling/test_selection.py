@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from hf_relabel.config import ScoreConfig
 from hf_relabel.errors import StageError
-from hf_relabel.labeling.selection import Moments, best_of_images, fold_of
+from hf_relabel.labeling.selection import Moments, PartialMoments, best_of_images, fit_bootstrap, fold_of
+from hf_relabel.run.shard_folder import ShardFolder
+from hf_relabel.run.store import Fingerprint
 from hf_relabel.stages import score
 
 
@@ -68,6 +71,49 @@ def test_a_class_without_regions_is_finite():
     weights, bias = moments.fit(0, 0.3)
     assert torch.isfinite(weights).all()
     assert torch.isfinite(bias).all()
+
+
+def test_a_shard_needs_memory_for_its_own_classes_only():
+    """21,000 classes, as ImageNet-21k: 64 regions of a shard hold at most 64 sums, not folds x classes of them."""
+    rng = np.random.default_rng(0)
+    features = torch.from_numpy(rng.normal(size=(64, 32)))
+    labels, folds = torch.from_numpy(rng.integers(0, 21_000, 64)), torch.from_numpy(rng.integers(0, 5, 64))
+    part = PartialMoments.of(features, labels, folds, 5)
+    assert len(part.sums) <= 64
+    total = Moments.zeros(5, 21_000, 32, torch.device("cpu"))
+    total.merge(part)
+    total.merge(part)
+    assert total.counts.sum() == 128
+    same = (folds == folds[0]) & (labels == labels[0])
+    assert torch.allclose(total.sums[folds[0], labels[0]], 2 * features[same].sum(0))
+
+
+def test_a_damaged_selection_is_made_again(tmp_path):
+    labels, regions, _ = bags(60, 3)
+    job = make_job(tmp_path, labels, 3)
+    write_proposals(job, regions)
+    score.run(job)
+    weights = job.stage_folder("scores") / "bootstrap.safetensors"
+    good = weights.read_bytes()
+    weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    for path in job.stage_folder("scores").glob("*.parquet"):
+        path.unlink()
+    score.run(job)
+    assert weights.read_bytes() == good
+
+
+def test_every_table_is_read_once(tmp_path, monkeypatch):
+    labels, regions, _ = bags(60, 3)
+    job = make_job(tmp_path, labels, 3, shard_size=20)
+    folder = write_proposals(job, regions)
+    read, read_table = [], type(folder).read
+    monkeypatch.setattr(
+        type(folder), "read", lambda self, shard, *columns: read.append(shard) or read_table(self, shard, *columns)
+    )
+    with ThreadPoolExecutor(1) as threads:
+        scores = ShardFolder(job.stage_folder("scores"), "scores", Fingerprint({}))
+        fit_bootstrap(job, folder, scores, threads)
+    assert sorted(read) == [0, 1, 2]
 
 
 def test_best_of_images_takes_the_first_in_a_tie():

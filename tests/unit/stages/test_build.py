@@ -7,10 +7,21 @@ import numpy as np
 import pytest
 from jobs import make_job, write_proposals
 
-from hf_relabel.config import BackboneConfig, BootstrapConfig, BuildConfig, ScoreConfig, SourceConfig, TrainConfig
+from hf_relabel.config import (
+    BackboneConfig,
+    BootstrapConfig,
+    BuildConfig,
+    Config,
+    LabelConfig,
+    ProposeConfig,
+    ScoreConfig,
+    SourceConfig,
+    TrainConfig,
+)
 from hf_relabel.errors import ReleaseError, StageError
 from hf_relabel.release.reader import Release
 from hf_relabel.run.job import Job
+from hf_relabel.run.store import read_record, write_record
 from hf_relabel.stages import build, label, score, train
 from hf_relabel.stages.build import image_scores
 
@@ -97,6 +108,42 @@ def test_provenance_says_how_and_names_no_folder_of_this_machine(built, tmp_path
     assert release.provenance["config"]["source"]["path"] == "images"
     assert release.provenance["counters"]["score"]["kept"] > 0
     assert str(tmp_path) not in (release.folder / "manifest.json").read_text()
+
+
+def test_provenance_is_what_the_stages_recorded_not_this_commands_settings(built):
+    """`build` with other settings for every other stage: none of them had any effect, so none is reported."""
+    expected = Release.open(built.stage_folder("release")).provenance
+    other = Config(
+        source=SourceConfig(path="elsewhere", split="test"),
+        backbone=BackboneConfig(model="other/model", image_size=99),
+        propose=ProposeConfig(tau=0.9),
+        score=ScoreConfig(tau_label=0.1),
+        train=TrainConfig(hidden=99),
+        label=LabelConfig(top_k=1),
+        build=BuildConfig(version="1.0.1"),
+        run=replace(built.config.run, seed=7),
+    )
+    job = Job(other, built.rank)
+    build.run(job)
+    found = Release.open(job.stage_folder("release")).provenance
+    assert found["config"].pop("build") != expected["config"].pop("build")
+    for key in set(expected) - {"fingerprint"}:
+        assert found[key] == expected[key], key
+    assert expected["config"]["train"]["hidden"] == 8
+    assert expected["labeler"]["training"]["regions"] > 0
+
+
+def test_a_labeler_trained_again_does_not_change_what_a_release_says(built):
+    expected = Release.open(built.stage_folder("release")).provenance["labeler"]
+    config = replace(
+        built.config, train=TrainConfig(hidden=16, epochs=1), run=replace(built.config.run, overwrite=True)
+    )
+    regions = read_record(built.stage_folder("regions") / "manifest.json")
+    train.run(Job(config, built.rank))
+    write_record(built.stage_folder("regions") / "manifest.json", regions)
+    job = Job(replace(built.config, build=BuildConfig(version="1.0.1")), built.rank)
+    build.run(job)
+    assert Release.open(job.stage_folder("release")).provenance["labeler"] == expected
 
 
 def test_another_threshold_needs_another_version_but_no_backbone(built):
