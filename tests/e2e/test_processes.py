@@ -21,9 +21,10 @@ if rank == "1":  # finishes early, while the other one has two runs to do
     status = main(["propose", "--config", config, "--run.dir", f"{folder}/one"])
 else:
     status = max(main(["run", "--config", config, "--run.dir", f"{folder}/{name}"]) for name in ("one", "two"))
-changed = sorted(key for key in before.keys() | os.environ if before.get(key) != os.environ.get(key))
+changed = [key for key in sorted(before.keys() | os.environ) if before.get(key) != os.environ.get(key)]
+changed = [key for key in changed if not key.startswith(("KMP_", "TORCHINDUCTOR_"))]  # torch's own, when imported
 with open(f"{report}-{rank}", "w") as file:
-    print(status, torch.distributed.is_initialized(), [key for key in changed if not key.startswith(("KMP_", "TORCHINDUCTOR_"))], file=file)
+    print(status, torch.distributed.is_initialized(), changed, file=file)
 sys.exit(status)
 """
 
