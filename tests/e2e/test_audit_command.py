@@ -59,13 +59,6 @@ def test_ids_without_truth_are_counted(release, tmp_path, capsys):
     assert message.count("\n") == 1
 
 
-def test_release_without_scores_is_refused(release, tmp_path, capsys):
-    rows = [{"image_id": "000.jpg", "label": 0, "labels": [0], "scores": [1.0]}]
-    bare = write_release(tmp_path / "bare", NAMES, rows, drop=("scores",))
-    assert main(["audit", str(bare), "--truth", str(release[1])]) == 1
-    assert "has no column `scores`" in capsys.readouterr().err
-
-
 def test_truth_without_labels_is_refused(release, tmp_path, capsys):
     empty = tmp_path / "empty.json"
     empty.write_text(json.dumps([[]] * 60))
