@@ -247,8 +247,6 @@ def test_bad_input(data, tmp_path, capsys):
     message = _error(capsys, _arguments(data, out, release=pets))
     assert "has 2 classes" in message
     assert "['cat', 'dog']" in message
-    # a release without regions cannot be crop-aware
-    assert "no release here" in _error(capsys, _arguments(data, out, release=other, **{"crop-aware": True}))
     # settings
     assert "--limit: fit trains on all" in _error(capsys, _arguments(data, out, limit=5), 2)
     assert "--labels-column: fit takes" in _error(capsys, _arguments(data, out, **{"labels-column": "labels"}), 2)
