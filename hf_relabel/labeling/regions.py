@@ -1,6 +1,6 @@
 """The regions of a shard as arrays: its proposals and windows, with their patches and features."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -70,8 +70,40 @@ COLUMNS = [
 ]
 
 
+@dataclass(frozen=True)
+class ShardLayout:
+    """What the table of a shard says about its regions: all but their features, with the masks packed.
+
+    Args:
+        regions: The regions, with `masks` and `features` empty.
+        packed: Masks, 8 patches per byte, uint8 [n, ceil(patches / 8)].
+        rows: Rows of the shard's features, int64 [n].
+    """
+
+    regions: ShardRegions
+    packed: np.ndarray
+    rows: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        """Size in memory, without the image ids."""
+        arrays = (self.regions.image, self.regions.number, self.regions.kind, self.packed, self.rows)
+        return sum(array.nbytes for array in arrays)
+
+    def load(self, features: np.ndarray) -> ShardRegions:
+        """The regions with their features, taken from the shard's, float16 [rows, dim]."""
+        patches = self.regions.grid[0] * self.regions.grid[1]
+        masks = np.unpackbits(self.packed, axis=1, count=patches).astype(bool)
+        return replace(self.regions, masks=masks, features=np.array(features[self.rows]))
+
+
 def read_regions(proposals: ShardFolder, shard: int) -> ShardRegions:
     """Read the regions of a shard; images that could not be read have none."""
+    return read_layout(proposals, shard).load(proposals.features(shard))
+
+
+def read_layout(proposals: ShardFolder, shard: int) -> ShardLayout:
+    """Read what the table of a shard says about its regions."""
     table = proposals.read(shard, COLUMNS).combine_chunks()
     stored = _column(table, "proposals")
     counts = pc.list_value_length(stored).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -94,7 +126,7 @@ def read_regions(proposals: ShardFolder, shard: int) -> ShardRegions:
             window_masks(per_side, grid).reshape(per_side**2, patches)[window_number],
         ]
     )
-    return ShardRegions(
+    regions = ShardRegions(
         image_ids=table["image_id"].to_pylist(),
         label=_column(table, "label").to_numpy().astype(np.int64),
         is_read=_column(table, "feature_row").to_numpy() >= 0,
@@ -102,9 +134,10 @@ def read_regions(proposals: ShardFolder, shard: int) -> ShardRegions:
         image=image[order],
         number=np.concatenate([_ranges(counts), window_number])[order],
         kind=np.concatenate([generator.astype(np.int64), np.full(len(window_number), WINDOW)])[order],
-        masks=masks[order],
-        features=np.array(proposals.features(shard)[rows[order]]),
+        masks=np.zeros((0, patches), bool),
+        features=np.zeros((0, 0), np.float16),
     )
+    return ShardLayout(regions, np.packbits(masks[order], axis=1), rows[order])
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:

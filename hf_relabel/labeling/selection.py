@@ -6,7 +6,7 @@ directions. Each round then assigns the regions of every image anew, to a class,
 (`assignment.py`), and fits the classifier again (`discriminant.py`). A region is always judged by a classifier that was
 not fitted on its image (cross-fitting); otherwise it would confirm its own label.
 
-The tables are read once, the features once per round, in bounded memory.
+The features are read once per round, in bounded memory; the tables once, as far as `LAYOUT_BYTES` allows.
 """
 
 import hashlib
@@ -26,11 +26,15 @@ from hf_relabel.config import BootstrapConfig
 from hf_relabel.errors import StageError
 from hf_relabel.labeling.assignment import NOTHING, Assignment, assign, is_primary
 from hf_relabel.labeling.discriminant import Discriminant, Moments, ShardMoments, fold_of
-from hf_relabel.labeling.regions import ShardRegions, read_regions
+from hf_relabel.labeling.regions import ShardLayout, ShardRegions, read_layout
 from hf_relabel.run.job import Job
 from hf_relabel.run.progress import progress_bar
 from hf_relabel.run.shard_folder import ShardFolder
 from hf_relabel.run.store import atomic_open, read_record, write_record
+
+LAYOUT_BYTES = 2**31
+"""Memory for what the tables say about regions, about 6 kB per image; the tables of further shards are read in every
+round."""
 
 WEIGHTS = "bootstrap.safetensors"
 RECORD = "bootstrap.json"
@@ -101,6 +105,7 @@ def _fit_rounds(job: Job, proposals: ShardFolder, threads: ThreadPoolExecutor) -
     """The classifiers of the last round, and the number of regions that each was fitted on."""
     config, seed = job.config.score.bootstrap, job.config.run.seed
     classes, device = len(job.snapshot.class_names), job.rank.device
+    layouts = _Layouts(proposals)
     selection: Selection | None = None
     fitted: list[int] = []
     with progress_bar(config.rounds, "selection", "fits", job.rank) as bar:
@@ -109,7 +114,7 @@ def _fit_rounds(job: Job, proposals: ShardFolder, threads: ThreadPoolExecutor) -
             total = Moments(config.folds, outputs, proposals.features(0).shape[-1], device)
 
             def moments_of(shard: int, current: Selection | None = selection, total: Moments = total) -> ShardMoments:
-                regions = read_regions(proposals, shard)
+                regions = layouts.regions(shard)
                 if current is None:  # the first fit takes every proposal for its image's label
                     targets = np.where(is_primary(regions), regions.given, NOTHING)
                 else:
@@ -129,6 +134,25 @@ def _fit_rounds(job: Job, proposals: ShardFolder, threads: ThreadPoolExecutor) -
             bar.update()
     assert selection is not None
     return selection, fitted
+
+
+class _Layouts:
+    """Reads the regions of shards, and keeps their layouts from one round to the next."""
+
+    def __init__(self, proposals: ShardFolder):
+        self._proposals = proposals
+        self._kept: dict[int, ShardLayout] = {}
+        self._room = LAYOUT_BYTES
+
+    def regions(self, shard: int) -> ShardRegions:
+        """The regions of a shard, with their features."""
+        layout = self._kept.get(shard)
+        if layout is None:
+            layout = read_layout(self._proposals, shard)
+            if layout.nbytes <= self._room:
+                self._kept[shard] = layout
+                self._room -= layout.nbytes
+        return layout.load(self._proposals.features(shard))
 
 
 def shard_moments(total: Moments, regions: ShardRegions, targets: np.ndarray, seed: int) -> ShardMoments:

@@ -1,5 +1,6 @@
 """A classifier's scores for images, computed by one process or by several under `accelerate launch`."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,12 @@ def open_accelerator(mixed_precision: str, **settings: Any) -> Accelerator:
     Raises:
         UsageError: fp16 is requested without a GPU.
     """
-    if mixed_precision == "fp16" and PartialState().device.type == "cpu":
+    # Without a GPU, `torchrun` does not tell accelerate that its processes belong together, and each would be the main
+    # process; with `cpu` they form a group on gloo.
+    on_cpus = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
+    if mixed_precision == "fp16" and PartialState(cpu=on_cpus).device.type == "cpu":
         raise UsageError("--mixed-precision: fp16 needs a GPU; use bf16 or no")
-    return Accelerator(mixed_precision=mixed_precision, **settings)
+    return Accelerator(cpu=on_cpus, mixed_precision=mixed_precision, **settings)
 
 
 class _Pixels(Dataset):

@@ -39,9 +39,6 @@ class ReleaseTargets:
             `threshold`.
         threshold: Minimum score of a present class, for `kind="threshold"`.
         include_original: Always set the target of the original label to 1.
-
-    Raises:
-        ReleaseError: The release has no scores and `kind` needs them.
     """
 
     def __init__(

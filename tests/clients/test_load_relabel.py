@@ -268,6 +268,7 @@ def python(code, *arguments, env, cwd):
     )
 
 
+@pytest.mark.slow
 def test_from_the_hub_as_its_card_says(hub, hf_relabel, repo_id, v1, v2, images, tmp_path):
     hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
     hf_relabel("publish", v2.folder, repo_id, "--version", "1.1.0").ok()
@@ -282,6 +283,7 @@ def test_from_the_hub_as_its_card_says(hub, hf_relabel, repo_id, v1, v2, images,
     assert json.loads(done.stdout.splitlines()[-1]) == [60, 60, 60, 60, expected]
 
 
+@pytest.mark.slow
 def test_offline_another_version_does_not_pass(hub, hf_relabel, repo_id, v1, v2, tmp_path):
     """With v1.0.0 in the cache and no network, the library may give it to whoever asks for v1.1.0."""
     hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()

@@ -54,6 +54,7 @@ def assert_rows(found: dict, release) -> None:
         ]
 
 
+@pytest.mark.slow
 def test_two_versions_in_fresh_and_warm_caches(hub, hf_relabel, repo_id, v1, v2, tmp_path):
     hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
     assert_rows(*load(hub, tmp_path / "kept", repo_id, "v1.0.0"), v1)

@@ -52,6 +52,7 @@ def rows_of(folder: Path, config_name: str = "regions") -> list[dict]:
     return pq.read_table(folder / "data" / config_name).to_pylist()
 
 
+@pytest.mark.slow
 def test_coco_and_back(run, coco_file, tmp_path, command):
     status, output, _ = command("export", "coco", run / "release", tmp_path / "coco.json")
     rows = rows_of(run / "release")
@@ -114,6 +115,7 @@ def test_fiftyone_folder(run, image_folder, tmp_path, command):
     assert "--images" in line
 
 
+@pytest.mark.slow
 def test_given_masks_continue_the_run_they_came_from(run, coco_file, image_folder, tiny_dinov3, tmp_path):
     """A run's own masks, taken from a file, make the proposals, features and release of that run again."""
     config = config_of(tmp_path, image_folder, tiny_dinov3)

@@ -273,6 +273,7 @@ def test_a_run_whose_images_cannot_be_read_says_why_there_are_no_pictures(finish
     assert not (run / "overlays" / "sheet.png").exists()
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_process(image_folder, tiny_dinov3, finished_run, tmp_path):
     """As in a notebook: each call is the main process of its own run, whatever the one before left behind."""
     code = "import sys; from hf_relabel.cli import main; sys.exit(max(main(line.split()) for line in sys.argv[1:]))"

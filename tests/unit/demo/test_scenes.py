@@ -76,6 +76,7 @@ def test_a_mask_covers_what_was_drawn(emoji):
     assert changed[truth].mean() > 0.95
 
 
+@pytest.mark.slow
 def test_a_quarter_of_the_objects_belong_to_no_class_and_some_scenes_have_small_objects(emoji):
     scenes = [draw_scene(index, 0, 140, emoji, style=SceneStyle()) for index in range(150)]
     objects = [item for scene in scenes for item in scene.objects]

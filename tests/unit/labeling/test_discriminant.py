@@ -65,3 +65,17 @@ def test_folds_depend_on_id_and_seed_and_are_even(seed):
     folds = [fold_of(f"n01440764/{number}.JPEG", 5, seed) for number in range(2000)]
     assert np.bincount(folds).min() > 330
     assert folds != [fold_of(f"n01440764/{number}.JPEG", 5, seed + 1) for number in range(2000)]
+
+
+def test_a_shard_needs_memory_for_its_own_classes_only():
+    """21,000 classes, as ImageNet-21k: 64 regions of a shard have at most 64 sums, not folds x classes of them."""
+    features, _, folds = clouds(regions=64)
+    targets = torch.from_numpy(np.random.default_rng(0).integers(0, 21_000, 64))
+    total = Moments(3, 21_000, features.shape[1], CPU)
+    part = total.of_shard(features, targets, folds)
+    assert len(part.sums) <= 64
+    total.add(part)
+    total.add(part)
+    assert total.regions == 128
+    same = (folds == folds[0]) & (targets == targets[0])
+    assert torch.allclose(total.sums[folds[0] * 21_000 + targets[0]], 2 * features[same].sum(0))

@@ -1,5 +1,6 @@
 """The bootstrap on generated images: what regions train as, and that no image judges itself."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,10 @@ from scenes import make_scenes
 
 from hf_relabel.config import BootstrapConfig, ScoreConfig
 from hf_relabel.errors import StageError
+from hf_relabel.labeling import selection
+from hf_relabel.labeling.selection import fit_selection
+from hf_relabel.run.shard_folder import ShardFolder
+from hf_relabel.run.store import Fingerprint
 from hf_relabel.schema import TARGET_BACKGROUND
 from hf_relabel.stages import score
 
@@ -51,7 +56,7 @@ def test_regions_train_as_what_they_show(tmp_path, scenes, shard_size, threads):
 
 def test_without_self_training_other_objects_become_background(tmp_path, scenes):
     """Probabilities never exceed 1, so with this setting no region trains as another class."""
-    found = targets_by_truth(selected(tmp_path, scenes, other_class=1.0), scenes)
+    found = targets_by_truth(selected(tmp_path, scenes, other_class=1.0, unsure=1.0), scenes)
     assert not any(found["right other"])
     assert np.mean(np.array(found["other"]) == TARGET_BACKGROUND) > 0.9
 
@@ -110,3 +115,29 @@ def test_no_proposal_in_any_image(tmp_path):
     with pytest.raises(StageError, match=r"no image has a proposal;.*propose\.tau"):
         score.run(job)
     assert not list(Path(tmp_path).glob("scores/shard-*"))
+
+
+def test_a_damaged_selection_is_made_again(tmp_path, scenes):
+    selected(tmp_path, scenes)
+    folder = tmp_path / "scores"
+    weights = folder / "bootstrap.safetensors"
+    good = weights.read_bytes()
+    weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    for path in folder.glob("*.parquet"):
+        path.unlink()
+    selected(tmp_path, scenes)
+    assert weights.read_bytes() == good
+
+
+@pytest.mark.parametrize(("budget", "reads"), [(10**9, 1), (0, 4)])
+def test_tables_are_read_once_as_far_as_memory_allows(tmp_path, scenes, monkeypatch, budget, reads):
+    monkeypatch.setattr(selection, "LAYOUT_BYTES", budget)
+    job = make_job(tmp_path, scenes.labels, CLASSES, 60, score=ScoreConfig(bootstrap=BootstrapConfig(folds=5)))
+    folder = write_proposals(job, scenes.regions)
+    read, read_table = [], type(folder).read
+    monkeypatch.setattr(
+        type(folder), "read", lambda self, shard, *columns: read.append(shard) or read_table(self, shard, *columns)
+    )
+    with ThreadPoolExecutor(1) as threads:
+        fit_selection(job, folder, ShardFolder(job.stage_folder("scores"), "scores", Fingerprint({})), threads)
+    assert sorted(read) == sorted([0, 1, 2, 3] * reads)

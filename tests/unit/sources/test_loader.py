@@ -3,6 +3,7 @@
 import shutil
 import threading
 
+import locking
 import pytest
 import torch
 
@@ -35,6 +36,14 @@ def test_ranges_are_read_completely_and_in_order(source, workers):
             expected = torch.stack([first_pixel(source.load(image.index).image) for image in read])
             assert torch.equal(batch.pixels, expected)
             assert all((image.width, image.height) == source.load(image.index).image.size for image in read)
+
+
+@pytest.mark.timeout(60)
+def test_workers_do_not_inherit_a_lock_that_a_thread_holds(source):
+    """They start while a lock is held, as by a running thread of a library; a forked worker would wait forever."""
+    loader = BatchLoader(source, locking.locked, side=8, batch_size=4, workers=1)
+    with locking.LOCK:
+        assert sum(len(batch.images) for batch in loader.read(range(8))) == 8
 
 
 def test_an_unreadable_image_is_an_item_with_a_reason(source):

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hf_relabel.config import BackboneConfig, Config, ProposeConfig, RunConfig, SourceConfig
+from hf_relabel.errors import StageError
 from hf_relabel.run.job import Job
 from hf_relabel.run.ranks import Rank, thread_pool
 from hf_relabel.run.shards import Shard, ShardResult
@@ -42,6 +44,65 @@ def job(image_folder, tiny_dinov3, tmp_path_factory) -> Job:
 
 def with_settings(job: Job, **settings) -> Job:
     return Job(replace(job.config, propose=replace(job.config.propose, **settings)), job.rank)
+
+
+def blank_job(folder, model, images: int, tau: float = 0.9999, **sections) -> Job:
+    """A job of noise images, at a tau that leaves every patch alone."""
+    (folder / "images" / "noise").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(images):
+        pixels = rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / "noise" / f"{number:03d}.png")
+    config = Config(
+        source=SourceConfig(path=str(folder / "images")),
+        backbone=BackboneConfig(model=str(model), image_size=64),
+        propose=ProposeConfig(generators=["maskcut"], tau=tau),
+        run=RunConfig(dir=str(folder / "run"), **sections),
+    )
+    return Job(config, Rank(0, 1, 1, torch.device("cpu"), 2))
+
+
+def without_masks(patches, grid, **_):
+    return [np.zeros((0, *grid), bool) for _ in patches]
+
+
+def test_settings_without_any_proposal_stop_after_64_images(tmp_path, tiny_dinov3, monkeypatch):
+    monkeypatch.setattr(stage, "maskcut_batch", without_masks)
+    job = blank_job(tmp_path, tiny_dinov3, 90)
+    done = []
+    describe = Proposer._describe
+    monkeypatch.setattr(Proposer, "_describe", lambda self, *parts: done.append(1) or describe(self, *parts))
+    with pytest.raises(
+        StageError, match=r"none of the first 64 images has a proposal: propose\.tau 0\.9999.*--propose"
+    ):
+        stage.run(job)
+    assert len(done) < 80
+    assert not list(job.stage_folder("proposals").glob("shard-*"))  # no shard, and no claim
+
+
+@pytest.mark.parametrize(("images", "shard_size", "stops"), [(40, 1024, True), (20, 1024, False), (40, 20, False)])
+def test_a_few_images_without_proposals_prove_nothing(tmp_path, tiny_dinov3, monkeypatch, images, shard_size, stops):
+    monkeypatch.setattr(stage, "maskcut_batch", without_masks)
+    job = blank_job(tmp_path, tiny_dinov3, images, shard_size=shard_size)
+    if stops:
+        with pytest.raises(StageError, match="none of the first 40 images"):
+            stage.run(job)
+    else:
+        assert stage.run(job)["counters"]["images without proposals"] == images
+
+
+def test_a_finished_stage_loads_no_model_and_says_what_computed_it(tmp_path, tiny_dinov3, monkeypatch):
+    job = blank_job(tmp_path, tiny_dinov3, 4, tau=0.3)
+    manifest = stage.run(job)
+    (machine,) = manifest["machines"]
+    assert torch.backends.cpu.get_cpu_capability() in machine
+    assert manifest["inputs"]["backbone"]["layers"] == 3
+    monkeypatch.setattr(Backbone, "load", lambda *_: pytest.fail("the model was loaded"))
+    again = Job(job.config, job.rank)
+    assert stage.run(again) == manifest
+    monkeypatch.setattr(stage, "ALGORITHM", 2)
+    with pytest.raises(StageError, match="algorithm: 1 -> 2"):
+        stage.run(Job(job.config, job.rank))
 
 
 def propose(job: Job, shard: Shard, device_batches: int = 0) -> tuple[ShardResult, list[int]]:

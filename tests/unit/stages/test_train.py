@@ -1,5 +1,6 @@
 """The labeler, trained and applied on generated features; no image is judged by a head that was trained on it."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from hf_relabel.labeling import gradient
 from hf_relabel.labeling.labeler import Labeler
 from hf_relabel.run.job import Job
 from hf_relabel.run.store import read_record, write_record
-from hf_relabel.stages import label, score, train
+from hf_relabel.stages import build, label, score, train
 
 CLASSES = 4
 MLP = {"head": "mlp", "hidden": 16, "lr": 1e-2, "epochs": 6, "batch_size": 16}
@@ -97,7 +98,7 @@ def test_an_image_is_labeled_by_a_head_that_was_not_trained_on_it(tmp_path, head
                 given,
                 CLASSES,
                 train=config,
-                score=ScoreConfig(bootstrap=BootstrapConfig(rounds=1)),
+                score=ScoreConfig(bootstrap=BootstrapConfig(rounds=1, unsure=1.0)),
             )
             write_proposals(job, easy_regions(labels, CLASSES, noise=1.5))
             score.run(job)
@@ -204,3 +205,88 @@ def test_label_refuses_a_labeler_of_another_backbone(tmp_path):
     write_record(path, config)
     with pytest.raises(LabelerError, match="other/backbone"):
         label.run(job)
+
+
+def test_label_refuses_a_labeler_of_other_classes(tmp_path):
+    job = scored_job(tmp_path)
+    train.run(job)
+    path = job.stage_folder("labeler") / "config.json"
+    config = read_record(path)
+    config["class_names"] = ["class 1", "class 0", *config["class_names"][2:]]
+    write_record(path, config)
+    with pytest.raises(LabelerError, match=r"other classes.*class 0 is 'class 1', in the source it is 'class 0'"):
+        label.run(job)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_damaged_labeler_is_noticed_and_trained_again(tmp_path, name):
+    job = scored_job(tmp_path)
+    train.run(job)
+    path = job.stage_folder("labeler") / name
+    good = path.read_bytes()
+    content = bytearray(good)
+    content[-40] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(LabelerError, match=rf"{name}: .*(damaged|not valid JSON)"):
+        label.run(job)
+    object.__setattr__(job.config.run, "overwrite", name == "config.json")  # whose inputs cannot be known
+    train.run(job)
+    assert path.read_bytes() == good
+
+
+def test_a_damaged_checkpoint_is_not_resumed(tmp_path, monkeypatch):
+    straight = scored_job(tmp_path / "straight")
+    train.run(straight)
+    job = scored_job(tmp_path / "cut")
+    monkeypatch.setattr(gradient, "CHECKPOINT_SECONDS", -1.0)
+    real = gradient.GradientTrainer._train_epoch
+    monkeypatch.setattr(
+        gradient.GradientTrainer, "_train_epoch", lambda self, epoch: real(self, epoch) if epoch < 3 else 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        train.run(job)
+    monkeypatch.setattr(gradient.GradientTrainer, "_train_epoch", real)
+    path = job.stage_folder("labeler") / "checkpoint.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    train.run(job)
+    files = [run.stage_folder("labeler") / "model.safetensors" for run in (straight, job)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_an_interrupted_overwrite_leaves_no_labeler_to_trust(tmp_path, monkeypatch):
+    job = scored_job(tmp_path)
+    train.run(job)
+    label.run(job)
+    other = scored_job(tmp_path, hidden=8)
+    object.__setattr__(other.config.run, "overwrite", True)
+    monkeypatch.setattr(gradient.GradientTrainer, "_train_epoch", lambda self, epoch: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train.run(other)
+    for stage, error in ((label, LabelerError), (build, StageError)):
+        with pytest.raises(error, match=r"run `hf-relabel (train|label)`"):
+            stage.run(job)
+
+
+def test_scores_of_other_proposals_are_refused(tmp_path):
+    job = scored_job(tmp_path)
+    write_proposals(job, easy_regions([k % CLASSES for k in range(80)], CLASSES, 2), backbone={"model": "test/other"})
+    with pytest.raises(StageError, match=r"scores: was made from a different proposals.*hf-relabel score"):
+        train.run(job)
+
+
+def test_two_processes_train_one_labeler(tmp_path, monkeypatch):
+    """Each is the main process of its own run; one trains, the other waits and has the same labeler."""
+    job = scored_job(tmp_path)
+    trained, results = [], []
+    fit = gradient.GradientTrainer.fit
+    monkeypatch.setattr(gradient.GradientTrainer, "fit", lambda self, *file: trained.append(1) or fit(self, *file))
+    threads = [threading.Thread(target=lambda: results.append(train.run(Job(job.config, job.rank)))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert trained == [1]
+    assert results[0] == results[1]
+    assert sorted(path.name for path in job.stage_folder("labeler").iterdir()) == ["config.json", "model.safetensors"]
