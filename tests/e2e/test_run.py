@@ -229,7 +229,7 @@ def test_an_unreadable_image_is_left_out_with_its_reason(image_folder, tiny_dino
 
 
 def test_label_maps_score_real_proposals(finished_run, image_folder, tiny_dinov3, tmp_path):
-    """ReLabel files beside the proposals of the finished run: every proposal shows its label, and all of MaskCut's are kept."""
+    """ReLabel files for the images of the finished run: every region shows its label, and all of MaskCut's are kept."""
     import torch
 
     run = shutil.copytree(finished_run[0], tmp_path / "run")
