@@ -32,14 +32,17 @@ DROPPED = "dropped: "
 """Prefix of the counters of what a stage dropped, before the reason."""
 
 KEPT = {
-    "propose": ("proposals", "proposals"),
-    "score": ("kept", "proposals"),
-    "label": ("regions", "regions"),
-    "build": ("labels", "labels"),
+    "propose": "proposals",
+    "score": "images with a region that trains as a class",
+    "label": "regions",
+    "build": "labels",
 }
-"""For each stage the counter of what it kept, and what that is."""
+"""For each stage the counter of what it kept."""
 
-COLUMN = 44
+ROLES = ("class", "background", "nothing")
+"""What regions train as, in the order of the summary."""
+
+COLUMN = 58
 """Columns for a summary's words, before its counts."""
 
 
@@ -133,33 +136,34 @@ def _updated(saved: Any, current: dict[str, Any], reads: tuple[str, ...], prefix
 
 
 def summary_of_stage(name: str, outcome: dict[str, Any], seconds: float) -> str:
-    """Format what a stage made as a small table: what was kept, what was dropped for which reason, and its note."""
-    rows: list[tuple[str, str, float]] = []
+    """Format what a stage made as a small table: what was kept, what was dropped for which reason, and its note.
+
+    Of the score stage, it shows how many regions train as a class, as background or as nothing, and why.
+    """
     if name == "train":
-        rows += _training_rows(outcome)
+        rows = _training_rows(outcome)
     else:
-        for key, value in sorted(outcome["counters"].items(), key=lambda item: _rank(name, item[0])):
-            if key == "errors":
-                rows.append(("dropped", "unreadable images", value))
-            elif key.startswith(DROPPED):
-                rows.append(("dropped", key.removeprefix(DROPPED), value))
-            else:
-                is_kept = key == KEPT[name][0]
-                rows.append(("kept", KEPT[name][1], value) if is_kept else ("", key, value))
-    shown = [row for row in rows if row[0] != "dropped" or row[2]]
-    lines = [f"{name}: done in {seconds:.1f} s", *(_format_row(*row) for row in shown)]
-    return "\n".join([*lines, f"  note: {outcome['note']}"] if "note" in outcome else lines)
+        rows = [_row(name, key, value) for key, value in outcome["counters"].items()]
+        order = ["images", "kept", "dropped", *ROLES, ""]
+        rows.sort(key=lambda row: order.index("images" if row[1] == "images" else row[0]))
+    shown = [_format_row(*row) for row in rows if row[0] != "dropped" or row[2]]
+    note = [f"  note: {outcome['note']}"] if "note" in outcome else []
+    return "\n".join([f"{name}: done in {seconds:.1f} s", *shown, *note])
 
 
-def _rank(stage: str, counter: str) -> int:
-    """Return the place of a counter in the table: images, what was kept, what was dropped, the rest."""
-    if counter == KEPT[stage][0]:
-        return 1
-    if counter == "errors" or counter.startswith(DROPPED):
-        return 2
-    return 0 if counter == "images" else 3
+def _row(stage: str, counter: str, value: float) -> tuple[str, str, float]:
+    """Return what a counter counts (the first column of the table, and the second), and its value."""
+    if counter == "errors":
+        return "dropped", "unreadable images", value
+    if counter.startswith(DROPPED):
+        return "dropped", counter.removeprefix(DROPPED), value
+    if counter == KEPT[stage]:
+        return "kept", counter, value
+    regions, _, role = counter.partition(" that train as ")
+    kind, _, reason = role.partition(": ")
+    return (kind, f"{regions}: {reason}", value) if kind in ROLES else ("", counter, value)
 
 
 def _format_row(kind: str, what: str, value: float) -> str:
     number = f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-    return f"  {kind:<8} {what:<{COLUMN}} {number:>12}"
+    return f"  {kind:<11} {what:<{COLUMN}} {number:>12}"

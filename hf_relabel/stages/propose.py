@@ -39,6 +39,7 @@ ALGORITHM = 1
 """Raise it when a change of the code changes the proposals or their features."""
 
 EMPTY = "mask empty at the image's size"
+TWICE = "mask occurs twice"
 
 WORKERS = 8
 """Maximum number of processes that decode images for a GPU; an image takes about a dozen milliseconds."""
@@ -298,15 +299,23 @@ class Proposer:
                 yield proposal
 
     def _given_masks(self, item: Decoded, dropped: Counter[str]) -> Iterator[Proposal]:
-        """The file's masks of an image, with their exact outlines."""
+        """The file's masks of an image, with their exact outlines.
+
+        A mask that occurs twice is one proposal: an exported release has it for each label that it shows.
+        """
         assert self.given is not None
         image_id = self.job.source.image_ids[item.index]
+        seen: set[str] = set()
         for picture in self.given.of(image_id, item.height, item.width, dropped):
-            if picture.any():
-                on_grid = masks.to_grid(picture, self.backbone.grid)
-                yield Proposal("file", on_grid, has_views=True, segmentation=masks.encode(picture))
-            else:
+            outline = masks.encode(picture)
+            if not picture.any():
                 dropped[EMPTY] += 1
+            elif outline["counts"] in seen:
+                dropped[TWICE] += 1
+            else:
+                seen.add(outline["counts"])
+                on_grid = masks.to_grid(picture, self.backbone.grid)
+                yield Proposal("file", on_grid, has_views=True, segmentation=outline)
 
     def _generator(self, image_id: str) -> torch.Generator:
         """Random numbers that depend on the image, not on its place in a batch or on the rank."""

@@ -116,41 +116,41 @@ def test_fiftyone_folder(run, image_folder, tmp_path, command):
 
 
 @pytest.mark.slow
-def test_given_masks_make_another_run(run, coco_file, image_folder, tiny_dinov3, tmp_path):
-    """The masks of a run's release, taken from a file, are the proposals of another run, which ends in a release."""
-    config = config_of(tmp_path, image_folder, tiny_dinov3)
-    again = tmp_path / "run"
-    done = hf_relabel("propose", "--propose.masks", str(coco_file), "--config", config, "--run.dir", str(again))
+def test_given_masks_continue_the_run_they_came_from(image_folder, tiny_dinov3, tmp_path):
+    """MaskCut's masks of a run, taken from a file, make the features and the release of that run again."""
+    build = {"region_score": 0.0, "threshold": 1.0, "include_original": False}  # each proposal is a region
+    config = config_of(tmp_path, image_folder, tiny_dinov3, propose={"generators": ["maskcut"]}, build=build)
+    run, again, file = tmp_path / "run", tmp_path / "again", tmp_path / "coco.json"
+    assert hf_relabel("run", "--config", config, "--run.dir", str(run)).returncode == 0
+    assert main(["export", "coco", str(run / "release"), str(file)]) == 0
+    done = hf_relabel("propose", "--propose.masks", str(file), "--config", config, "--run.dir", str(again))
     assert done.returncode == 0, done.stderr
-    shards = sorted((again / "proposals").glob("*.parquet"))
-    proposed = {row["image_id"]: row["proposals"] for path in shards for row in pq.read_table(path).to_pylist()}
-    released = {row["image_id"]: row["regions"] for row in rows_of(run / "release")}
-    assert proposed.keys() == released.keys()
-    for image_id, regions in released.items():
-        expected = [region["segmentation"] for region in regions]
-        assert [proposal["segmentation"] for proposal in proposed[image_id]] == expected
-        assert {proposal["generator"] for proposal in proposed[image_id]} <= {"file"}
+    for name in ("shard-00000", "shard-00002"):
+        before, after = (pq.read_table(folder / "proposals" / f"{name}.parquet") for folder in (run, again))
+        for a, b in zip(before.to_pylist(), after.to_pylist(), strict=True):
+            assert a | {"proposals": 0} == b | {"proposals": 0}
+            same = ("proposal_id", "feature_row", "views", "patches", "grid_mask")
+            assert [[p[key] for key in same] for p in a["proposals"]] == [
+                [p[key] for key in same] for p in b["proposals"]
+            ]
+            assert {proposal["generator"] for proposal in b["proposals"]} == {"file"}
+        before, after = (np.load(folder / "proposals" / f"{name}.npy") for folder in (run, again))
+        np.testing.assert_array_equal(after, before)
     inputs = json.loads((again / "proposals" / "manifest.json").read_text())["inputs"]
     assert inputs["propose"]["masks"]["file"] == "coco.json"
-    # The settings of the generators say nothing about these masks.
-    assert set(inputs["propose"]) == {"masks", "windows", "views", "view_drop"}
+    assert set(inputs["propose"]) == {"masks", "windows", "views", "view_drop"}  # not what generates masks
 
     done = hf_relabel("run", "--config", str(again / "config.yaml"))
     assert done.returncode == 0, done.stderr
-    rows = rows_of(again / "release")
-    assert [row["image_id"] for row in rows] == [row["image_id"] for row in rows_of(run / "release")]
-    assert any(row["regions"] for row in rows)
-    for row in rows:
-        for region in row["regions"]:
-            assert region["generator"] == "file"
-            assert region["segmentation"] in [known["segmentation"] for known in released[row["image_id"]]]
+    for a, b in zip(rows_of(run / "release"), rows_of(again / "release"), strict=True):
+        assert a | {"regions": [region | {"generator": "file"} for region in a["regions"]]} == b
     provenance = json.loads((again / "release" / "manifest.json").read_text())["provenance"]
     assert provenance["config"]["propose"] == inputs["propose"]
     assert str(tmp_path) not in json.dumps(provenance)
 
 
 def test_masks_as_cutler_writes_them(image_folder, tiny_dinov3, tmp_path, monkeypatch, command, caplog):
-    """Run lengths, a polygon, an image from another source, and a mask with another size than its image."""
+    """Run lengths, a polygon, a mask twice, an image from another source, and a mask of another size than its image."""
     square = np.zeros((80, 96), np.uint8)
     square[10:50, 12:60] = 1
     packed = coco.encode(np.asfortranarray(square))
@@ -169,6 +169,7 @@ def test_masks_as_cutler_writes_them(image_folder, tiny_dinov3, tmp_path, monkey
             for k, segmentation in enumerate(segmentations)
         ],
     }
+    content["annotations"].append(content["annotations"][0] | {"id": 4})
     file = tmp_path / "maskcut.json"
     file.write_text(json.dumps(content))
     config = config_of(tmp_path, image_folder, tiny_dinov3)
@@ -177,6 +178,7 @@ def test_masks_as_cutler_writes_them(image_folder, tiny_dinov3, tmp_path, monkey
     status, output, _ = command("propose", "--propose.masks", file, *settings)
     assert status == 0
     assert re.search(r"dropped +unreadable images +1\n", output)
+    assert re.search(r"dropped +mask occurs twice +1\n", output)
     assert "1 images are not in the source, with 1 masks (such as 'cow/cow_0.png')" in caplog.text
     assert "9 of the source's 12 images have no mask (such as 'circle/circle_1.png')" in caplog.text
     shards = (tmp_path / "run" / "proposals").glob("*.parquet")
@@ -184,7 +186,7 @@ def test_masks_as_cutler_writes_them(image_folder, tiny_dinov3, tmp_path, monkey
     found = {row["image_id"]: row for row in rows if row["proposals"] or row["error"]}
     for name in names[:2]:
         (proposal,) = found[name]["proposals"]
-        assert proposal["generator"] == "file"
+        assert (proposal["generator"], proposal["views"]) == ("file", 2)
         np.testing.assert_array_equal(coco.decode(proposal["segmentation"]), square)
     assert "has size [96, 80], but the image has [80, 96]" in found[names[3]]["error"]
 

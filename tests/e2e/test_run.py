@@ -52,7 +52,7 @@ def test_a_release_loads_and_its_masks_decode(finished_run, image_folder, tmp_pa
     assert "propose: " in output
     assert "build: " in output
     read = read_release(run / "release", tmp_path)
-    assert read["columns"][0] == ["image_id", "label", "labels", "scores", "version"]
+    assert read["columns"][0] == ["image_id", "label", "labels", "scores", "label_score", "version"]
     images = sorted(str(path.relative_to(image_folder)) for path in image_folder.rglob("*.*") if path.is_file())
     assert [row["image_id"] for row in read["labels"]] == images
     assert read["names"] == sorted(path.name for path in image_folder.iterdir())
@@ -67,7 +67,11 @@ def test_a_release_loads_and_its_masks_decode(finished_run, image_folder, tmp_pa
             assert rle["size"] == [row["height"], row["width"]]
             assert int(coco.area(rle)) == region["area"] > 0
             assert coco.toBbox(rle).tolist() == region["bbox"]
-            assert region["label"] == region["top_labels"][0]
+            assert region["label"] in region["top_labels"]
+            assert region["generator"] in ("maskcut", "merge")
+        assert set(row["labels"]) - {row["label"]} <= {region["label"] for region in row["regions"]}
+    assert {region["generator"] for region in regions} == {"maskcut", "merge"}
+    assert any(len(row["labels"]) > 1 for row in read["labels"])
 
 
 def test_the_manifest_says_what_was_done(finished_run):
@@ -78,7 +82,8 @@ def test_the_manifest_says_what_was_done(finished_run):
     assert provenance["config"]["propose"]["tau"] == 0.3
     assert provenance["backbone"]["weights_sha256"]
     assert provenance["packages"]["torch"]
-    assert "kept" in provenance["counters"]["score"]
+    assert provenance["counters"]["score"]["images with a region that trains as a class"] > 0
+    assert provenance["labeler"]["training"]["head"] == "mlp"
     text = (run / "release" / "manifest.json").read_text()
     assert str(run.parent) not in text  # no folder of this machine is published
 
@@ -224,7 +229,7 @@ def test_an_unreadable_image_is_left_out_with_its_reason(image_folder, tiny_dino
 
 
 def test_label_maps_score_real_proposals(finished_run, image_folder, tiny_dinov3, tmp_path):
-    """ReLabel files beside the proposals of the finished run: every proposal shows its label, all are kept."""
+    """ReLabel files for the images of the finished run: every region shows its label, and all of MaskCut's are kept."""
     import torch
 
     run = shutil.copytree(finished_run[0], tmp_path / "run")
@@ -247,7 +252,8 @@ def test_label_maps_score_real_proposals(finished_run, image_folder, tiny_dinov3
     assert done.returncode == 0, done.stderr
     manifest = json.loads((run / "scores" / "manifest.json").read_text())
     proposals = json.loads((run / "proposals" / "manifest.json").read_text())
-    assert manifest["counters"]["kept"] == proposals["counters"]["proposals"] > 0
+    kept = manifest["counters"]["proposals that train as class: kept by its label map"]
+    assert kept == proposals["counters"]["proposals by maskcut"] > 0
 
 
 def test_a_run_ends_with_pictures_and_the_next_commands(finished_run):

@@ -106,13 +106,13 @@ SMALL = {"max_error_rate": 0.0, "batch_size": 4, "shard_size": 4}
 
 
 def config_of(tmp_path: Path, images: Path, model: Path, name: str = "config.yaml", **sections) -> str:
-    """A run small enough for a test; the threshold lets some labels of the random model through."""
+    """A run small enough for a test; its images are too few to calibrate, so labels have their softmax scores."""
     settings = {
         "source": {"path": str(images)},
         "backbone": {"model": str(model), "image_size": 64},
         "propose": {"tau": 0.3},
-        "train": {"hidden": 16, "epochs": 3, "batch_size": 8},
-        "build": {"threshold": 0.2},
+        "train": {"head": "mlp", "folds": 2, "hidden": 16, "epochs": 3, "batch_size": 8},
+        "build": {"calibrated": False, "threshold": 0.2},
         "run": SMALL,
     }
     for section, values in sections.items():

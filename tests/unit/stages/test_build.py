@@ -137,7 +137,7 @@ def test_thresholds_and_exclusion_of_single_classes(build_as):
     assert np.array_equal(np.delete(counts[0], [2, 4]), np.delete(counts[1], [2, 4]))
     assert any(row["label"] == 4 for row in strict)  # given labels stay
     for settings in ({"exclude_classes": ["clas 4"]}, {"class_thresholds": {"clas 4": 0.3}}):
-        with pytest.raises(UsageError, match=r"no class 'clas 4' .nearest: 'class 4'"):
+        with pytest.raises(UsageError, match=r"no class 'clas 4' \(nearest: 'class 4'\)"):
             build_as("2.1.2", **settings)
 
 

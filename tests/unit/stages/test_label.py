@@ -61,7 +61,7 @@ def test_each_label_names_the_proposal_that_shows_it(rows, scenes):
             if item["score"] is None or item["score"] >= 0.5:
                 # a merged region may fit an object as well as MaskCut's, whose class is known here
                 right += [shown[item["proposal"]] == item["label"]] if 0 <= item["proposal"] < len(shown) else []
-    assert len(right) > 400
+    assert len(right) > 250
     assert np.mean(right) > 0.95
 
 

@@ -10,14 +10,12 @@ from hf_relabel.stages.pipeline import save_config, summary_of_stage
 
 
 def test_a_summary_separates_what_was_dropped_from_its_count():
-    counters = {"images": 1200, "errors": 3, "kept": 980, "dropped: below tau_label": 20, "dropped: empty": 0}
-    lines = summary_of_stage("score", {"counters": counters}, 2.0).splitlines()
-    rows = [tuple(part for part in line.split("  ") if part) for line in lines[1:]]
-    cells = [tuple(part.strip() for part in row) for row in rows]
-    assert lines[0].startswith("score: ")
-    assert cells == [
-        ("images", "1,200"), ("kept", "proposals", "980"), ("dropped", "unreadable images", "3"),
-        ("dropped", "below tau_label", "20"),
+    counters = {"images": 1200, "errors": 3, "proposals": 9800, "dropped: too small": 20, "dropped: empty": 0}
+    title, *rows = cells(summary_of_stage("propose", {"counters": counters}, 2.0))
+    assert title == ("propose: done in 2.0 s",)
+    assert rows == [
+        ("images", "1,200"), ("kept", "proposals", "9,800"), ("dropped", "unreadable images", "3"),
+        ("dropped", "too small", "20"),
     ]  # fmt: skip
 
 
@@ -26,6 +24,44 @@ def test_a_note_is_the_last_line_of_a_summary():
     lines = summary_of_stage("build", outcome, 2.0).splitlines()
     assert lines[-1] == "  note: no label was added: too few images"
     assert len(lines) == 4
+
+
+def cells(summary: str) -> list[tuple[str, ...]]:
+    lines = [[part.strip() for part in line.split("  ")] for line in summary.splitlines()]
+    return [tuple(part for part in line if part) for line in lines]
+
+
+def test_the_summary_of_score_says_what_regions_train_as_and_why():
+    counters = {
+        "windows that train as nothing: overlaps a region of a class": 7,
+        "proposals that train as background: no class is likely": 30,
+        "proposals that train as class: best region for the given label": 40,
+        "images with a region that trains as a class": 40,
+        "images": 41,
+    }
+    assert cells(summary_of_stage("score", {"counters": counters}, 1.0))[1:] == [
+        ("images", "41"),
+        ("kept", "images with a region that trains as a class", "40"),
+        ("class", "proposals: best region for the given label", "40"),
+        ("background", "proposals: no class is likely", "30"),
+        ("nothing", "windows: overlaps a region of a class", "7"),
+    ]
+
+
+def test_the_summary_of_train_says_what_scores_are_worth():
+    training = {
+        "regions": 900, "held_out_regions": 0, "history": [], "head": "discriminant", "folds": 20,
+        "regions_per_class": 12.5,
+        "scores": {
+            "evidence": "agreement", "calibration": {"propensity": 0.8},
+            "estimates": {"agreement": {"propensity": 0.8, "added": 120, "true": 95.7}},
+        },
+    }  # fmt: skip
+    rows = cells(summary_of_stage("train", training, 1.0))[1:]
+    assert ("kept", "regions to train on", "900") in rows
+    assert ("regions per class (head: discriminant)", "12.500") in rows
+    assert ("labels to add at 0.5, by estimate", "120") in rows
+    assert ("of them true, by estimate", "96") in rows
 
 
 def test_a_stage_updates_only_what_it_reads(tmp_path):
