@@ -342,7 +342,7 @@ class RunConfig:
             most 8.
         threads: Images that each rank computes in parallel on a CPU. null: the rank's share of the cores.
         max_error_rate: Share of unreadable images above which the run stops.
-        overwrite: Redo work that was made with other settings.
+        overwrite: Redo work that was made with other settings or is damaged; work that is good stays.
         seed: Seed of all random numbers.
     """
 
