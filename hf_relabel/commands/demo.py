@@ -18,7 +18,6 @@ from hf_relabel.config import (
     ProposeConfig,
     RunConfig,
     SourceConfig,
-    TrainConfig,
 )
 
 
@@ -60,7 +59,7 @@ def run(settings: DemoSettings) -> int:
     if job.rank.is_main:
         release = Release.open(folder / LATEST)
         scenes = read_scenes(folder / "truth.jsonl")
-        score = score_against_truth(scenes, release.rows("regions"), release.class_names, config.build.threshold)
+        score = score_against_truth(scenes, release.rows("regions"), release.class_names)
         print("", *score.lines(), "", *after_run(config, draw_overlays(job)), sep="\n")
     return 0
 
@@ -77,8 +76,6 @@ def demo_config(folder: Path, checkpoint: Path, seed: int = 0, overwrite: bool =
             region_feature=FeatureConfig(kind="token", block=-3, norm=True),
         ),
         propose=ProposeConfig(tau=0.3, max_masks=4),
-        # Hundreds of regions instead of millions: smaller batches, a higher learning rate, stronger dropout.
-        train=TrainConfig(standardize=True, lr=1e-3, batch_size=64, dropout=0.5),
         build=BuildConfig(name="hf_relabel demo"),
         run=RunConfig(dir=str(folder), shard_size=50, seed=seed, overwrite=overwrite),
     )

@@ -31,7 +31,9 @@ class DemoScore:
         found: Number of objects that a region finds, whatever class the region has.
         given: Metrics of the given labels alone.
         final: Metrics of the label sets in the release.
-        regions_only: Metrics of the labels from regions only, without the given labels.
+        added: Number of labels that were added to the given ones.
+        added_true: Number of true ones among them.
+        estimated: Mean score of the added labels, the release's own estimate of how many are true; 0 if there are none.
     """
 
     images: int
@@ -39,7 +41,9 @@ class DemoScore:
     found: int
     given: PRF
     final: PRF
-    regions_only: PRF
+    added: int
+    added_true: int
+    estimated: float
 
     @property
     def found_share(self) -> float:
@@ -48,16 +52,14 @@ class DemoScore:
 
     def lines(self) -> list[str]:
         """The score as text for a terminal."""
-        table = [
-            ("the given labels alone", self.given),
-            ("final labels", self.final),
-            ("final labels without the given one", self.regions_only),
-        ]
+        table = [("the given labels alone", self.given), ("final labels", self.final)]
+        share = f"{self.added_true / self.added:.1%} of them true, estimated {self.estimated:.1%}" if self.added else ""
         found = f"{self.found} of {self.objects} objects in {self.images} scenes found ({self.found_share:.1%})"
         return [
             f"{found} at mask IoU >= {FOUND_IOU}",
             f"{'labels compared with the truth':36}{'precision':>10}{'recall':>10}{'micro-F1':>10}",
             *(f"  {name:34}{score.precision:10.3f}{score.recall:10.3f}{score.f1:10.3f}" for name, score in table),
+            f"  {self.added} labels added{f', {share}' if share else ''}",
         ]
 
 
@@ -76,16 +78,15 @@ def read_scenes(path: Path) -> list[dict[str, Any]]:
 
 
 def score_against_truth(
-    scenes: Sequence[dict[str, Any]], rows: Iterable[dict[str, Any]], class_names: Sequence[str], threshold: float
+    scenes: Sequence[dict[str, Any]], rows: Iterable[dict[str, Any]], class_names: Sequence[str]
 ) -> DemoScore:
     """Compare the rows of a release with the truth.
 
     Args:
         scenes: The truth, from `read_scenes`. A scene without a row counts as one in which nothing was found.
-        rows: Rows of the configuration `regions`: image_id, labels, and regions with top_labels, top_scores and
-            segmentation. Labels are indices into `class_names`.
+        rows: Rows of the configuration `regions`: image_id, label, labels, scores, and regions with segmentation.
+            Labels are indices into `class_names`.
         class_names: Class names of the release. Other classes in the truth can only be missed.
-        threshold: Minimum score that makes a region's class a label of its image (`build.threshold`).
 
     Raises:
         RelabelError: A row belongs to no scene in the truth, or its masks have another size.
@@ -94,7 +95,8 @@ def score_against_truth(
     names = [*class_names, *sorted({str(name) for image in true for name in image} - {*class_names})]
     truth = multi_hot(class_indices(true, names, "truth.jsonl"), len(names))
     given = multi_hot(class_indices([[scene["label"]] for scene in scenes], names, "truth.jsonl"), len(names))
-    final, regions_only = np.zeros_like(truth), np.zeros_like(truth)
+    final = np.zeros_like(truth)
+    added: list[tuple[bool, float]] = []
     place = {scene["image_id"]: number for number, scene in enumerate(scenes)}
     found = 0
     for row in rows:
@@ -102,9 +104,9 @@ def score_against_truth(
             raise RelabelError(f"{row['image_id']}: in the release but not in the truth; run hf-relabel demo again")
         number = place[row["image_id"]]
         final[number, row["labels"]] = True
-        for region in row["regions"]:
-            scores = zip(region["top_labels"], region["top_scores"], strict=True)
-            regions_only[number, [label for label, score in scores if score >= threshold]] = True
+        for label, score in zip(row["labels"], row["scores"], strict=True):
+            if label != row["label"]:
+                added.append((bool(truth[number, label]), score))
         found += _found(scenes[number], row["regions"])
     return DemoScore(
         images=len(scenes),
@@ -112,7 +114,9 @@ def score_against_truth(
         found=found,
         given=micro(given, truth),
         final=micro(final, truth),
-        regions_only=micro(regions_only, truth),
+        added=len(added),
+        added_true=sum(is_true for is_true, _ in added),
+        estimated=sum(score for _, score in added) / len(added) if added else 0.0,
     )
 
 

@@ -15,7 +15,11 @@ SCENES = 400
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_demo_recovers_most_of_the_truth(request, tmp_path):
-    """At least 90% of the objects are found, and the labels are far more complete than the original ones."""
+    """The labels are far more complete than the original ones, and nearly all that are added are true.
+
+    On the processor that the README's figures are from, the F1 is 0.94 and 92% of the added labels are true; the bounds
+    leave room for other rounding.
+    """
     root, folder = request.config.rootpath, tmp_path / "demo"
     done = hf_relabel("demo", "--dir", str(folder), cwd=root, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -23,8 +27,13 @@ def test_the_demo_recovers_most_of_the_truth(request, tmp_path):
     given = [float(value) for value in lines["the given labels alone"]]
     final = [float(value) for value in lines["final labels"]]
     assert given[0] == 1.0  # every original label is correct, but most scenes show more objects
-    assert given[2] < 0.7
-    assert final[2] >= 0.9
+    assert given[2] < 0.85
+    assert final[2] >= 0.92
+    words = next(line for line in done.stdout.splitlines() if "labels added" in line).replace("%", "").split()
+    added, true, estimated = int(words[0]), float(words[3]), float(words[-1])
+    assert added >= 100
+    assert true >= 88
+    assert abs(estimated - true) <= 25
     share = next(line for line in done.stdout.splitlines() if "objects in" in line).split("(")[1].split("%")[0]
     assert float(share) >= 90
 
