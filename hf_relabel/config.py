@@ -163,7 +163,7 @@ class BootstrapConfig:
     folds: int = 20
     confident: float = 0.8
     other_class: float = 0.9
-    unsure: float = 0.6
+    unsure: float = 0.85
     max_background: float = 1.5
     shrinkage: float = 0.03
     temperature: float = 2.5

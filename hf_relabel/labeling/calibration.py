@@ -35,7 +35,7 @@ BINS = round(2 * LIMIT / BIN)
 SUREST = 0.1
 """The propensity is measured on the surest pairs of image and class: all at the limit, at least this many per image."""
 
-STANDARD_ERRORS = 1.5
+STANDARD_ERRORS = 1.0
 """Standard errors that are added to the measured propensity."""
 
 MIN_LIFT = 5.0
