@@ -8,7 +8,7 @@ propensity e, whatever the evidence (Elkan and Noto, "Learning classifiers from 
 
     P(true | x, not given) = p(x) (1 / e - 1) / (1 - p(x)),
 
-cut to [0, 1]. p rises with x; it is fitted by centered isotonic regression (Oron and Flournoy, "Centered isotonic
+cut to [0, `MAX_SCORE`]. p rises with x; it is fitted by centered isotonic regression (Oron and Flournoy, "Centered isotonic
 regression", 2017) in log-odds. e is what p reaches for the surest evidence. Where nearly every sure class is the given
 one, e is close to 1 and nothing is added: the images seem to have one label each.
 
@@ -45,6 +45,9 @@ A labeler that cannot tell classes apart has surest pairs like all others, and b
 then be present in every image. A lift of 5 means that a class is present in at most a fifth of the images that are not
 given it.
 """
+
+MAX_SCORE = 0.99
+"""Highest score of a label that is not the given one: none is certain."""
 
 MIN_IMAGES = 20
 """With fewer images there is nothing to calibrate on, and no label is added."""
@@ -137,11 +140,11 @@ class Calibration:
         return self.chance_of_given(evidence) / self.propensity
 
     def of_other(self, evidence: np.ndarray) -> np.ndarray:
-        """The probability that a class other than the given one is true, float of the evidence's shape, in [0, 1]."""
+        """The probability that a class other than the given one is true, float of the evidence's shape, up to MAX_SCORE."""
         if self.lift < MIN_LIFT:
             return np.zeros(np.shape(evidence))
         chance = self.chance_of_given(evidence)
-        return np.clip(chance * (1 / self.propensity - 1) / (1 - chance), 0, 1)
+        return np.clip(chance * (1 / self.propensity - 1) / (1 - chance), 0, MAX_SCORE)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, which `from_json` reads."""

@@ -38,7 +38,7 @@ class LabelRule:
 
 
 def image_labels(label: int, labeled: dict[str, Any], rule: LabelRule) -> list[tuple[int, float]]:
-    """Choose an image's labels, highest score first; of equal scores the lower class comes first.
+    """Choose an image's labels, highest score first; of equal scores the given one, then the lower class comes first.
 
     Args:
         label: The given label. It is listed with score 1 (`build.include_original`), as it is taken for true; without
@@ -55,7 +55,7 @@ def image_labels(label: int, labeled: dict[str, Any], rule: LabelRule) -> list[t
     kept = {name: score for name, score in scores.items() if rule.accepts(name, score)}
     if rule.config.include_original:
         kept[label] = 1.0
-    return sorted(kept.items(), key=lambda item: (-item[1], item[0]))
+    return sorted(kept.items(), key=lambda item: (-item[1], item[0] != label, item[0]))
 
 
 def calibrated_scores(labeled: dict[str, Any]) -> dict[int, float]:

@@ -46,7 +46,7 @@ def test_a_region_of_another_class_trains_as_that_class():
 
 
 def test_a_region_that_may_show_another_class_trains_as_nothing():
-    found = assigned([[("maskcut", [0, 1]), ("maskcut", [2, 3])]], [0], [SURE[0], [0.1, 0.7, 0.1, 0.1]])
+    found = assigned([[("maskcut", [0, 1]), ("maskcut", [2, 3])]], [0], [SURE[0], [0.04, 0.88, 0.04, 0.04]])
     assert found[1] == (NOTHING, UNSURE)
 
 

@@ -112,15 +112,15 @@ def test_every_added_label_is_true_by_and_large_and_has_a_region(build_as, scene
 
 def test_a_wanted_precision_chooses_the_threshold(build_as):
     scores = {}
-    for number, precision in enumerate((0.4, 0.6, None)):
+    for number, precision in enumerate((0.7, 0.95, None)):
         rows, release, _ = build_as(f"2.0.{number}", precision=precision, threshold=0.5)
         scores[precision] = added(rows)
         assert release.provenance["scores"]["threshold"] == (
             0.5 if precision is None else pytest.approx(min(scores[precision]))
         )
-    for precision in (0.4, 0.6):
+    for precision in (0.7, 0.95):
         assert np.mean(scores[precision]) >= precision - 1e-6
-    assert len(scores[0.4]) > len(scores[0.6]) > 0
+    assert len(scores[0.7]) > len(scores[0.95]) > 0
     rows, _, _ = build_as("2.0.3", precision=0.999)
     assert added(rows) == []
 
