@@ -13,7 +13,7 @@ import pytest
 from hub_environment import TIMEOUT, environment
 from PIL import Image
 from pycocotools import mask as coco
-from releases import CLASSES, make_release, make_rows
+from releases import CLASSES, as_version_1, make_release, make_rows
 
 SCRIPT = Path(__file__).resolve().parents[2] / "dataset_card" / "load_relabel.py"
 
@@ -110,6 +110,17 @@ def test_both_configurations_of_a_folder(loader, v1):
     assert list(regions) == [row for batch in v1.batches("regions") for row in batch.to_pylist()]
     assert loader.class_names(regions) == CLASSES
     assert loader.load_relabel(str(v1.folder), columns=["labels"]).column_names == ["labels"]
+
+
+def test_a_release_of_schema_version_1(loader, tmp_path):
+    """The columns that it lacks are just not there."""
+    make_release(tmp_path / "release", images=8)
+    old = as_version_1(tmp_path / "release")
+    labels = loader.load_relabel(str(old.folder), "1.0.0")
+    assert labels.column_names == ["image_id", "label", "labels", "scores", "version"]
+    regions = loader.load_relabel(str(old.folder), "1.0.0", "regions")
+    assert "generator" not in next(row["regions"][0] for row in regions if row["regions"])
+    assert loader.main([str(old.folder), "1.0.0", "--config", "regions"]) == 0
 
 
 def test_two_runs_give_their_own_rows(tmp_path):
