@@ -179,14 +179,19 @@ def kills(folder: Path, arguments: list[str], count: int, seconds: float, rng: r
     outcomes: Counter[str] = Counter()
     run, good = folder / "killed", folder / "good"
     command = [*arguments, "--run.dir", str(run)]
-    for number in range(count):
+    number = 0
+    while outcomes["killed"] < count:
+        number += 1
         if number % 10 == 0:
             shutil.rmtree(run, ignore_errors=True)
         is_overwrite = number % 3 == 2
         changed = ["propose", *command[1:], "--propose.tau", "0.15", "--run.overwrite", "true"]
         killed = Command(changed if is_overwrite else command, folder / "log")
-        killed.kill_after(rng.uniform(0, seconds / 3 if is_overwrite else seconds / 1.5))
-        outcomes["killed" if killed.status == -signal.SIGKILL else "ended before"] += 1
+        killed.kill_after(rng.uniform(0, seconds))
+        is_killed = killed.status == -signal.SIGKILL
+        outcomes["killed" if is_killed else "ended before"] += 1
+        outcomes["killed while overwriting"] += is_killed and is_overwrite
+        seconds *= 1.0 if is_killed or is_overwrite else 0.95  # the first run was the slowest
         if not is_overwrite:
             continue
         # The first settings again: refused because of the mixture, or the original tables.
