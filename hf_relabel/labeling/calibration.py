@@ -8,9 +8,9 @@ propensity e, whatever the evidence (Elkan and Noto, "Learning classifiers from 
 
     P(true | x, not given) = p(x) (1 / e - 1) / (1 - p(x)),
 
-cut to [0, `MAX_SCORE`]. p rises with x; it is fitted by centered isotonic regression (Oron and Flournoy, "Centered isotonic
-regression", 2017) in log-odds. e is what p reaches for the surest evidence. Where nearly every sure class is the given
-one, e is close to 1 and nothing is added: the images seem to have one label each.
+cut to [0, `MAX_SCORE`]. p rises with x; it is fitted by centered isotonic regression (Oron and Flournoy, "Centered
+isotonic regression", 2017) in log-odds. e is what p reaches for the surest evidence. Where nearly every sure class is
+the given one, e is close to 1 and nothing is added: the images seem to have one label each.
 
 The propensity is not the same for all objects in practice: large and central ones are given more often. What is
 reported as the precision of the added labels is therefore an estimate.
@@ -140,7 +140,7 @@ class Calibration:
         return self.chance_of_given(evidence) / self.propensity
 
     def of_other(self, evidence: np.ndarray) -> np.ndarray:
-        """The probability that a class other than the given one is true, float of the evidence's shape, up to MAX_SCORE."""
+        """The probability that a class other than the given one is true, up to `MAX_SCORE`; of the evidence's shape."""
         if self.lift < MIN_LIFT:
             return np.zeros(np.shape(evidence))
         chance = self.chance_of_given(evidence)
