@@ -18,8 +18,8 @@ from typing import Any, Generic, Literal, TypeVar
 import docstring_parser
 import yaml
 
-from hf_relabel.config import is_read
 from hf_relabel.errors import UsageError
+from hf_relabel.stages.settings import is_read
 
 if typing.TYPE_CHECKING:
     import jsonargparse

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hf_relabel.commands.parser import Command
-from hf_relabel.config import READS, Config, is_read
+from hf_relabel.config import Config
 from hf_relabel.errors import UsageError
 from hf_relabel.sources.path import check_source_path
+from hf_relabel.stages.settings import READS, is_read
 
 SUMMARIES = {
     "run": "run all stages: from photos to a release",

@@ -18,7 +18,7 @@ SAME_OBJECT = 0.5
 
 @dataclass(frozen=True)
 class LabelRule:
-    """Which labels an image gets.
+    """Which labels are listed for an image.
 
     Args:
         threshold: Smallest score of a label.

@@ -8,13 +8,14 @@ from typing import Any
 
 import yaml
 
-from hf_relabel.config import READS, Config, as_dict, is_read
+from hf_relabel.config import Config, as_dict
 from hf_relabel.errors import StageError
 from hf_relabel.run.job import Job
 from hf_relabel.run.quiet import quiet_libraries
 from hf_relabel.run.ranks import current_rank
 from hf_relabel.run.store import atomic_open, make_folder
 from hf_relabel.stages import build, label, propose, score, train
+from hf_relabel.stages.settings import READS, is_read
 from hf_relabel.vision.families import resolve
 
 STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {

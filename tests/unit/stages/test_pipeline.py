@@ -4,9 +4,10 @@ import pytest
 
 from hf_relabel.commands.parser import options_of, parse
 from hf_relabel.commands.pipeline import COMMANDS
-from hf_relabel.config import READS, BuildConfig, Config, ProposeConfig, RunConfig, is_read
+from hf_relabel.config import BuildConfig, Config, ProposeConfig, RunConfig
 from hf_relabel.errors import StageError
 from hf_relabel.stages.pipeline import save_config, summary_of_stage
+from hf_relabel.stages.settings import READS, is_read
 
 
 def test_a_summary_separates_what_was_dropped_from_its_count():
