@@ -110,31 +110,40 @@ def test_every_added_label_is_true_by_and_large_and_has_a_region(build_as, scene
                 assert region["score"] == pytest.approx(row["label_score"])
 
 
-def test_a_wanted_precision_chooses_the_threshold(build_as):
-    scores = {}
-    for number, precision in enumerate((0.7, 0.95, None)):
-        rows, release, _ = build_as(f"2.0.{number}", precision=precision, threshold=0.5)
-        scores[precision] = added(rows)
-        assert release.provenance["scores"]["threshold"] == (
-            0.5 if precision is None else pytest.approx(min(scores[precision]))
-        )
-    for precision in (0.7, 0.95):
-        assert np.mean(scores[precision]) >= precision - 1e-6
-    assert len(scores[0.7]) > len(scores[0.95]) > 0
-    rows, _, _ = build_as("2.0.3", precision=0.999)
+def possible(labeled: Job) -> np.ndarray:
+    """The scores of all labels that were stored for the images and are not given ones."""
+    folder, _ = labeled.finished("regions", "label")
+    rows = [row for shard in labeled.shards for row in folder.read(shard.index).to_pylist()]
+    return np.array([item["score"] for row in rows for item in row["labels"] if item["score"] is not None])
+
+
+def test_a_wanted_precision_chooses_the_lowest_threshold(build_as, labeled):
+    scores = possible(labeled)
+    precisions = [np.quantile(scores, 0.9), scores[scores >= np.median(scores)].mean() - 0.01]
+    for number, precision in enumerate(precisions):
+        rows, release, _ = build_as(f"2.0.{number}", precision=float(precision), threshold=0.0)
+        found = np.array(added(rows))
+        assert 0 < len(found) < len(scores)
+        assert found.mean() >= precision - 1e-6
+        assert len(found) == np.count_nonzero(scores >= found.min())
+        lower = scores[scores < found.min()].max()
+        assert scores[scores >= lower].mean() < precision
+        assert release.provenance["scores"]["threshold"] == pytest.approx(found.min())
+    rows, _, outcome = build_as("2.0.3", precision=0.9999)
     assert added(rows) == []
+    assert "no threshold reaches an estimated precision of 0.9999" in outcome["note"]
 
 
 def test_thresholds_and_exclusion_of_single_classes(build_as):
     rows, _, _ = build_as("2.1.0")
-    strict, _, _ = build_as("2.1.1", class_thresholds={"class 2": 1.0}, exclude_classes=["class 4"])
-    counts = [
-        np.bincount([name for row in found for name in row["labels"][1:]], minlength=CLASSES)
-        for found in (rows, strict)
-    ]
-    assert counts[0].min() > 0
-    assert counts[1][2] == counts[1][4] == 0
-    assert np.array_equal(np.delete(counts[0], [2, 4]), np.delete(counts[1], [2, 4]))
+    strict, _, _ = build_as("2.1.1", class_thresholds={"class 2": 0.8}, exclude_classes=["class 4"])
+    dropped = []
+    for row, other in zip(rows, strict, strict=True):
+        pairs = list(zip(row["labels"], row["scores"], strict=True))
+        kept = [(k, v) for k, v in pairs if k == row["label"] or (k != 4 and (k != 2 or v >= 0.8))]
+        assert list(zip(other["labels"], other["scores"], strict=True)) == kept
+        dropped += [k for k, _ in pairs if k not in other["labels"]]
+    assert set(dropped) == {2, 4}
     assert any(row["label"] == 4 for row in strict)  # given labels stay
     for settings in ({"exclude_classes": ["clas 4"]}, {"class_thresholds": {"clas 4": 0.3}}):
         with pytest.raises(UsageError, match=r"no class 'clas 4' \(nearest: 'class 4'\)"):
