@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hf_relabel.errors import HubError
 from hf_relabel.pictures.charts import BLUE, INK, ORANGE, PAPER, Chart
-from hf_relabel.pictures.overlays import contact_sheet, draw_overlay, fit_text
+from hf_relabel.pictures.overlays import contact_sheet, draw_overlay, fit_text, labeled_regions
 from hf_relabel.release.reader import Release
 
 SAMPLES, COLUMNS, CELL = 12, 3, 320
@@ -106,7 +106,8 @@ def _gallery(release: Release, images: Path | None) -> bytes:
         return _rows("Samples", [])
     pages = [_blank_page(row) if images is None else _shown_image(images, row) for row in rows]
     pictures = [
-        draw_overlay(page, row["regions"], release.class_names, CELL) for page, row in zip(pages, rows, strict=True)
+        draw_overlay(page, labeled_regions(row), release.class_names, CELL)
+        for page, row in zip(pages, rows, strict=True)
     ]
     captions = [[row["image_id"], *_captions(row, release.class_names)] for row in rows]
     return _png(contact_sheet(pictures, captions, columns=COLUMNS, cell=CELL))

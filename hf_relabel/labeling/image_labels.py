@@ -13,7 +13,7 @@ ROUNDING = 1e-6
 """Scores are stored as float32."""
 
 SAME_OBJECT = 0.5
-"""Of two regions with the same label and a larger intersection over union, only the surer one is released."""
+"""Of two regions with the same label that share more of the smaller one than this, only the first is released."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,15 @@ def image_regions(
         for number, region in enumerate(labeled["proposals"])
         if region["top_scores"][0] >= config.region_score and region["top_labels"][0] not in rule.excluded
     ]
-    sure.sort(key=lambda item: -labeled["proposals"][item[0]]["top_scores"][0])
+    # Proposals of whole objects come before the merged regions, which often are parts of them.
+    sure.sort(
+        key=lambda item: (
+            image["proposals"][item[0]]["generator"] == "merge",
+            -labeled["proposals"][item[0]]["top_scores"][0],
+        )
+    )
     for number, label in sure:
-        overlaps = (iou(grid[number], grid[other]) > SAME_OBJECT for other, name in chosen if name == label)
+        overlaps = (overlap(grid[number], grid[other]) > SAME_OBJECT for other, name in chosen if name == label)
         if not any(overlaps):
             chosen.append((number, label))
     own = labeled["label_score"]  # the given label is listed with 1, but its region has what the region is worth
@@ -161,9 +167,9 @@ def _region(
     }
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two masks, bool [h, w], not both empty."""
-    return float(np.count_nonzero(a & b) / np.count_nonzero(a | b))
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """The share of the smaller of two masks, bool [h, w], that both have; neither is empty."""
+    return float(np.count_nonzero(a & b) / min(np.count_nonzero(a), np.count_nonzero(b)))
 
 
 def threshold_for(precision: float, scores: np.ndarray) -> float:

@@ -36,6 +36,11 @@ DIM = 0.66  # relative brightness of the area outside all regions
 PAPER, INK, FAINT_INK = (250, 250, 248), (34, 34, 38), (110, 110, 118)
 
 
+def labeled_regions(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The regions of a release's row that carry a label of their image."""
+    return [region for region in row["regions"] if region["label"] in row["labels"]]
+
+
 def draw_overlay(
     image: Image.Image,
     regions: Sequence[dict[str, Any]],

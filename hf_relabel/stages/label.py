@@ -10,7 +10,7 @@ import torch
 
 from hf_relabel.labeling.evidence import EVIDENCE, margins
 from hf_relabel.labeling.labeler import Labeler
-from hf_relabel.labeling.regions import ShardRegions, read_regions
+from hf_relabel.labeling.regions import KINDS, ShardRegions, read_regions
 from hf_relabel.labeling.scoring import classify
 from hf_relabel.run.job import Job
 from hf_relabel.run.shard_folder import ShardFolder
@@ -20,7 +20,7 @@ from hf_relabel.schema import REGIONS
 
 STAGE = "regions"
 
-ALGORITHM = 2
+ALGORITHM = 3
 """Raise it when a change of the code changes the classes or scores of regions or images."""
 
 MIN_SCORE = 0.01
@@ -100,7 +100,9 @@ def label_images(
                 "global_labels": global_labels[number],
                 "global_scores": global_scores[number],
                 "label_score": None if given is None else given[number],
-                "labels": _labels(others[number], int(regions.label[number]), margin[proposals]),
+                "labels": _labels(
+                    others[number], int(regions.label[number]), _supporting(labeler, margin, regions, proposals)
+                ),
                 "proposals": [
                     {
                         "proposal_id": proposal["proposal_id"],
@@ -136,6 +138,18 @@ def _image_scores(labeler: Labeler, evidence: np.ndarray, label: np.ndarray) -> 
     others = calibration.of_other(evidence) if labeler.scores.adds else np.zeros(evidence.shape)
     others[rows, label] = 0
     return calibration.of_given(evidence[rows, label]), others
+
+
+def _supporting(labeler: Labeler, margin: np.ndarray, regions: ShardRegions, proposals: np.ndarray) -> np.ndarray:
+    """Margins of an image's proposals, [proposals, classes], to choose each label's mask by.
+
+    If the evidence is that of objects, merged regions do not count, which may be parts of the object.
+    """
+    chosen = margin[proposals]
+    merged = regions.kind[proposals] == KINDS.index("merge")
+    if labeler.scores.evidence == "object" and not merged.all():
+        chosen = np.where(merged[:, None], -np.inf, chosen)
+    return chosen
 
 
 def _labels(scores: np.ndarray, given: int, margin: np.ndarray) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from hf_relabel.errors import RelabelError
-from hf_relabel.pictures.overlays import contact_sheet, draw_overlay
+from hf_relabel.pictures.overlays import contact_sheet, draw_overlay, labeled_regions
 from hf_relabel.release.layout import MANIFEST
 from hf_relabel.release.reader import Release
 from hf_relabel.release.versions import stored_releases
@@ -47,7 +47,7 @@ def _draw(job: Job, release: Release, folder: Path, digest: str) -> None:
     pictures, captions = [], []
     for row in _rows(release):
         image = job.source.load(_place(job, row["image_id"])).image
-        picture = draw_overlay(image, row["regions"], release.class_names)
+        picture = draw_overlay(image, labeled_regions(row), release.class_names)
         name = row["image_id"].replace("/", "-")
         with atomic_open((folder / name).with_suffix(".jpg")) as file:
             picture.save(file, "JPEG", quality=90)
