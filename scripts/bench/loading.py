@@ -40,7 +40,7 @@ def main() -> None:
         ids = image_ids(options.rows)
         link_photos(find_photos(options.images, 100), folder / "images", ids)
         make_stages(folder / "run", options.rows)
-        arguments = ["build", f"--source.path={folder / 'images'}", f"--run.dir={folder / 'run'}"]
+        arguments = ["build", f"--run.dir={folder / 'run'}", "--build.calibrated=false", "--build.region_score=0"]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "hf_relabel", *arguments, f"--build.version={VERSION}"]
         subprocess.run(command, check=True, capture_output=True, env=environment)

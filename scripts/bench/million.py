@@ -44,6 +44,7 @@ from hf_relabel.run.snapshot import Snapshot  # noqa: E402
 from hf_relabel.run.store import Fingerprint  # noqa: E402
 from hf_relabel.schema import PROPOSALS, REGIONS  # noqa: E402
 from hf_relabel.sources.source import open_source  # noqa: E402
+from hf_relabel.vision.masks import pack  # noqa: E402
 
 MAX_BYTES = 2 << 30
 """Maximum memory of a step in bytes."""
@@ -108,7 +109,8 @@ def measure(folder: Path, images: int, environment: dict[str, str]) -> list[Step
     releases = {}
     for version, threshold in THRESHOLDS.items():
         arguments = ["--source.path", f"{folder}/images", "--run.dir", f"{folder}/run", "--build.version", version]
-        step(f"build {version}", "-m", "hf_relabel", "build", *arguments, "--build.threshold", str(threshold))
+        arguments += ["--build.calibrated", "false", "--build.region_score", "0", "--build.threshold", str(threshold)]
+        step(f"build {version}", "-m", "hf_relabel", "build", *arguments)
         releases[version] = folder / version
         (folder / "run" / "release").rename(releases[version])
     first, second = releases.values()
@@ -183,7 +185,14 @@ def make_stages(folder: Path, images: int) -> None:
     proposals = ShardFolder(folder / "proposals", "proposals", Fingerprint(inputs))
     digest = proposals.fingerprint.digest
     scores = {"inputs": {"proposals": digest, "score": as_dict(ScoreConfig())}, "counters": {}}
-    training = {"inputs": {"train": as_dict(TrainConfig()), "score": {}}, "upstream": {"scores": scores}}
+    uncalibrated = {"evidence": "object", "calibration": None, "adds": False, "estimates": {}}
+    training = {
+        "inputs": {"train": as_dict(TrainConfig()), "score": {}},
+        "upstream": {"scores": scores},
+        "head": "discriminant",
+        "folds": 0,
+        "scores": uncalibrated,
+    }
     labeler = {"head": {}, "training": training}
     inputs = {"proposals": digest, "label": as_dict(LabelConfig()), "labeler": labeler}
     regions = ShardFolder(folder / "regions", "regions", Fingerprint(inputs))
@@ -209,13 +218,14 @@ def _proposals(ids: list[str], names: list[str], rng: np.random.Generator) -> pa
     inside = ((rows[..., None] - center[0]) / radius[0]) ** 2 + ((columns[..., None] - center[1]) / radius[1]) ** 2 < 1
     encoded = coco.encode(np.asfortranarray(inside, dtype=np.uint8))  # [height, width, regions]
     segmentation = [{"size": rle["size"], "counts": rle["counts"].decode("ascii")} for rle in encoded]
-    boxes = coco.toBbox(encoded).astype(np.float32)
     struct = PROPOSALS.field("proposals").type.value_type
     parts = {
         "proposal_id": pa.array(names),
-        "bbox": _lists(boxes.ravel(), 4, struct.field("bbox").type),
-        "area": pa.array(inside.sum(axis=(0, 1), dtype=np.int64)),
-        "patches": pa.array(np.full(len(names), 9, np.int32)),
+        "generator": pa.repeat("file", len(names)),
+        "feature_row": pa.array(np.arange(len(names))),
+        "views": pa.array(np.zeros(len(names), np.int32)),
+        "patches": pa.array(np.full(len(names), 4, np.int32)),
+        "grid_mask": pa.repeat(pack(np.eye(4, dtype=bool)), len(names)),
         "segmentation": pa.array(segmentation, struct.field("segmentation").type),
     }
     images = len(ids)
@@ -227,7 +237,10 @@ def _proposals(ids: list[str], names: list[str], rng: np.random.Generator) -> pa
             "width": pa.repeat(pa.scalar(width, pa.int32()), images),
             "height": pa.repeat(pa.scalar(height, pa.int32()), images),
             "error": pa.nulls(images, pa.string()),
+            "grid": pa.array([[4, 4]] * images, PROPOSALS.field("grid").type),
             "feature_row": pa.array(np.arange(images) * (1 + REGIONS_PER_IMAGE)),
+            "window_row": pa.array(np.zeros(images, np.int64)),
+            "windows": pa.array(np.zeros(images, np.int32)),
             "proposals": _structs(parts, PROPOSALS.field("proposals").type),
         },
         schema=PROPOSALS,
@@ -242,6 +255,7 @@ def _regions(ids: list[str], names: list[str], rng: np.random.Generator) -> pa.T
         "proposal_id": pa.array(names),
         "top_labels": _lists(labels.ravel(), TOP_K, struct.field("top_labels").type),
         "top_scores": _lists(scores.ravel(), TOP_K, struct.field("top_scores").type),
+        "background_score": pa.array(np.zeros(len(names), np.float32)),
     }
     labels, scores = _predictions(len(ids), rng)
     return pa.table(
@@ -250,7 +264,10 @@ def _regions(ids: list[str], names: list[str], rng: np.random.Generator) -> pa.T
             "error": pa.nulls(len(ids), pa.string()),
             "global_labels": _lists(labels.ravel(), TOP_K, REGIONS.field("global_labels").type),
             "global_scores": _lists(scores.ravel(), TOP_K, REGIONS.field("global_scores").type),
+            "label_score": pa.nulls(len(ids), pa.float32()),
+            "labels": pa.array([[]] * len(ids), REGIONS.field("labels").type),
             "proposals": _structs(parts, REGIONS.field("proposals").type),
+            "windows": pa.array([[]] * len(ids), REGIONS.field("windows").type),
         },
         schema=REGIONS,
     )
