@@ -108,7 +108,7 @@ def measure(folder: Path, images: int, environment: dict[str, str]) -> list[Step
 
     releases = {}
     for version, threshold in THRESHOLDS.items():
-        arguments = ["--source.path", f"{folder}/images", "--run.dir", f"{folder}/run", "--build.version", version]
+        arguments = ["--run.dir", f"{folder}/run", "--build.version", version]
         arguments += ["--build.calibrated", "false", "--build.region_score", "0", "--build.threshold", str(threshold)]
         step(f"build {version}", "-m", "hf_relabel", "build", *arguments)
         releases[version] = folder / version
@@ -144,7 +144,7 @@ def run(name: str, command: list[str], environment: dict[str, str]) -> Step:
 @contextmanager
 def server(folder: Path) -> Iterator[dict[str, str]]:
     """Run the tests' Hub server and yield the environment variables that make clients use it."""
-    command = [sys.executable, str(ROOT / "tests/clients/hub_server.py"), str(folder), "--port", "0"]
+    command = [sys.executable, str(ROOT / "tests/helpers/hub_server.py"), str(folder), "--port", "0"]
     process = subprocess.Popen([*command, "--user", REPO.split("/")[0]], stdout=subprocess.PIPE, text=True)
     try:
         settings = dict(word.split("=", 1) for word in process.stdout.readline().split())
