@@ -124,3 +124,35 @@ def kill_when(ready, config: str, run: Path) -> None:
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(60)
+
+
+def relabeled(folder: Path, images: Path, checkpoint: Path, **settings: str) -> list[dict]:
+    """Relabel photos with the default settings; the rows of the release's table of labels, with class names."""
+    options = [word for key, value in settings.items() for word in (f"--{key.replace('__', '.')}", value)]
+    arguments = ["--source.path", str(images), "--backbone.model", str(checkpoint), "--run.dir", str(folder)]
+    done = hf_relabel("run", *arguments, *options, timeout=600)
+    assert done.returncode == 0, done.stderr
+    (path,) = (folder / "release" / "data" / "labels").glob("*.parquet")
+    names = json.loads((folder / "release" / "manifest.json").read_text())["class_names"]
+    rows = pq.read_table(path).to_pylist()
+    return [row | {"label": names[row["label"]], "labels": {names[label] for label in row["labels"]}} for row in rows]
+
+
+def micro_f1(found: list[set[str]], truth: list[set[str]]) -> float:
+    right = sum(len(a & b) for a, b in zip(found, truth, strict=True))
+    return 2 * right / (sum(map(len, found)) + sum(map(len, truth)))
+
+
+def test_labels_of_real_scenes_are_never_worse_than_the_given_ones(shared_data, checkpoint, tmp_path):
+    lines = (shared_data / "voc" / "truth.jsonl").read_text().splitlines()
+    truth = {row["image_id"]: set(row["labels"]) for row in map(json.loads, lines)}
+    rows = relabeled(tmp_path / "run", shared_data / "voc" / "images", checkpoint, source__limit="200")
+    true = [truth[row["image_id"]] for row in rows]
+    final = micro_f1([row["labels"] for row in rows], true)
+    assert final >= micro_f1([{row["label"]} for row in rows], true)
+
+
+def test_photos_of_one_object_get_hardly_any_label(shared_data, checkpoint, tmp_path):
+    images = shared_data / "imagenette"
+    rows = relabeled(tmp_path / "run", images, checkpoint, backbone__image_size="224", run__shard_size="100")
+    assert sum(len(row["labels"]) > 1 for row in rows) <= 0.01 * len(rows)
