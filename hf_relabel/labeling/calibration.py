@@ -49,8 +49,11 @@ given it.
 MAX_SCORE = 0.99
 """Highest score of a label that is not the given one: none is certain."""
 
-MIN_IMAGES = 20
-"""With fewer images there is nothing to calibrate on, and no label is added."""
+MIN_IMAGES, MIN_GIVEN = 20, 10
+"""Images, and given labels among the surest pairs, that a calibration needs; with fewer, no label is added.
+
+A propensity of three pairs, on 30 photos of as many classes, added 58 labels. These minima do not suffice for a few
+photos per class, where the labeler is too sure of too much."""
 
 RELIABILITY_EDGES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
@@ -121,13 +124,15 @@ class Calibration:
 
     @classmethod
     def fit(cls, counts: EvidenceCounts) -> "Calibration | None":
-        """Fit a calibration; None where there are too few images."""
+        """Fit a calibration; None if there are too few images."""
         if counts.images < MIN_IMAGES or not counts.given.any():
+            return None
+        propensity, hits, observations = _propensity(counts)
+        if hits < MIN_GIVEN:
             return None
         knots, chance, weight = _centered_isotonic(counts.given, counts.given + counts.other)
         # A block without a hit (or without a miss) is not certain: it may be half a pair away from one.
         chance = np.maximum.accumulate(np.clip(chance, 0.5 / weight, 1 - 0.5 / weight))
-        propensity, observations = _propensity(counts)
         lift = propensity / (1 - propensity) * counts.other.sum() / counts.given.sum()
         return cls(knots.tolist(), logit(chance).tolist(), propensity, float(lift), counts.images, observations)
 
@@ -168,8 +173,8 @@ def _centered_isotonic(hits: np.ndarray, total: np.ndarray) -> tuple[np.ndarray,
     return center, np.bincount(block, weights=hits[used]) / weight, weight
 
 
-def _propensity(counts: EvidenceCounts) -> tuple[float, int]:
-    """The share of given labels among the surest pairs, plus standard errors, and the number of these pairs.
+def _propensity(counts: EvidenceCounts) -> tuple[float, float, int]:
+    """The share of given labels among the surest pairs, plus standard errors; their number; and that of the pairs.
 
     Errors are added because too high a propensity adds fewer labels, while too low a one adds wrong labels.
     """
@@ -182,7 +187,7 @@ def _propensity(counts: EvidenceCounts) -> tuple[float, int]:
     hits = before[0] + within[0] * (wanted - before[1]) / within[1]
     share = (hits + 1) / (wanted + 2)  # Laplace's estimate, which is never 0 or 1
     careful = hits / wanted + STANDARD_ERRORS * np.sqrt(share * (1 - share) / wanted)
-    return float(np.clip(careful, 1e-6, 1 - 1e-6)), wanted
+    return float(np.clip(careful, 1e-6, 1 - 1e-6)), float(hits), wanted
 
 
 @dataclass(frozen=True)

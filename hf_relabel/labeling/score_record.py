@@ -18,7 +18,7 @@ Without calibration, only the first two lines, `threshold`, `added.labels` and `
 from dataclasses import dataclass
 from typing import Any
 
-from hf_relabel.labeling.calibration import MIN_IMAGES
+from hf_relabel.labeling.calibration import MIN_GIVEN, MIN_IMAGES
 from hf_relabel.labeling.image_labels import LabelRule
 from hf_relabel.labeling.labeler import ImageScores
 
@@ -79,7 +79,7 @@ def _why_nothing(folds: int, scores: ImageScores, rule: LabelRule) -> str:
     if rule.config.calibrated and not folds:
         reason = "the labeler has no cross-fitting folds (train.folds 0), so its scores could not be calibrated"
     elif rule.config.calibrated and scores.calibration is None:
-        reason = f"too few images to calibrate scores on (at least {MIN_IMAGES} are needed)"
+        reason = f"too few images to calibrate scores on (at least {MIN_IMAGES}, and {MIN_GIVEN} sure original labels)"
     elif rule.config.calibrated and not scores.adds:
         expected = scores.estimates[scores.evidence]
         reason = (

@@ -60,16 +60,22 @@ def test_too_few_images_are_not_calibrated():
     assert Calibration.fit(EvidenceCounts()) is None
 
 
+def test_a_few_images_of_many_classes_are_not_calibrated():
+    """Thirty photos, one per class, of a list of 1,000 classes: three pairs say nothing about the propensity."""
+    evidence, _, label = simulate(30, 0.02, 2.0, classes=1000)
+    assert Calibration.fit(counted(evidence, label)) is None
+
+
 def test_one_class_is_always_the_given_one():
     counts = EvidenceCounts()
-    counts.add(np.random.default_rng(0).normal(size=(50, 1)), np.zeros(50, np.int64))
+    counts.add(np.random.default_rng(0).normal(size=(200, 1)), np.zeros(200, np.int64))
     assert estimate(Calibration.fit(counts), counts, 0.5).added == 0
 
 
 def test_it_is_stored_as_plain_values():
     import json
 
-    evidence, _, label = simulate(300, 0.1, 2.0)
+    evidence, _, label = simulate(600, 0.1, 2.0)
     calibration = Calibration.fit(counted(evidence, label))
     again = Calibration.from_json(json.loads(json.dumps(calibration.to_json())))
     assert np.array_equal(again.of_other(evidence), calibration.of_other(evidence))
