@@ -19,7 +19,10 @@ MAX_BYTES = 50_000_000_000
 
 
 def check_token(repo: HubRepo, options: PublishOptions, dry: bool) -> None:
-    """Refuse a missing token, and one that cannot write as far as the Hub reports it before the first write."""
+    """Refuse a missing token, and one that cannot write as far as the Hub reports it before the first write.
+
+    The repository's owner may be written in any case; `repo.id` becomes the Hub's spelling.
+    """
     user = repo.user()
     if user is None:
         if dry:
@@ -28,12 +31,22 @@ def check_token(repo: HubRepo, options: PublishOptions, dry: bool) -> None:
     token = user.get("auth", {}).get("accessToken", {})
     if token.get("role") == "read":
         raise HubError(f"the token of {user['name']} is read-only; create one with write access in the Hub's settings")
-    owner = repo.id.split("/")[0]
-    owners = {user["name"], *(organisation["name"] for organisation in user.get("orgs", []))}
-    if owner not in owners and not options.create_pr:
+    roles = {user["name"]: None, **{org["name"]: org.get("roleInOrg") for org in user.get("orgs", [])}}
+    owner, name = repo.id.split("/")
+    known = next((each for each in roles if each.lower() == owner.lower()), None)
+    if known is not None:
+        repo.id = f"{known}/{name}"
+    if options.create_pr:
+        return
+    if known is None:
         raise HubError(
             f"{repo.id}: the token of {user['name']} has no write access to {owner}; publish under your own name, or "
             "open a pull request with --create-pr"
+        )
+    if roles[known] in ("read", "no_access"):
+        raise HubError(
+            f"{repo.id}: {user['name']} may only read in the organization {known} (role {roles[known]}); ask its "
+            "administrator for the role `contributor` or `write`, or open a pull request with --create-pr"
         )
 
 

@@ -1,14 +1,13 @@
 """A dataset repository on the Hub, read and written with retries.
 
 The client library retries some requests but not others: it raises when a commit, a tag or the first request of a
-download meets a 503, a 429 or a dropped connection. Here every request is retried after a delay, or after the server's
-`Retry-After`. A request may have succeeded although its response was lost, so before a request that changes something
-is repeated, the repository is checked.
+download meets a 503, a 429 or a dropped connection. Here every request is retried after a delay, or after the time that
+the server asks for. A request may have succeeded although its response was lost, so before a request that changes
+something is repeated, the repository is checked.
 
 The client library handles tokens (`HF_TOKEN` or the stored login); this module never holds one.
 """
 
-import email.utils
 import hashlib
 import sys
 import time
@@ -18,13 +17,19 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from hf_relabel.errors import HubError
+from hf_relabel.hub.answers import (
+    asked_delay,
+    client_message,
+    is_transient,
+    one_line,
+    reason,
+    status_of,
+    transport_error,
+)
 from hf_relabel.release.layout import EXCLUDED, MANIFEST
 from hf_relabel.schema import CONFIG_NAMES
 
 T = TypeVar("T")
-
-TRANSIENT = (408, 429, 500, 502, 503, 504)
-"""HTTP statuses after which the same request may succeed."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ class HubRepo:
         try:
             validate_repo_id(repo_id)
         except ValueError as error:
-            raise HubError(f"{repo_id!r}: not a valid repository name ({_one_line(error)})") from error
+            raise HubError(f"{repo_id!r}: not a valid repository name ({one_line(error)})") from error
         if constants.HF_HUB_OFFLINE:
             raise HubUnreachable("HF_HUB_OFFLINE is set, but this command needs the Hub; unset it")
         # Its warnings quote upload URLs, which are secret; our messages contain the same information without them.
@@ -149,38 +154,46 @@ class HubRepo:
             cast(Any, get_session()).timeout = self.retry.timeout
             try:
                 return request()
-            except _request_errors() as raised:
-                error = _transport_error_of(raised)
-                if error is None and isinstance(raised.__cause__, OSError):
-                    raise self._local(doing, raised.__cause__) from raised
+            except Exception as raised:
+                error = transport_error(raised)
+                if error is None and (other := self._other(doing, raised)) is not None:
+                    raise other from raised
                 if error is None:
                     raise
                 if done is not None and (result := done()) is not None:
                     return result
-                if not _is_transient(error) or attempt == self.retry.attempts - 1:
+                if not is_transient(error) or attempt == self.retry.attempts - 1:
                     raise self._explained(doing, error) from error
-                seconds = self.retry.delay(attempt, _retry_after(error))
-                print(f"{doing}: {_reason(error)}; retrying in {seconds:.0f} s", file=sys.stderr, flush=True)
+                seconds = self.retry.delay(attempt, asked_delay(error))
+                print(f"{doing}: {reason(error)}; retrying in {seconds:.0f} s", file=sys.stderr, flush=True)
                 time.sleep(seconds)
-            except OSError as error:
-                raise self._local(doing, error) from error
         raise AssertionError("the last attempt returns or raises")
 
-    def _local(self, doing: str, error: OSError) -> HubError:
-        """The error for a local failure, such as a full disk or a missing file."""
-        return HubError(f"{doing} ({self.id}): {error.strerror or error}; fix this and run the command again")
+    def _other(self, doing: str, raised: Exception) -> HubError | None:
+        """The error for a failure without a response: a local one (a full disk), or the client's own refusal.
+
+        None for an exception from elsewhere, which is a bug or an error of ours.
+        """
+        for error in (raised, raised.__cause__):
+            if isinstance(error, OSError):
+                return HubError(f"{doing} ({self.id}): {error.strerror or error}; fix this and run the command again")
+        message = client_message(raised)
+        return None if message is None else HubError(f"{doing} ({self.id}): {message}")
 
     def _explained(self, doing: str, error: BaseException) -> HubError:
-        status, reason = _status(error), _reason(error)
+        """The error for a refusal: the Hub's own words, and advice where they are missing or not enough."""
+        status, words = status_of(error), reason(error)
         advice = {
-            400: "",
             401: "; set HF_TOKEN to a token of this repository's owner or run `hf auth login`",
-            403: "; use a token with write access to it",
             404: "; check the name, and if it is private, that the token has access",
             412: "; someone else has committed in the meantime: check their commit, then run the same command again",
-        }.get(status or 0, "; run the same command again later, it resumes where it stopped")
+        }.get(status or 0, "")
+        if status == 403 and "(" not in words:
+            advice = "; use a token with write access to it"
+        if is_transient(error):
+            advice = "; run the same command again later, it resumes where it stopped"
         kind = HubUnreachable if status is None else HubError
-        return kind(f"{doing} ({self.id}): {reason}{advice}")
+        return kind(f"{doing} ({self.id}): {words}{advice}")
 
     def user(self) -> dict[str, Any] | None:
         """The Hub's record of the token's owner; None without a token."""
@@ -190,13 +203,33 @@ class HubRepo:
             return None
         return self.ask("checking the token", self.api.whoami)
 
+    def validate_card(self, content: str) -> None:
+        """Ask the Hub whether it accepts a card's metadata.
+
+        Raises:
+            HubError: It does not; the message contains its reasons.
+        """
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        def request() -> None:
+            body = {"content": content, "repoType": "dataset"}
+            url = f"{self.api.endpoint}/api/validate-yaml"
+            hf_raise_for_status(get_session().post(url, json=body, headers=build_hf_headers()))
+
+        self.ask("checking the card's metadata", request)
+
     def is_private(self) -> bool | None:
-        """Whether the repository is private; None if it does not exist or the token has no access."""
+        """Whether the repository is private; None if it does not exist or the token has no access.
+
+        `id` becomes the Hub's own spelling, because the Hub finds a repository by its name in any case.
+        """
         from huggingface_hub.errors import RepositoryNotFoundError
 
         def request() -> bool | None:
             try:
                 info = self.api.repo_info(self.id, repo_type="dataset", timeout=self.retry.timeout)
+                if info.id.lower() == self.id.lower():
+                    self.id = info.id
                 return bool(info.private)
             except RepositoryNotFoundError:
                 return None
@@ -299,62 +332,3 @@ class HubRepo:
             ),
             done=done,
         )
-
-
-def _request_errors() -> tuple[type[BaseException], ...]:
-    return (*_transport_errors(), RuntimeError)
-
-
-def _transport_errors() -> tuple[type[BaseException], ...]:
-    """The exceptions the client raises when the Hub refuses a request or cannot be reached.
-
-    The client's own error derives from that of its HTTP library (requests or httpx), whose base class is the last
-    class before the built-in ones.
-    """
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    library_base = [cls for cls in HfHubHTTPError.__mro__ if cls.__module__ != "builtins"][-1]
-    return (HfHubHTTPError, library_base, LocalEntryNotFoundError, ConnectionError, TimeoutError)
-
-
-def _transport_error_of(error: BaseException) -> BaseException | None:
-    """The transport error itself, or the one that the client wrapped in another error."""
-    for candidate in (error.__cause__, error):
-        if isinstance(candidate, _transport_errors()):
-            return candidate
-    return None
-
-
-def _status(error: BaseException) -> int | None:
-    response = getattr(error, "response", None)
-    return getattr(response, "status_code", None)
-
-
-def _is_transient(error: BaseException) -> bool:
-    status = _status(error)
-    return status is None or status in TRANSIENT
-
-
-def _retry_after(error: BaseException) -> float | None:
-    """Delay in seconds that the server asks for (RFC 9110, section 10.2.3: a number of seconds, or a date)."""
-    response = getattr(error, "response", None)
-    value = response.headers.get("Retry-After", "") if response is not None else ""
-    if value.isascii() and value.isdigit():
-        return float(value)
-    try:
-        date = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, date.timestamp() - time.time()) if date.tzinfo else None
-
-
-def _reason(error: BaseException) -> str:
-    status = _status(error)
-    message = getattr(error, "server_message", None)
-    if status is None:
-        return f"the Hub cannot be reached ({type(error).__name__})"
-    return f"the Hub answered {status}" + (f" ({_one_line(message)})" if message else "")
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())[:300]

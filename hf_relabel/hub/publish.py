@@ -108,6 +108,7 @@ def make_plan(release: Release, repo: HubRepo, options: PublishOptions, *, dry: 
         changes = preview_entry(before, release)
     old_changelog = repo.read(CHANGELOG, head).decode() if head and CHANGELOG in remote else ""
     card = render_card(release, repo.id, options.card)
+    repo.validate_card(card)
     files = version_files(release, options, card, extended(old_changelog, options.version, changes))
     add, keep, remove = differences(files, remote)
     refuse_moved_tag(repo, refs, options, files)

@@ -18,6 +18,7 @@ TOKENS = {
     "hf_owner_secret": User("owner"),
     "hf_reader_secret": User("owner", role="read"),
     "hf_stranger_secret": User("stranger"),
+    "hf_member_secret": User("member", organizations={"readers": "read", "Writers": "write"}),
 }
 
 

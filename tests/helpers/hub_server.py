@@ -51,6 +51,7 @@ class Fault:
             `lose` carries out the request and drops the connection; `hang` reads the body and never answers.
         status: The error of `status`.
         headers: Its headers.
+        body: Its JSON body.
         skip: Number of requests that succeed first.
         times: Number of requests that fail.
     """
@@ -59,16 +60,22 @@ class Fault:
     action: str = "status"
     status: int = 503
     headers: dict[str, str] = field(default_factory=dict)
+    body: Any = field(default_factory=lambda: {"error": "the server is busy"})
     skip: int = 0
     times: int = 1
 
 
 @dataclass
 class User:
-    """The owner of a token and its permissions."""
+    """The owner of a token, the token's role, and the owner's role in organizations."""
 
     name: str
     role: str = "write"
+    organizations: dict[str, str] = field(default_factory=dict)
+
+    def may_write(self, owner: str) -> bool:
+        """Whether the token may write to the repositories of a user or an organization."""
+        return self.role != "read" and (owner == self.name or self.organizations.get(owner) in ("write", "admin"))
 
 
 @dataclass
@@ -185,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._drop()
             return
         if fault and fault.action == "status":
-            self._send(Answer({"error": "the server is busy"}, fault.status, fault.headers))
+            self._send(Answer(fault.body, fault.status, fault.headers))
             return
         arguments = {key: unquote(value) if value else value for key, value in match.groupdict().items()}
         try:
@@ -258,11 +265,12 @@ class _Handler(BaseHTTPRequestHandler):
         user = self._user()
         repo = self.hub.store.repos.get(id)
         owner = id.split("/")[0]
-        if repo is None or (repo.private and (user is None or user.name != owner)):
+        is_member = user is not None and (user.name == owner or owner in user.organizations)
+        if repo is None or (repo.private and not is_member):
             raise Refused(401 if user is None else 404, "Repository not found", "RepoNotFound")
         if write and user is None:
             raise Refused(401, "Invalid username or password.")
-        if write and (user.name != owner or user.role == "read"):
+        if write and not user.may_write(owner):
             raise Refused(403, "You don't have the required permissions to perform this action")
         return repo
 
@@ -277,14 +285,15 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(401, "Invalid username or password.")
         access = {"displayName": "test", "role": user.role}
         auth = {"type": "access_token", "accessToken": access}
-        return Answer({"name": user.name, "type": "user", "orgs": [], "auth": auth})
+        orgs = [{"name": name, "type": "org", "roleInOrg": role} for name, role in user.organizations.items()]
+        return Answer({"name": user.name, "type": "user", "orgs": orgs, "auth": auth})
 
     def _create(self) -> Answer:
         user, asked = self._user(), self._json()
         if user is None:
             raise Refused(401, "Invalid username or password.")
         owner = asked.get("organization") or user.name
-        if owner != user.name or user.role == "read":
+        if not user.may_write(owner):
             raise Refused(403, f"You don't have the rights to create a dataset under the namespace {owner!r}")
         repo_id = f"{owner}/{asked['name']}"
         url = f"{self.hub.endpoint}/datasets/{repo_id}"

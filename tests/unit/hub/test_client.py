@@ -1,12 +1,9 @@
-import email.utils
-import time
 from types import SimpleNamespace
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 
 from hf_relabel.errors import HubError, ReleaseError
-from hf_relabel.hub import client as hub
 from hf_relabel.hub.client import HubRepo, HubUnreachable, RemoteFile, RetryPolicy, git_blob_id
 from hf_relabel.hub.releases import open_release, split_revision
 
@@ -28,17 +25,6 @@ def test_delays_follow_the_server_up_to_a_maximum():
     assert retry.delay(0, 300.0) == 300
     assert retry.delay(5, 0.0) == 0
     assert retry.delay(0, 86400.0) == 900
-
-
-def test_the_delay_that_a_server_asks_for():
-    assert hub._retry_after(failure(429, "120")) == 120
-    assert hub._retry_after(failure(503)) is None
-    assert hub._retry_after(failure(503, "soon")) is None
-    assert hub._retry_after(TimeoutError()) is None
-    date = email.utils.formatdate(time.time() + 100, usegmt=True)
-    assert hub._retry_after(failure(503, date)) == pytest.approx(100, abs=5)
-    past = email.utils.formatdate(time.time() - 100, usegmt=True)
-    assert hub._retry_after(failure(503, past)) == 0
 
 
 @pytest.fixture
