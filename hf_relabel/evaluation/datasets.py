@@ -103,7 +103,14 @@ def from_dataset(
     from hf_relabel.sources.image_dataset import DatasetImages, image_roots, load_dataset
 
     name, _, revision = (path, "", "") if Path(path).is_dir() else path.partition("@")
-    config = SourceConfig("dataset", name, config_name, split, revision or None, image_column)
+    config = SourceConfig(
+        kind="dataset",
+        path=name,
+        config_name=config_name,
+        split=split,
+        revision=revision or None,
+        image_column=image_column,
+    )
     data = load_dataset(config)
     for column in filter(None, (labels_column, image_column, id_column)):
         if column not in data.column_names:

@@ -2,13 +2,15 @@
 
     source.json               kind, split, class names, settings, fingerprint, and the hash of the table
     source-<digest>.parquet   image_id, label, and size and time of each file, or the row in the dataset
+    source-excluded.jsonl     image_id and reason of each image that cannot be used; only if there are any
 
 The table has its own file because a million ids are too many for JSON. Its name contains the fingerprint, so a process
 that reads an older `source.json` still finds the table that belongs to it or an error, never a mixture.
 """
 
 import hashlib
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from hf_relabel.sources.image_folder import FolderImages
 from hf_relabel.sources.source import Source
 
 SNAPSHOT = "source.json"
+EXCLUDED = "source-excluded.jsonl"
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Snapshot:
         settings: The source's settings as others may read them: of a folder on this machine only its name.
         places: Where the images are: `sizes` and `modified` of files, or `rows` of a dataset; each int64 [N].
         dataset_fingerprint: The fingerprint that `datasets` gives the split; None for a folder.
+        excluded: (image_id, reason) of each image of the source that cannot be used; empty when read from a run.
     """
 
     kind: str
@@ -51,6 +55,7 @@ class Snapshot:
     settings: dict[str, Any]
     places: dict[str, np.ndarray]
     dataset_fingerprint: str | None = None
+    excluded: list[tuple[str, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -73,6 +78,7 @@ class Snapshot:
             public_settings(config),
             places,
             dataset_fingerprint,
+            source.excluded,
         )
 
     def open(self, config: SourceConfig) -> Source:
@@ -85,7 +91,9 @@ class Snapshot:
             images: Any = FolderImages(config.path, self.image_ids, self.places["sizes"], self.places["modified"])
         else:
             images = reopen_dataset(config, self.places["rows"], str(self.dataset_fingerprint))
-        return Source(self.kind, self.split, self.class_names, self.image_ids, self.labels, images)
+        return Source(
+            self.kind, self.split, self.class_names, self.image_ids, self.labels, images, [], config.max_pixels
+        )
 
     def save(self, folder: Path) -> None:
         """Write the table and then `source.json`, each atomically; older tables are removed."""
@@ -101,12 +109,19 @@ class Snapshot:
             "split": self.split,
             "class_names": self.class_names,
             "images": len(self),
+            "excluded": len(self.excluded),
             "fingerprint": self.fingerprint,
             "settings": self.settings,
             "dataset_fingerprint": self.dataset_fingerprint,
             "table": table,
             "table_sha256": hashlib.sha256(content).hexdigest(),
         }
+        if self.excluded:
+            rows = [json.dumps({"image_id": name, "reason": reason}) + "\n" for name, reason in self.excluded]
+            with atomic_open(folder / EXCLUDED) as file:
+                file.write("".join(rows).encode())
+        else:
+            (folder / EXCLUDED).unlink(missing_ok=True)
         write_record(folder / SNAPSHOT, record)
         for path in folder.glob("source-*.parquet"):
             if path.name != table:
@@ -144,14 +159,23 @@ class Snapshot:
         )
 
 
+def read_excluded(folder: Path) -> list[tuple[str, str]]:
+    """Read the images of a run's source that cannot be used: image id and reason of each."""
+    path = folder / EXCLUDED
+    if not path.exists():
+        return []
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [(row["image_id"], row["reason"]) for row in rows]
+
+
 REDO = f"remove {SNAPSHOT} and run `hf-relabel propose` with this configuration"
 
 
 def public_settings(config: SourceConfig) -> dict[str, Any]:
     """The source's settings, with only the name of a folder or file on this machine: others cannot use its path."""
     settings = as_dict(config)
-    for key in ("path", "class_names"):
-        if settings[key] and Path(settings[key]).exists():
+    for key in ("path", "class_names", "labels", "image_root", "only_ids", "only_classes"):
+        if isinstance(settings[key], str) and settings[key] and Path(settings[key]).exists():
             settings[key] = Path(settings[key]).resolve().name
     return settings
 

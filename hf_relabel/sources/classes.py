@@ -79,6 +79,25 @@ def imagenet_classes() -> ClassList:
     return _parse("ImageNet-1k", text)
 
 
+def classes_of_keys(origin: str, keys: Sequence[str], ordered: bool = False) -> ClassList:
+    """The classes of a dataset that has only keys: folder names, or labels as text.
+
+    Keys that are all wnids are classes of ImageNet-1k; keys that are all numbers are in numeric order.
+
+    Args:
+        origin: The dataset, for messages.
+        keys: Unique keys; in the order of the class indices if `ordered`.
+        ordered: Whether the order of the keys is given.
+    """
+    imagenet = imagenet_classes()
+    if set(keys) <= set(imagenet.keys or []):
+        return imagenet
+    names = list(keys) if ordered else sorted(keys)
+    if not ordered and all(name.isdecimal() and str(int(name)) == name for name in names):
+        names.sort(key=int)  # class indices, as in ImageNet-V2: 10 comes after 9
+    return ClassList(origin, names, names)
+
+
 def _parse(origin: str, text: str) -> ClassList:
     lines = text.rstrip().split("\n")
     rows = [[cell.strip() for cell in line.rstrip("\r").split("\t")] for line in lines]

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -12,9 +13,15 @@ from hf_relabel.config import SourceConfig
 from hf_relabel.errors import ImageReadError, UsageError
 from hf_relabel.sources.decoding import LoadedImage, decode
 from hf_relabel.sources.image_dataset import DatasetImages, check_dataset, load_dataset, read_dataset
-from hf_relabel.sources.image_folder import FolderImages, scan_folder
+from hf_relabel.sources.image_folder import FolderImages, scan_classes
+from hf_relabel.sources.labeled_files import is_table_file, scan_table
+from hf_relabel.sources.selection import Selected
 
 __all__ = ["LoadedImage", "Source", "open_source", "source_of_dataset"]
+
+Images = FolderImages | DatasetImages
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,8 @@ class Source:
         image_ids: N unique ids, sorted; relative paths without `..` and control characters.
         labels: Class index of each image, int32 [N].
         images: Opens the image files.
+        excluded: (image_id, reason) of each image that cannot be used; it is not among the N.
+        max_pixels: Number of pixels above which an image counts as unreadable; None for Pillow's limit.
     """
 
     kind: str
@@ -37,7 +46,9 @@ class Source:
     class_names: list[str]
     image_ids: list[str]
     labels: np.ndarray
-    images: FolderImages | DatasetImages
+    images: Images
+    excluded: list[tuple[str, str]] = field(default_factory=list)
+    max_pixels: int | None = None
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -47,13 +58,14 @@ class Source:
         """SHA-256 that changes when any image is added, removed, renamed, relabeled or replaced.
 
         It covers kind, split, class names, ids, labels, and for each file its size and modification time, or for a
-        dataset its own fingerprint. No image is read.
+        dataset its own fingerprint, the excluded images, and the limit on pixels. No image is read.
         """
         digest = hashlib.sha256(json.dumps([self.kind, self.split, self.class_names]).encode())
         for image_id in self.image_ids:
             digest.update(f"\n{image_id}".encode())
         digest.update(self.labels.astype("<i4").tobytes())
         digest.update(self.images.content_key())
+        digest.update(json.dumps([self.excluded, self.max_pixels]).encode())
         return digest.hexdigest()
 
     def load(self, index: int, min_side: int | None = None) -> LoadedImage:
@@ -89,8 +101,8 @@ def open_source(config: SourceConfig) -> Source:
         )
     if config.kind == "dataset":
         return source_of_dataset(load_dataset(config), config)
-    images, labels, class_names = scan_folder(config)
-    return Source("folder", config.split, class_names, images.image_ids, labels, images)
+    images, selected = scan_table(config) if is_table_file(config) else scan_classes(config)
+    return _source("folder", config, images.image_ids, selected, images)
 
 
 def source_of_dataset(data: object, config: SourceConfig) -> Source:
@@ -100,6 +112,21 @@ def source_of_dataset(data: object, config: SourceConfig) -> Source:
         SourceError: The dataset is streamed, a column is missing, a label is not in the class list, or ids are not
             unique.
     """
-    data = check_dataset(data, config)
-    image_ids, labels, class_names, images = read_dataset(data, config)
-    return Source("dataset", config.split, class_names, image_ids, labels, images)
+    listing, images = read_dataset(check_dataset(data, config), config)
+    return _source("dataset", config, listing.image_ids, listing.selected, images)
+
+
+def _source(kind: str, config: SourceConfig, image_ids: list[str], selected: Selected, images: Images) -> Source:
+    if selected.excluded:
+        name, reason = selected.excluded[0]
+        logger.warning("%s: excluded %d images, such as %s: %s", config.path, len(selected.excluded), name, reason)
+    return Source(
+        kind,
+        config.split,
+        selected.class_names,
+        image_ids,
+        selected.labels,
+        images,
+        sorted(selected.excluded),
+        config.max_pixels,
+    )

@@ -29,6 +29,7 @@ from hf_relabel.release.writer import write_release
 from hf_relabel.run.claims import Claims
 from hf_relabel.run.job import Job
 from hf_relabel.run.shard_folder import ShardFolder
+from hf_relabel.run.snapshot import read_excluded
 from hf_relabel.run.store import Fingerprint, make_folder
 from hf_relabel.schema import release_schema
 from hf_relabel.sources.classes import nearest
@@ -54,7 +55,7 @@ def run(job: Job) -> dict[str, Any]:
 
     def make() -> dict[str, Any]:
         job.accepted()
-        excluded: list[tuple[str, str]] = []
+        excluded = read_excluded(job.folder)
         added = AddedLabels()
         provenance = _provenance(job, fingerprint, proposed, labeled)
 

@@ -1,6 +1,5 @@
 """Datasets as sources: ids, labels, pixels, and one-line errors."""
 
-import io
 import pickle
 import shutil
 from pathlib import Path
@@ -8,32 +7,13 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from PIL import Image
+from image_tables import png, table
 from torch.utils.data import DataLoader
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import ImageReadError, SourceError
 from hf_relabel.sources.image_dataset import DatasetImages
 from hf_relabel.sources.source import Source, open_source, source_of_dataset
-
-
-def png(color=(10, 20, 30)) -> bytes:
-    """The bytes of a small PNG file of one color."""
-    file = io.BytesIO()
-    Image.new("RGB", (8, 6), color).save(file, "PNG")
-    return file.getvalue()
-
-
-def table(labels, paths=None, names=None, **columns) -> datasets.Dataset:
-    """A dataset with one image per label; the red channel is the row number."""
-    count = len(labels)
-    paths = paths or [None] * count
-    label = datasets.ClassLabel(names=names) if names else None
-    data = datasets.Dataset.from_dict(
-        {"image": [{"bytes": png((row, 0, 0)), "path": paths[row]} for row in range(count)], "label": labels, **columns}
-    )
-    data = data.cast_column("image", datasets.Image())
-    return data.cast_column("label", label) if label else data
 
 
 def source_of(data: datasets.Dataset, **settings) -> Source:
@@ -94,9 +74,16 @@ class TestDatasetColumns:
         assert "ids are strings or integers" in refusal(table(["a"], key=[0.5]), id_column="key")
 
     def test_duplicate_ids(self):
-        message = refusal(table(["a"] * 4, ["x.png", "y.png", "z.png", "y.png"]))
-        assert "rows 1 and 3 have the same image id 'y.png'" in message
-        assert "--source.id_column" in message
+        message = refusal(table(["a"] * 4, key=["x", "y", "z", "y"]), id_column="key")
+        assert "rows 1 and 3 have the same image id 'y'" in message
+
+    def test_file_names_that_occur_twice_are_no_ids(self, tmp_path, caplog):
+        # cat/0.png and dog/0.png, saved with `save_to_disk` or as Parquet, keep only their names
+        data = table([0, 0, 1, 1], ["0.png", "1.png", "0.png", "1.png"], names=["cat", "dog"])
+        source = source_of(data, split="test")
+        assert source.image_ids == [f"test/0000000{row}" for row in range(4)]
+        assert source.labels.tolist() == [0, 0, 1, 1]
+        assert "rows 0 and 2 both store the file name '0.png', so ids are split and row" in caplog.text
 
     def test_opening_loads_no_image_bytes(self, monkeypatch):
         data = table(["a", "b"], ["x.png", "y.png"])
@@ -145,22 +132,27 @@ class TestDatasetColumns:
     @pytest.mark.parametrize("value", [-1, None])
     def test_class_labels_outside(self, value):
         message = refusal(table([0, value, 1], ["x.png", "y.png", "z.png"], names=["cat", "dog"]))
-        assert f"the image 'y.png' has the label {value}, which is not among the 2 classes" in message
+        shown = "null" if value is None else value
+        assert f"1 of 3 images cannot be used, such as 'y.png': no label ({shown}) (there are 2 classes)" in message
+        assert "--source.unlabeled skip" in message
 
     @pytest.mark.parametrize("value", [2, -1, None])
     def test_integers_outside(self, tmp_path, value):
         (tmp_path / "names.txt").write_text("cat\ndog\n")
         message = refusal(table([0, 1, value]), class_names=str(tmp_path / "names.txt"))
-        assert f"the image 'train/00000002' has the label {value}" in message
+        shown = {2: "the label 2 is not among the classes", -1: "no label (-1)", None: "no label (null)"}[value]
+        assert f"such as 'train/00000002': {shown}" in message
 
     @pytest.mark.parametrize("value", ["cow", None])
     def test_strings_outside(self, tmp_path, value):
         (tmp_path / "names.txt").write_text("cat\ndog\n")
         message = refusal(table(["cat", value]), class_names=str(tmp_path / "names.txt"))
-        assert f"the image 'train/00000001' has the label {value!r}" in message
+        shown = "the label 'cow' is not among the classes" if value else "no label (null)"
+        assert f"such as 'train/00000001': {shown}" in message
 
     def test_a_missing_string(self):
-        assert "'train/00000001' has the label None, which is not among the" in refusal(table(["cat", None]))
+        assert "'train/00000001': no label (null)" in refusal(table(["cat", None]))
+        assert "'train/00000001': no label ('')" in refusal(table(["cat", ""]))
 
     def test_labels_of_another_type(self):
         assert "must contain one class" in refusal(table([0.5, 1.0]))
@@ -174,7 +166,7 @@ class TestDatasetColumns:
         assert "no column 'zzz'; it has" in refusal(table(["a"]), id_column="zzz")
 
     def test_a_column_without_images(self):
-        assert "is a Value, not an Image" in refusal(table(["a"]), image_column="label")
+        assert "is a int64, not an image" in refusal(table([1]), image_column="label")
 
     def test_streams_and_several_splits_are_refused(self):
         data = table(["a"])
@@ -294,9 +286,9 @@ class TestStoredDatasets:
         assert list(loader) == [96, 104, 112, 120] * 3
 
     def test_paths_that_are_not_datasets(self, tmp_path):
-        assert "no such folder, and not a Hub id" in error_of(path=str(tmp_path / "no"))
+        assert "no such folder or file, and not a Hub id" in error_of(path=str(tmp_path / "no"))
         (tmp_path / "file").write_text("")
-        assert "is a file" in error_of(path=str(tmp_path / "file"))
+        assert "file: is no folder, and no .csv, .tsv, .jsonl" in error_of(path=str(tmp_path / "file"))
         (tmp_path / "empty").mkdir()
         assert "cannot be loaded" in error_of(path=str(tmp_path / "empty"))
 

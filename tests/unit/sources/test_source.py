@@ -116,17 +116,77 @@ class TestFolder:
         assert len(source.class_names) == 3
         assert source.load(4).width == 96
 
-    @pytest.mark.parametrize("name", ["a/new\nline.png", "a/\x7f.png", os.fsdecode(b"a/\xff.png")])
-    def test_file_names_that_cannot_be_ids(self, tmp_path, name):
-        message = error_of(SourceConfig(path=str(folder_of(tmp_path, name))))
-        assert "rename it" in message
+    @pytest.mark.parametrize(
+        "name", ["a/new\nline.png", "a/\x7f.png", os.fsdecode(b"a/\xff.png"), "b\n/x.png", "\n.png"]
+    )
+    def test_file_names_that_cannot_be_ids_are_excluded(self, tmp_path, name, caplog):
+        root = folder_of(tmp_path, name, "a/ok.png")
+        source = open_source(SourceConfig(path=str(root)))
+        assert (source.image_ids, source.class_names) == (["a/ok.png"], ["a"])
+        ((excluded, reason),) = source.excluded
+        assert excluded == ascii(name)[1:-1]
+        assert "rename it" in reason
+        assert "excluded 1 images, such as" in caplog.text
+        assert all("\n" not in record.getMessage() for record in caplog.records)
+        (root / "a" / "ok.png").unlink()
+        message = error_of(SourceConfig(path=str(root)))
+        assert "rename it" in message or "no images" in message
         assert message.isprintable()
+
+    def test_a_link_to_itself_is_an_unreadable_image(self, tmp_path):
+        root = folder_of(tmp_path, "a/x.png")
+        for name in ("a/loop.png", "loop", "loop.png"):
+            (root / name).symlink_to(root / name)
+        source = open_source(SourceConfig(path=str(root)))
+        assert source.image_ids == ["a/loop.png", "a/x.png"]
+        with pytest.raises(ImageReadError, match="Too many levels of symbolic links"):
+            source.load(0)
+
+    def test_a_folder_that_cannot_be_listed_is_named(self, tmp_path, monkeypatch):
+        root = folder_of(tmp_path, "a/x.png", "b/y.png")
+        scandir = os.scandir
+
+        def refuse(path):
+            if str(path).endswith("b"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        assert f"{root / 'b'}: cannot be listed (Permission denied)" in error_of(SourceConfig(path=str(root)))
+
+    @pytest.mark.parametrize(
+        ("names", "meant"),
+        [
+            (["train/cat/1.png", "train/dog/1.png", "val/cat/1.png", "val/dog/1.png"], "train"),
+            (["images/cat/1.png", "images/dog/1.png"], "images"),
+            (["CLS-LOC/train/n01440764/1.png", "CLS-LOC/val/1.png", "CLS-LOC/test/2.png"], "CLS-LOC/train"),
+            (["tiny/train/a/images/1.png", "tiny/train/b/images/1.png", "tiny/val/images/1.png"], "tiny/train"),
+            (["train/cat/1.png", "test/cat/1.png", "figures/raw/1.png", "train/dog/1.png"], "train"),
+            (["photos/cat/1.png", "photos/dog/1.png"], "photos"),
+        ],
+    )  # fmt: skip
+    def test_a_folder_of_splits_or_wrappers_is_refused(self, tmp_path, names, meant):
+        root = folder_of(tmp_path, *names)
+        message = error_of(SourceConfig(path=str(root)))
+        assert "are not classes" in message
+        assert f"--source.path {root / meant} (or" in message
+        assert len(open_source(SourceConfig(path=str(root / meant)))) > 0
+
+    @pytest.mark.parametrize("names", [["images/1.png"], ["train/1.png", "test/2.png"], ["1.png", "2.png"]])
+    def test_a_folder_without_class_folders_needs_a_file_of_labels(self, tmp_path, names):
+        assert "set --source.labels to a CSV" in error_of(SourceConfig(path=str(folder_of(tmp_path, *names))))
+
+    def test_classes_that_are_called_like_a_split(self, tmp_path):
+        root = folder_of(tmp_path, "train/1.png", "bus/1.png", "bus/old/2.png")
+        assert open_source(SourceConfig(path=str(root))).class_names == ["bus", "train"]
 
     def test_missing_empty_and_without_images(self, tmp_path):
         assert "no such folder" in error_of(SourceConfig(path=str(tmp_path / "nowhere")))
         assert "the folder is empty" in error_of(SourceConfig(path=str(tmp_path)))
         (tmp_path / "file").write_text("")
-        assert "is not a folder" in error_of(SourceConfig(path=str(tmp_path / "file")))
+        assert "is no folder, and no .csv, .tsv, .jsonl, .parquet file" in error_of(
+            SourceConfig(path=str(tmp_path / "file"))
+        )
         (tmp_path / "a").mkdir()
         assert "no images in class subfolders, found 1 subfolders and 1" in error_of(SourceConfig(path=str(tmp_path)))
 
