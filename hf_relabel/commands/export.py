@@ -1,11 +1,11 @@
-"""Write a release as the paper's TSV, as COCO JSON, or as a folder for FiftyOne.
+"""Write a release as the paper's TSV, as COCO JSON, or as a folder for FiftyOne, YOLO or Label Studio.
 
 hf-relabel export coco runs/demo/release annotations.json
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hf_relabel.commands.parser import Command, option, positional
 from hf_relabel.errors import UsageError
@@ -27,12 +27,23 @@ class ExportSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FiftyOneSettings(ExportSettings):
-    """FiftyOne.
+class CocoSettings(ExportSettings):
+    """COCO.
 
     Args:
-        images: Folder with the images; data/ links to them.
-        copy: Copy the images into data/ instead of linking to them.
+        masks: How masks are written: compressed run lengths (pycocotools), run lengths as numbers (CVAT), or polygons.
+    """
+
+    masks: Literal["rle", "uncompressed-rle", "polygons"] = "rle"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesSettings(ExportSettings):
+    """Images.
+
+    Args:
+        images: Folder with the images; the exported folder links to them.
+        copy: Copy the images into the exported folder instead of linking to them; supervision refuses links.
     """
 
     images: Path | None = option(None, "FOLDER")
@@ -41,6 +52,31 @@ class FiftyOneSettings(ExportSettings):
     def __post_init__(self) -> None:
         if self.copy and self.images is None:
             raise UsageError("--copy: name the folder of the images with --images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiftyOneSettings(ImagesSettings, CocoSettings):
+    """FiftyOne.
+
+    Args:
+        images: Folder with the images; data/ links to them.
+        copy: Copy the images into data/ instead of linking to them; supervision refuses links.
+        masks: How masks are written: compressed run lengths, run lengths as numbers, or polygons.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelStudioSettings(ExportSettings):
+    """Label Studio.
+
+    Args:
+        masks: Brush masks, which are exact, or polygons, one per part of a region.
+        image_root: Start of the images' addresses; the image id is added. By default that of Label Studio's local
+            files storage.
+    """
+
+    masks: Literal["brush", "polygons"] = "brush"
+    image_root: str = option("/data/local-files/?d=", "URL")
 
 
 def run_tsv(settings: ExportSettings) -> int:
@@ -55,13 +91,13 @@ def run_tsv(settings: ExportSettings) -> int:
     return 0
 
 
-def run_coco(settings: ExportSettings) -> int:
+def run_coco(settings: CocoSettings) -> int:
     """Export COCO JSON; returns the exit status."""
     from hf_relabel.formats import coco_export
     from hf_relabel.hub.releases import open_release
 
     release = open_release(settings.release)
-    exported = coco_export.export_coco(release, settings.output, overwrite=settings.overwrite)
+    exported = coco_export.export_coco(release, settings.output, masks=settings.masks, overwrite=settings.overwrite)
     _print_counts(settings, exported, coco_export.CARRIES)
     return 0
 
@@ -73,13 +109,49 @@ def run_fiftyone(settings: FiftyOneSettings) -> int:
 
     release = open_release(settings.release)
     exported = fiftyone_folder.export_fiftyone(
-        release, settings.output, images=settings.images, copy=settings.copy, overwrite=settings.overwrite
+        release,
+        settings.output,
+        images=settings.images,
+        copy=settings.copy,
+        masks=settings.masks,
+        overwrite=settings.overwrite,
     )
     _print_counts(settings, exported, fiftyone_folder.CARRIES)
     where = f"dataset_dir={str(settings.output)!r}"
     if settings.images is None:
         where = f"data_path='FOLDER OF THE IMAGES', labels_path={str(settings.output / 'labels.json')!r}"
     print(f"fiftyone.Dataset.from_dir(dataset_type=fiftyone.types.COCODetectionDataset, {where})")
+    return 0
+
+
+def run_yolo(settings: ImagesSettings) -> int:
+    """Export a folder for YOLO; returns the exit status."""
+    from hf_relabel.formats import yolo_folder
+    from hf_relabel.hub.releases import open_release
+
+    release = open_release(settings.release)
+    exported = yolo_folder.export_yolo(
+        release, settings.output, images=settings.images, copy=settings.copy, overwrite=settings.overwrite
+    )
+    _print_counts(settings, exported, yolo_folder.CARRIES)
+    return 0
+
+
+def run_label_studio(settings: LabelStudioSettings) -> int:
+    """Export tasks for Label Studio; returns the exit status."""
+    from hf_relabel.formats import label_studio
+    from hf_relabel.hub.releases import open_release
+
+    release = open_release(settings.release)
+    exported = label_studio.export_label_studio(
+        release,
+        settings.output,
+        image_root=settings.image_root,
+        masks=settings.masks,
+        overwrite=settings.overwrite,
+    )
+    _print_counts(settings, exported, label_studio.CARRIES)
+    print("Paste label_config.xml into the project's labeling interface, then import tasks.json")
     return 0
 
 
@@ -99,8 +171,8 @@ COMMANDS: dict[str, Command[Any]] = {
     ),
     "export coco": Command(
         name="export coco",
-        summary="COCO JSON with RLE masks; `import coco` makes the same release from it",
-        settings=ExportSettings,
+        summary="COCO JSON with masks or polygons; `import coco` makes the same release from it",
+        settings=CocoSettings,
         run=run_coco,
         description="One COCO JSON file with everything that a release contains. Category ids are the class indices "
         "+ 1; what COCO has no field for is stored in additional fields of images and annotations.",
@@ -112,5 +184,21 @@ COMMANDS: dict[str, Command[Any]] = {
         run=run_fiftyone,
         description="A folder with labels.json and, with --images, data/. Without --images there is no data/: pass "
         "the images' own folder to FiftyOne as data_path, as the command prints at the end.",
+    ),
+    "export yolo": Command(
+        name="export yolo",
+        summary="a folder for YOLO segmentation models: one polygon per region",
+        settings=ImagesSettings,
+        run=run_yolo,
+        description="A folder with data.yaml, labels/SPLIT/NAME.txt, the scores in labels.csv and regions.csv and, "
+        "with --images, images/SPLIT/. NAME is the image id with `__` instead of `/`.",
+    ),
+    "export label-studio": Command(
+        name="export label-studio",
+        summary="tasks for Label Studio with brush masks or polygons, to be corrected there",
+        settings=LabelStudioSettings,
+        run=run_label_studio,
+        description="A folder with label_config.xml, the labeling interface, and tasks.json: labels and regions of "
+        "each image as predictions with their scores.",
     ),
 }

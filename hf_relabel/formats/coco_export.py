@@ -12,7 +12,17 @@ from typing import IO, Any
 import numpy as np
 
 from hf_relabel.errors import ReleaseError
-from hf_relabel.formats.coco_fields import EXCLUDED, FIRST_CATEGORY_ID, LABELS, ORIGINAL, RELEASE, TOP_LABELS
+from hf_relabel.formats.coco_fields import (
+    EXCLUDED,
+    FIRST_CATEGORY_ID,
+    LABELS,
+    ORIGINAL,
+    PROBABILITY,
+    RELEASE,
+    SUPERCATEGORY,
+    TOP_LABELS,
+)
+from hf_relabel.formats.mask_formats import MaskFormat, probability_of, segmentation_of
 from hf_relabel.formats.output import new_file
 from hf_relabel.release.layout import EXCLUDED as EXCLUDED_FILE
 from hf_relabel.release.reader import Release
@@ -25,6 +35,7 @@ CARRIES = (
 )
 
 IMAGE_COLUMNS = ["image_id", "label", "labels", "scores", "label_score", "width", "height"]
+REGION_COLUMNS = ["image_id", "labels", "scores", "regions"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,7 @@ class Exported:
     regions: int
 
 
-def export_coco(release: Release, path: Path, *, overwrite: bool = False) -> Exported:
+def export_coco(release: Release, path: Path, *, masks: MaskFormat = "rle", overwrite: bool = False) -> Exported:
     """Write a release as one COCO JSON file.
 
     Raises:
@@ -44,10 +55,10 @@ def export_coco(release: Release, path: Path, *, overwrite: bool = False) -> Exp
         ReleaseError: A file of the release cannot be read.
     """
     with new_file(path, overwrite) as file:
-        return write_coco(release, file)
+        return write_coco(release, file, masks)
 
 
-def write_coco(release: Release, file: IO) -> Exported:
+def write_coco(release: Release, file: IO, masks: MaskFormat = "rle") -> Exported:
     """Write a release as COCO JSON to an open text file."""
     images = labels = regions = 0
 
@@ -60,12 +71,15 @@ def write_coco(release: Release, file: IO) -> Exported:
 
     def annotation_items() -> Iterator[dict[str, Any]]:
         nonlocal regions
-        for image, row in enumerate(release.rows("regions", ["image_id", "regions"]), start=1):
+        for image, row in enumerate(release.rows("regions", REGION_COLUMNS), start=1):
             for region in row["regions"]:
                 regions += 1
-                yield _annotation(regions, image, region)
+                yield _annotation(regions, image, region, row, masks)
 
-    categories = ({"id": _category(index), "name": name} for index, name in enumerate(release.class_names))
+    categories = (
+        {"id": _category(index), "name": name, "supercategory": SUPERCATEGORY}
+        for index, name in enumerate(release.class_names)
+    )
     file.write('{\n"info": ' + _json(_info(release)))
     _write_list(file, "categories", categories)
     _write_list(file, "images", image_items())
@@ -124,17 +138,21 @@ def _image(image: int, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _annotation(annotation: int, image: int, region: dict[str, Any]) -> dict[str, Any]:
+def _annotation(
+    annotation: int, image: int, region: dict[str, Any], row: dict[str, Any], masks: MaskFormat
+) -> dict[str, Any]:
+    probability = probability_of(region["label"], row)
     generator = {} if region["generator"] is None else {"generator": region["generator"]}
     return {
         "id": annotation,
         "image_id": image,
         "category_id": _category(region["label"]),
-        "segmentation": region["segmentation"],
+        "segmentation": segmentation_of(region["segmentation"], masks),
         "bbox": region["bbox"],
         "area": region["area"],
         "iscrowd": 0,
         "score": _shortest([region["score"]])[0],
+        **({} if probability is None else {PROBABILITY: _shortest([probability])[0]}),
         "region_id": region["region_id"],
         TOP_LABELS: list(map(_category, region["top_labels"])),
         "top_scores": _shortest(region["top_scores"]),

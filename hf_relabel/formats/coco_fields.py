@@ -5,7 +5,8 @@ A category's id is its class index + 1, because COCO's ids start at 1. Fields in
     info.hf_relabel   version, name, split, provenance and schema_version of the release
     images[]          original_category_id, category_ids and scores: the image's labels, highest score first;
                       label_score, if it was measured
-    annotations[]     region_id, score, top_category_ids, top_scores; generator, if it is known
+    annotations[]     region_id, score, top_category_ids, top_scores; label_probability, if the image has the label;
+                      generator, if it is known
     excluded[]        image_id and reason of each excluded image
 """
 
@@ -16,3 +17,5 @@ ORIGINAL = "original_category_id"
 LABELS = "category_ids"
 TOP_LABELS = "top_category_ids"
 EXCLUDED = "excluded"
+PROBABILITY = "label_probability"
+SUPERCATEGORY = "object"

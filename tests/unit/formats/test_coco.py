@@ -49,6 +49,14 @@ def test_every_row_survives_a_round_trip(tmp_path):
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "coco.json").read_bytes()
 
 
+@pytest.mark.parametrize("form", ["polygons", "uncompressed-rle"])
+def test_other_forms_of_masks_give_the_same_rows(tmp_path, form):
+    release = make_release(tmp_path / "release", images=20)
+    export_coco(release, tmp_path / "coco.json", masks=form)
+    import_coco(tmp_path / "coco.json", tmp_path / "back")
+    assert rows_of(tmp_path / "back") == rows_of(tmp_path / "release")
+
+
 def test_files_of_one_size_are_equal_to_the_byte(tmp_path):
     make_release(tmp_path / "release", rows_per_file=100_000)
     export_coco(Release.open(tmp_path / "release"), tmp_path / "coco.json")
@@ -104,7 +112,10 @@ def test_an_image_of_each_kind_by_hand(tmp_path):
     make_release(tmp_path / "release", rows=rows, class_names=["cat", 'dog "é"'], excluded=[])
     export_coco(Release.open(tmp_path / "release"), tmp_path / "coco.json")
     content = json.loads((tmp_path / "coco.json").read_text(encoding="utf-8"))
-    assert content["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": 'dog "é"'}]
+    assert content["categories"] == [
+        {"id": 1, "name": "cat", "supercategory": "object"},
+        {"id": 2, "name": 'dog "é"', "supercategory": "object"},
+    ]
     assert content["images"] == [
         {
             "id": 1, "file_name": "a.png", "width": 0, "height": 0,
