@@ -321,7 +321,8 @@ def main(arguments: list[str] | None = None) -> int:
             if options.config == "regions":
                 sizes = [int(decode_rle(region["segmentation"]).sum()) for region in row["regions"]]
                 regions = f"; regions of {sizes} pixels"
-            print(f"  {row['image_id']} ({names[row['label']]}): {found or 'no labels'}{regions}")
+            given = "no original label" if row["label"] is None else names[row["label"]]
+            print(f"  {row['image_id']} ({given}): {found or 'no labels'}{regions}")
         if options.images:
             missing = open_images(options.images).missing(labels.select_columns(["image_id"])[:]["image_id"])
             print(f"{len(labels) - len(missing)} of {len(labels)} images are in {options.images}")

@@ -39,7 +39,10 @@ class SourceConfig:
         id_from: `row` takes split and row number as ids even where paths are stored, which streaming reads fastest.
         class_names: File with the classes, one per line: a class name (.txt), or folder name, tab, class name (.tsv).
         unlabeled: What to do with an image whose label is missing, -1 or not among the classes: `refuse` the dataset,
-            or `skip` the image and list it in the run's `source-excluded.jsonl`.
+            `skip` the image and list it in the run's `source-excluded.jsonl`, or `keep` it for a finished labeler
+            (`--labeler`).
+        labeled: Whether the images have labels. If false, labels are ignored, and a folder's images may be anywhere
+            below it; such images need a finished labeler (`--labeler`).
         only_classes: Use only these classes: a list of names or folder names, or a .txt file with one per line.
         only_ids: Use only the images whose ids are in this .txt file, one per line.
         limit: Use only the first images in the order of their ids.
@@ -60,7 +63,8 @@ class SourceConfig:
     id_column: str | None = None
     id_from: Literal["auto", "row"] = "auto"
     class_names: str | None = None
-    unlabeled: Literal["refuse", "skip"] = "refuse"
+    unlabeled: Literal["refuse", "skip", "keep"] = "refuse"
+    labeled: bool = True
     only_classes: list[str] | str | None = None
     only_ids: str | None = None
     limit: int | None = None
@@ -393,7 +397,12 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """All settings of a run, one section per stage and one each for source, backbone and run."""
+    """All settings of a run, one section per stage and one each for source, backbone and run.
+
+    Args:
+        labeler: A finished labeler to use instead of training one: another run's folder, a labeler's folder or a Hub id
+            (user/name or user/name@revision). Its backbone and its settings of `propose` apply.
+    """
 
     source: SourceConfig = field(default_factory=SourceConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -403,6 +412,16 @@ class Config:
     label: LabelConfig = field(default_factory=LabelConfig)
     build: BuildConfig = field(default_factory=BuildConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    labeler: str | None = None
+
+    def __post_init__(self) -> None:
+        source = self.source
+        if self.labeler is None and (source.unlabeled == "keep" or not source.labeled):
+            key, value = ("labeled", "false") if not source.labeled else ("unlabeled", "keep")
+            raise UsageError(
+                f"source.{key}: {value}, but no labeler can be trained on images without labels; name a finished one "
+                "with --labeler"
+            )
 
 
 def as_dict(config: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ READABLE_VERSIONS = (1, SCHEMA_VERSION)
 
 CONFIG_NAMES = ("labels", "regions")
 
-NULLABLE = ("label_score", "regions.generator")
+NULLABLE = ("label", "label_score", "regions.generator")
 """Columns of a release, and fields of its regions, that need not have a value."""
 
 RLE = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
@@ -39,7 +39,7 @@ PROPOSALS = pa.schema(
     [
         ("image_id", pa.string()),
         ("split", pa.string()),
-        ("label", pa.int32()),
+        ("label", pa.int32()),  # NO_LABEL for an image without one
         ("width", pa.int32()),  # after EXIF rotation; 0 in an error row
         ("height", pa.int32()),
         ("error", pa.string()),  # why the image has no proposals; null if it was read
@@ -58,6 +58,9 @@ FEATURES = "float16 [rows, dim]"
 """`<shard>.npy`: the pooled features of each image's regions, one after another. Some proposals have `1 + views` rows,
 the mean over all patches of the region and then means with some patches dropped at random; the whole image, the other
 proposals and the windows have one row each."""
+
+NO_LABEL = -1
+"""Label of an image without one, in the stages' tables; a release has null instead."""
 
 TARGET_NOTHING, TARGET_BACKGROUND = -1, -2
 """Targets of regions that do not train as a class."""

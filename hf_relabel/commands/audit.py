@@ -3,6 +3,7 @@
 hf-relabel audit runs/demo/release --truth truth.jsonl --plot reliability.png
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,8 +68,13 @@ def _describe(release: str, result: "Audit") -> str:
     blocks = [
         f"{release}: {result.images} images with a true label"
         + (f", {result.left_out} without one left out" if result.left_out else ""),
-        f"The original label is true in {agreement.true:.1%} of the images, listed in {agreement.listed:.1%}, first in "
-        f"{agreement.first:.1%}. True labels per image: {agreement.true_labels_per_image:.2f}.",
+        (
+            "No image has an original label. "
+            if math.isnan(agreement.true)
+            else f"The original label is true in {agreement.true:.1%} of the images, listed in {agreement.listed:.1%}, "
+            f"first in {agreement.first:.1%}. "
+        )
+        + f"True labels per image: {agreement.true_labels_per_image:.2f}.",
         render(
             ["threshold", "labels/img", "precision", "recall", "F1", "macro F1", "mAP img", "exact", "IoU"],
             [list(plain(row).values()) for row in result.thresholds],

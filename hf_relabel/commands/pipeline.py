@@ -25,11 +25,11 @@ READ_THE_SOURCE = ("run", "propose")
 """Commands that read the source; the stages after `propose` work from what it stored."""
 
 COMMON = {
-    "run": ("backbone.model", "propose.tau", "build.threshold", "build.version"),
-    "propose": ("backbone.model", "propose.tau", "propose.max_masks", "propose.masks"),
+    "run": ("labeler", "backbone.model", "propose.tau", "build.threshold", "build.version"),
+    "propose": ("labeler", "backbone.model", "propose.tau", "propose.max_masks", "propose.masks"),
     "score": ("score.method", "score.keep", "score.tau_label"),
     "train": ("train.epochs", "train.lr"),
-    "label": ("label.top_k",),
+    "label": ("labeler", "label.top_k"),
     "build": ("build.threshold", "build.version", "build.name", "build.precision"),
 }
 

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from hf_relabel.evaluation import metrics
 from hf_relabel.release.label_table import LabelTable
+from hf_relabel.schema import NO_LABEL
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(21))
 
@@ -255,11 +256,11 @@ def _agreement(table: LabelTable, scores: np.ndarray, truth: np.ndarray, known: 
     np.maximum.at(highest, table.rows, scores)
     first = np.zeros(len(table), dtype=bool)
     first[table.rows[is_original & (scores == highest[table.rows])]] = True
-    true = truth[np.arange(len(table)), table.original]
+    labeled = np.flatnonzero(known & (table.original != NO_LABEL))
     return Agreement(
-        listed=float(listed[known].mean()),
-        first=float(first[known].mean()),
-        true=float(true[known].mean()),
+        listed=metrics.mean_of_known(listed[labeled].astype(float)),
+        first=metrics.mean_of_known(first[labeled].astype(float)),
+        true=metrics.mean_of_known(truth[labeled, table.original[labeled]].astype(float)),
         true_labels_per_image=float(truth[known].sum(axis=1).mean()),
     )
 
@@ -276,7 +277,7 @@ def _dropped(table: LabelTable, truth: np.ndarray, known: np.ndarray, top: int) 
     """Original labels that are not in the release; `true` counts those dropped by mistake."""
     kept = np.zeros(len(table), dtype=bool)
     kept[table.rows[table.classes == table.original[table.rows]]] = True
-    images = np.flatnonzero(known & ~kept)
+    images = np.flatnonzero(known & ~kept & (table.original != NO_LABEL))
     original = table.original[images]
     return _most_frequent(original, truth[images, original], table.class_names, top)
 

@@ -131,7 +131,7 @@ def _image(image: int, row: dict[str, Any]) -> dict[str, Any]:
         "file_name": row["image_id"],
         "width": row["width"],
         "height": row["height"],
-        ORIGINAL: _category(row["label"]),
+        ORIGINAL: None if row["label"] is None else _category(row["label"]),
         LABELS: list(map(_category, row["labels"])),
         "scores": _shortest(row["scores"]),
         **score,

@@ -121,7 +121,7 @@ def _rows(coco: CocoFile, classes: int) -> Iterator[dict[str, Any]]:
         if not is_safe(image_id):
             raise fields.error(f"file_name {image_id!a} is not an image id: it must be a relative path without `..`")
         width, height = (fields.number(key, int) for key in ("width", "height"))
-        label = fields.category(ORIGINAL)
+        label = None if fields.is_null(ORIGINAL) else fields.category(ORIGINAL)
         labels, scores = fields.ranking(LABELS, "scores")
         yield {
             "image_id": image_id,
@@ -167,6 +167,9 @@ class _Fields:
 
     def error(self, reason: str) -> FormatError:
         return self._coco.error(self._entry, reason)
+
+    def is_null(self, key: str) -> bool:
+        return key in self._entry.value and self._entry.value[key] is None
 
     def has(self, key: str) -> bool:
         return key in self._entry.value

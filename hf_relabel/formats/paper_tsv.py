@@ -41,6 +41,10 @@ def export_tsv(release: Release, path: Path, *, overwrite: bool = False) -> Expo
             for row in batch.to_pylist():
                 if not is_safe(row["image_id"]):
                     raise ReleaseError(f"{release.folder}: the image id {row['image_id']!a} is not valid in a TSV file")
+                if row["label"] is None:
+                    raise FormatError(
+                        f"{row['image_id']}: has no original label, which this format needs; export coco instead"
+                    )
                 pairs = sorted(zip(row["labels"], row["scores"], strict=True))
                 indices, scores = ",".join(str(label) for label, _ in pairs), ",".join(f"{p:.4f}" for _, p in pairs)
                 file.write(f"{row['image_id']}\t{row['label']}\t{indices}\t{scores}\n")

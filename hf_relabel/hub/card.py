@@ -186,11 +186,13 @@ def _numbers(release: Release) -> dict[str, Any]:
         "labels": f"{statistics['labels']:,}",
         "regions": f"{statistics['regions']:,}",
         "has_regions": statistics["regions"] > 0,
+        "has_unlabeled": "images_without_original" in statistics,
         "facts": [
             ("images", f"{statistics['images']:,}"),
             ("labels", f"{statistics['labels']:,}"),
             ("labels per image, mean", f"{statistics['mean_labels_per_image']:.3f}"),
             ("images with more than one label", f"{statistics['multi_label_share']:.1%}"),
+            *_unlabeled(statistics),
             ("images with the original label among their labels", f"{statistics['original_in_labels_share']:.1%}"),
             ("images with the original label first", f"{statistics['original_is_first_share']:.1%}"),
             ("classes in use", f"{sum(count > 0 for count in statistics['labels_per_class']):,} of {len(names):,}"),
@@ -210,6 +212,12 @@ def _numbers(release: Release) -> dict[str, Any]:
         "pairs": [(names[a], names[b], f"{count:,}") for a, b, count in statistics["label_pairs"][:MAX_ROWS]],
         "excluded": [(reason, f"{count:,}") for reason, count in statistics["excluded"].items()],
     }
+
+
+def _unlabeled(statistics: dict[str, Any]) -> list[tuple[str, str]]:
+    """The number of images without an original label, if there are any."""
+    count = statistics.get("images_without_original")
+    return [("images without an original label", f"{count:,}")] if count else []
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from hf_relabel.config import BuildConfig
+from hf_relabel.schema import NO_LABEL
 from hf_relabel.vision import masks
 
 ROUNDING = 1e-6
@@ -41,8 +42,8 @@ def image_labels(label: int, labeled: dict[str, Any], rule: LabelRule) -> list[t
     """Choose an image's labels, highest score first; of equal scores the given one, then the lower class comes first.
 
     Args:
-        label: The given label. It is listed with score 1 (`build.include_original`), as it is taken for true; without
-            that setting, it is listed like any other label.
+        label: The given label, or NO_LABEL. It is listed with score 1 (`build.include_original`), as it is taken for
+            true; without that setting, it is listed like any other label.
         labeled: The image's row of `schema.REGIONS`.
         rule: Which labels are listed.
     """
@@ -53,7 +54,7 @@ def image_labels(label: int, labeled: dict[str, Any], rule: LabelRule) -> list[t
     else:
         scores = raw_scores(labeled, rule.config.include_global)
     kept = {name: score for name, score in scores.items() if rule.accepts(name, score)}
-    if rule.config.include_original:
+    if rule.config.include_original and label != NO_LABEL:
         kept[label] = 1.0
     return sorted(kept.items(), key=lambda item: (-item[1], item[0] != label, item[0]))
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from hf_relabel.release.reader import Release
 from hf_relabel.run.store import differences
+from hf_relabel.schema import NO_LABEL
 
 SAME_SCORE = 1e-6
 """Scores that differ by at most this much count as equal."""
@@ -159,11 +160,11 @@ def _translated(table: pa.Table, ids: np.ndarray | None) -> _Side:
     regions = columns["regions"].flatten()
 
     def translate(labels: np.ndarray) -> np.ndarray:
-        return labels if ids is None else ids[labels]
+        return labels if ids is None else np.where(labels == NO_LABEL, NO_LABEL, ids[labels])
 
     return _Side(
         image_ids=columns["image_id"],
-        original=translate(columns["label"].to_numpy()),
+        original=translate(columns["label"].fill_null(NO_LABEL).to_numpy()),
         label_rows=np.repeat(np.arange(len(table)), lengths),
         labels=translate(columns["labels"].flatten().to_numpy()),
         scores=columns["scores"].flatten().to_numpy(),

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from hf_relabel.errors import ReleaseError
 from hf_relabel.release.reader import Release
+from hf_relabel.schema import NO_LABEL
 
 _COLUMNS = ["image_id", "label", "labels", "scores", "label_score"]
 
@@ -21,7 +22,7 @@ class LabelTable:
         origin: What the user called the release, for messages.
         class_names: Names of the C classes.
         image_ids: Ids of the N images, each occurring once.
-        original: int32 [N], the single label each image came with.
+        original: int32 [N], the single label each image came with; NO_LABEL where it has none.
         offsets: int64 [N + 1]; image i owns the entries `offsets[i]:offsets[i + 1]` of `classes` and `scores`.
         classes: int32 [M], class ids.
         scores: float32 [M], in [0, 1].
@@ -68,7 +69,7 @@ def label_table(release: Release, *, with_regions: bool = False, origin: str | N
         repeated = len(image_ids) - len(set(image_ids))
         raise ReleaseError(f"{origin}: {repeated} image ids occur twice; build the release again")
     lengths = pc.list_value_length(table["labels"]).to_numpy()
-    original = table["label"].to_numpy().astype(np.int32)
+    original = table["label"].fill_null(NO_LABEL).to_numpy().astype(np.int32)
     classes = pc.list_flatten(table["labels"]).to_numpy().astype(np.int32)
     return LabelTable(
         origin=origin,

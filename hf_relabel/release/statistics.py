@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from hf_relabel.schema import NO_LABEL
+
 SCORE_BINS = 20
 """Number of equal bins of the score histogram over [0, 1]."""
 
@@ -26,6 +28,7 @@ class ReleaseStatistics:
     def __init__(self, num_classes: int):
         self.num_classes = num_classes
         self.images = 0
+        self.unlabeled = 0
         self.with_original = 0
         self.original_first = 0
         self.regions = 0
@@ -41,7 +44,8 @@ class ReleaseStatistics:
 
     def add(self, table: pa.Table) -> None:
         """Count rows of the `regions` configuration."""
-        original = _numpy(table["label"])
+        original = _numpy(table["label"].fill_null(NO_LABEL))
+        has_original = original != NO_LABEL
         lengths, labels = _lists(table["labels"])
         scores = _numpy(_flat(table["scores"]))
         of_row = np.repeat(np.arange(len(lengths)), lengths)
@@ -53,7 +57,8 @@ class ReleaseStatistics:
         self.with_original += len(np.unique(of_row[is_original]))
         self.original_first += int(np.count_nonzero(is_original[firsts]))
         self.labels_per_image = _add_counts(self.labels_per_image, lengths)
-        self.originals_per_class += np.bincount(original, minlength=self.num_classes)
+        self.unlabeled += int(np.count_nonzero(~has_original))
+        self.originals_per_class += np.bincount(original[has_original], minlength=self.num_classes)
         self.labels_per_class += np.bincount(labels, minlength=self.num_classes)
         self.added_per_class += np.bincount(labels[~is_original], minlength=self.num_classes)
         bins = np.clip((scores * SCORE_BINS).astype(np.int64), 0, SCORE_BINS - 1)
@@ -98,6 +103,7 @@ class ReleaseStatistics:
             "regions": self.regions,
             "mean_labels_per_image": self._share(labels),
             "multi_label_share": self._share(multi),
+            **({"images_without_original": self.unlabeled} if self.unlabeled else {}),
             "original_in_labels_share": self._share(self.with_original),
             "original_is_first_share": self._share(self.original_first),
             "labels_per_image": _histogram(self.labels_per_image),

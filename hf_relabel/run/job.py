@@ -32,12 +32,16 @@ class Job:
     Args:
         config: Every setting.
         rank: This process.
+        labeler: Folder of a finished labeler from elsewhere; None: this run trains its own.
+        class_names: Classes of that labeler, which the images' labels are matched with.
         accepted: Called by a stage once its settings and the existing work have passed all checks, before it writes.
     """
 
     config: Config
     rank: Rank
     accepted: Callable[[], None] = field(default=_nothing, compare=False)
+    labeler: Path | None = None
+    class_names: list[str] | None = None
 
     @property
     def folder(self) -> Path:
@@ -85,6 +89,8 @@ class Job:
 
     def _list(self) -> Snapshot:
         source = open_source(self.config.source)
+        if self.class_names is not None:
+            source = source.in_classes(self.class_names, str(self.config.labeler))
         new = Snapshot.of(source, self.config.source)
         try:
             old = Snapshot.load(self.folder)
@@ -96,7 +102,8 @@ class Job:
             if not self.config.run.overwrite:
                 raise StageError(
                     f"{self.folder / SNAPSHOT}: the source has changed since this run began "
-                    f"({describe_changes(old, new)}); choose another --run.dir, or redo it with --run.overwrite true"
+                    f"({describe_changes(old, new)}); choose another --run.dir (to label other images with this run's "
+                    f"labeler, add --labeler {self.folder}), or redo it with --run.overwrite true"
                 )
             self.invalidate("proposals")
         if old is not None and old.fingerprint == new.fingerprint and old.settings == new.settings:
@@ -116,6 +123,11 @@ class Job:
     def stage_folder(self, stage: str) -> Path:
         """Where a stage writes."""
         return self.folder / stage
+
+    @property
+    def labeler_folder(self) -> Path:
+        """Where the labeler is."""
+        return self.labeler or self.stage_folder("labeler")
 
     def later_records(self, stage: str) -> list[Path]:
         """The records of the stages after one, the last stage first: they no longer hold once it is redone."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
+from hf_relabel.schema import NO_LABEL
 from hf_relabel.sources.classes import ClassList, classes_of_keys, read_class_list
 from hf_relabel.sources.image_ids import is_safe
 from hf_relabel.sources.path import check_source_path
@@ -169,6 +170,26 @@ def scan_images(root: Path) -> Scan:
     return scan
 
 
+def scan_unlabeled(config: SourceConfig) -> tuple[FolderImages, Selected]:
+    """Find all images below a folder, in any subfolders, without labels; no file is opened.
+
+    Returns:
+        The N images sorted by id, and -1 as their labels.
+
+    Raises:
+        SourceError: The folder is missing or contains no images, or a folder in it cannot be listed.
+    """
+    check_source_path(config)
+    root = Path(config.path)
+    scan = scan_images(root)
+    if not scan.image_ids:
+        raise SourceError(f"{root}: no images, only {len(scan.left_out)} other files; set --source.path to the images")
+    report_skipped(root, scan, [])
+    selected = select_images(config, scan.image_ids, np.full(len(scan.image_ids), NO_LABEL, np.int32), [], {})
+    selected.excluded.extend(scan.excluded)
+    return scan.images(config.path, selected.places), selected
+
+
 def report_skipped(root: Path, scan: Scan, empty: list[str]) -> None:
     """Log a warning for each kind of file or folder that is not used."""
     for what, names in (("other files", scan.left_out), ("folders without images", empty)):
@@ -257,7 +278,8 @@ def _no_images(root: Path, folders: dict[str, int], scan: Scan) -> str:
     if images:
         return (
             f"{root}: {len(images)} images, but no class folders; set --source.labels to a CSV, JSONL or Parquet file "
-            "with the label of each image, or arrange the images as <class>/<name>.jpg"
+            "with the label of each image, arrange the images as <class>/<name>.jpg, or label them with a finished "
+            "labeler (--source.labeled false --labeler RUN)"
         )
     if not folders and not scan.left_out:
         return f"{root}: the folder is empty; it needs one subfolder per class that contains the images of the class"

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
+from hf_relabel.schema import NO_LABEL
 from hf_relabel.sources.classes import ClassList, classes_of_keys, nearest, read_class_list
 from hf_relabel.sources.image_ids import ids_of_paths, is_safe
 from hf_relabel.sources.selection import Selected, select_images
@@ -66,6 +67,9 @@ def list_rows(rows: Rows, config: SourceConfig, image_ids: list[str] | None = No
     check_columns(rows, config)
     if image_ids is None:
         image_ids = _image_ids(rows, config)
+    if not config.labeled:
+        selected = select_images(config, image_ids, np.full(rows.count, NO_LABEL, np.int32), [], {})
+        return Listing([image_ids[place] for place in selected.places], selected)
     values = rows.column(config.label_column)
     classes, known = _classes(values, rows, config)
     labels = _look_up(values, known)
@@ -86,6 +90,8 @@ def check_columns(rows: Rows, config: SourceConfig) -> None:
         raise SourceError(f"{rows.origin}: the split {config.split!r} has no rows")
     for key in ("image_column", "label_column", "id_column"):
         column = getattr(config, key)
+        if key == "label_column" and not config.labeled:
+            continue
         if column is not None and column not in rows.column_names:
             raise SourceError(
                 f"{rows.origin}: no column {column!r}{nearest(column, rows.column_names)}; it has "

@@ -55,7 +55,8 @@ def select_images(
     places = np.arange(len(image_ids), dtype=np.int64)
     if config.only_ids is not None:
         places = places[_listed(config, image_ids)]
-    unlabeled = places[labels[places] < 0]
+    keeps = not config.labeled or config.unlabeled == "keep"
+    unlabeled = places[:0] if keeps else places[labels[places] < 0]
     excluded = [(image_ids[place], _reason(place, given)) for place in unlabeled]
     if excluded and config.unlabeled == "refuse":
         first, reason = excluded[0]
@@ -64,7 +65,7 @@ def select_images(
             f"(there are {len(class_names)} classes); fix the labels, set --source.class_names, or leave these images "
             "out with --source.unlabeled skip"
         )
-    places = places[labels[places] >= 0]
+    places = places if keeps else places[labels[places] >= 0]
     if config.only_classes is not None:
         wanted = _classes(config, class_names, keys)
         places = places[np.isin(labels[places], wanted)]

@@ -4,16 +4,17 @@ import hashlib
 import json
 import logging
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from hf_relabel.config import SourceConfig
-from hf_relabel.errors import ImageReadError, UsageError
+from hf_relabel.errors import ImageReadError, SourceError, UsageError
+from hf_relabel.schema import NO_LABEL
 from hf_relabel.sources.decoding import LoadedImage, decode
 from hf_relabel.sources.image_dataset import DatasetImages, check_dataset, load_dataset, read_dataset
-from hf_relabel.sources.image_folder import FolderImages, scan_classes
+from hf_relabel.sources.image_folder import FolderImages, scan_classes, scan_unlabeled
 from hf_relabel.sources.labeled_files import is_table_file, scan_table
 from hf_relabel.sources.selection import Selected
 
@@ -35,7 +36,7 @@ class Source:
         split: Name of the split.
         class_names: C unique names.
         image_ids: N unique ids, sorted; relative paths without `..` and control characters.
-        labels: Class index of each image, int32 [N].
+        labels: Class index of each image, int32 [N]; -1 for an image without a label.
         images: Opens the image files.
         excluded: (image_id, reason) of each image that cannot be used; it is not among the N.
         max_pixels: Number of pixels above which an image counts as unreadable; None for Pillow's limit.
@@ -85,6 +86,30 @@ class Source:
         with file:
             return decode(file, min_side)
 
+    def in_classes(self, class_names: list[str], origin: str) -> "Source":
+        """Return the same images with their labels among other classes, matched by name.
+
+        Args:
+            class_names: The classes.
+            origin: Whose classes these are, for messages.
+
+        Raises:
+            SourceError: An image has a label that is not among the classes.
+        """
+        if self.class_names == class_names:
+            return self
+        known = {name: index for index, name in enumerate(class_names)}
+        used = np.unique(self.labels[self.labels != NO_LABEL])
+        unknown = [self.class_names[label] for label in used if self.class_names[label] not in known]
+        if unknown:
+            raise SourceError(
+                f"{len(unknown)} of the {len(used)} classes of these images, such as {unknown[0]!r}, are not among the "
+                f"{len(class_names)} classes of {origin}; name the classes as there (--source.class_names), or ignore "
+                "the labels with --source.labeled false"
+            )
+        of_class = np.array([known.get(name, NO_LABEL) for name in self.class_names] + [NO_LABEL], np.int32)
+        return replace(self, class_names=class_names, labels=of_class[self.labels])
+
 
 def open_source(config: SourceConfig) -> Source:
     """Open the dataset that the configuration names; no image is decoded.
@@ -101,7 +126,10 @@ def open_source(config: SourceConfig) -> Source:
         )
     if config.kind == "dataset":
         return source_of_dataset(load_dataset(config), config)
-    images, selected = scan_table(config) if is_table_file(config) else scan_classes(config)
+    if not config.labeled:
+        images, selected = scan_unlabeled(config)
+    else:
+        images, selected = scan_table(config) if is_table_file(config) else scan_classes(config)
     return _source("folder", config, images.image_ids, selected, images)
 
 

@@ -31,7 +31,7 @@ from hf_relabel.run.job import Job
 from hf_relabel.run.shard_folder import ShardFolder
 from hf_relabel.run.snapshot import read_excluded
 from hf_relabel.run.store import Fingerprint, make_folder
-from hf_relabel.schema import release_schema
+from hf_relabel.schema import NO_LABEL, release_schema
 from hf_relabel.sources.classes import nearest
 
 ALGORITHM = 3
@@ -134,7 +134,7 @@ def release_row(image: dict[str, Any], labeled: dict[str, Any], rule: LabelRule)
     labels = image_labels(image["label"], labeled, rule)
     return {
         "image_id": image["image_id"],
-        "label": image["label"],
+        "label": None if image["label"] == NO_LABEL else image["label"],
         "labels": [label for label, _ in labels],
         "scores": [score for _, score in labels],
         "label_score": labeled["label_score"] if rule.config.calibrated else None,

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from hf_relabel.labeling.calibration import MAX_SCORE, MIN_LIFT, Calibration
 from hf_relabel.labeling.evidence import EVIDENCE, margins
 from hf_relabel.labeling.labeler import Labeler
 from hf_relabel.labeling.regions import KINDS, ShardRegions, read_regions
@@ -16,9 +17,12 @@ from hf_relabel.run.job import Job
 from hf_relabel.run.shard_folder import ShardFolder
 from hf_relabel.run.shards import Shard, ShardResult
 from hf_relabel.run.store import Fingerprint
-from hf_relabel.schema import REGIONS
+from hf_relabel.schema import NO_LABEL, REGIONS
 
 STAGE = "regions"
+
+NEW = -1
+"""Fold of images that the labeler was not trained on."""
 
 ALGORITHM = 3
 """Raise it when a change of the code changes the classes or scores of regions or images."""
@@ -31,7 +35,8 @@ def run(job: Job) -> dict[str, Any]:
     """Label every region; returns the stage's manifest."""
     proposals, manifest = job.finished("proposals", "propose")
     backbone, classes = manifest["inputs"]["backbone"], job.snapshot.class_names
-    labeler = Labeler.load(job.stage_folder("labeler"), backbone, classes)
+    labeler = Labeler.load(job.labeler_folder, backbone, classes)
+    is_new = labeler.training["upstream"]["scores"]["inputs"]["proposals"] != proposals.fingerprint.digest
     inputs = {
         "algorithm": ALGORITHM,
         **job.settings("label"),
@@ -42,6 +47,9 @@ def run(job: Job) -> dict[str, Any]:
             "weights_sha256": labeler.weights_sha256,
         },
         "proposals": proposals.fingerprint.digest,
+        # Images that the labeler was trained on are labeled by the head that has not seen them, all others by the one
+        # for new images.
+        **({"new_images": True} if is_new else {}),
     }
     folder = ShardFolder(job.stage_folder(STAGE), STAGE, Fingerprint(inputs))
     if (done := job.existing(folder)) is not None:
@@ -53,7 +61,8 @@ def run(job: Job) -> dict[str, Any]:
         rows = proposals.read(shard.index, columns).to_pylist()
         regions = read_regions(proposals, shard.index)
         whole = np.array(proposals.features(shard.index)[[max(0, row["feature_row"]) for row in rows]])
-        result = _collect(label_images(labeler, rows, regions, whole, job.config.label.top_k))
+        folds = np.full(len(rows), NEW) if is_new else labeler.folds_of(regions.image_ids)
+        result = _collect(label_images(labeler, rows, regions, whole, folds, job.config.label.top_k))
         tick(len(rows))
         return result
 
@@ -61,7 +70,12 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def label_images(
-    labeler: Labeler, rows: list[dict[str, Any]], regions: ShardRegions, whole: np.ndarray, top_k: int
+    labeler: Labeler,
+    rows: list[dict[str, Any]],
+    regions: ShardRegions,
+    whole: np.ndarray,
+    folds: np.ndarray,
+    top_k: int,
 ) -> list[dict[str, Any]]:
     """Make the images' rows of `schema.REGIONS`.
 
@@ -70,10 +84,10 @@ def label_images(
         rows: The shard's rows of `schema.PROPOSALS`.
         regions: The shard's regions.
         whole: Features of the whole images, float16 [images, dim]; any values for images that could not be read.
+        folds: Fold of each image, int64 [images]; NEW for images that the labeler was not trained on.
         top_k: Number of classes to keep for each region.
     """
     classes = len(labeler.class_names)
-    folds = labeler.folds_of(regions.image_ids)
     logits = classify(labeler, regions, folds)
     margin = margins(logits, classes).cpu().numpy()
     top_labels, top_scores, background = _top(logits, classes, top_k)
@@ -99,7 +113,7 @@ def label_images(
                 "error": None,
                 "global_labels": global_labels[number],
                 "global_scores": global_scores[number],
-                "label_score": None if given is None else given[number],
+                "label_score": None if given is None or np.isnan(given[number]) else given[number],
                 "labels": _labels(
                     others[number], int(regions.label[number]), _supporting(labeler, margin, regions, proposals)
                 ),
@@ -130,14 +144,32 @@ def _top(logits: torch.Tensor, classes: int, top_k: int) -> tuple[np.ndarray, np
 
 
 def _image_scores(labeler: Labeler, evidence: np.ndarray, label: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-    """The calibrated scores of the given labels, [images], and of all others, [images, classes]; 0 for the given."""
+    """The calibrated scores of the given labels, [images], and of all others, [images, classes]; 0 for the given.
+
+    The given label's score is NaN where an image has no label.
+    """
     calibration = labeler.scores.calibration
     if calibration is None:
         return None, np.zeros(evidence.shape)
-    rows = np.arange(len(label))
     others = calibration.of_other(evidence) if labeler.scores.adds else np.zeros(evidence.shape)
-    others[rows, label] = 0
-    return calibration.of_given(evidence[rows, label]), others
+    without = label == NO_LABEL
+    others[without] = _without_given(calibration, evidence[without])
+    rows = np.flatnonzero(~without)
+    others[rows, label[rows]] = 0
+    given = np.full(len(label), np.nan)
+    given[rows] = calibration.of_given(evidence[rows, label[rows]])
+    return given, others
+
+
+def _without_given(calibration: Calibration, evidence: np.ndarray) -> np.ndarray:
+    """The probability of each class in images without a label: p / e, as any class may have been the given one.
+
+    Where the labeler cannot tell classes apart, e is as small as p, and only p, a lower bound, is meaningful.
+    """
+    found = calibration.of_given(evidence)
+    if calibration.lift < MIN_LIFT:
+        found = calibration.chance_of_given(evidence)
+    return np.minimum(found, MAX_SCORE)
 
 
 def _supporting(labeler: Labeler, margin: np.ndarray, regions: ShardRegions, proposals: np.ndarray) -> np.ndarray:
@@ -153,13 +185,13 @@ def _supporting(labeler: Labeler, margin: np.ndarray, regions: ShardRegions, pro
 
 
 def _labels(scores: np.ndarray, given: int, margin: np.ndarray) -> list[dict[str, Any]]:
-    """The given label and the image's other possible labels, each with the proposal that shows it best."""
+    """The given label, if any, and the image's other possible labels, each with the proposal that shows it best."""
     best = margin.argmax(axis=0) if len(margin) else np.full(len(scores), -1)
     others = np.flatnonzero(scores >= MIN_SCORE)
     others = others[np.argsort(-scores[others], kind="stable")]
     return [
         {"label": int(label), "score": None if label == given else float(scores[label]), "proposal": int(best[label])}
-        for label in [given, *others]
+        for label in ([] if given == NO_LABEL else [given]) + others.tolist()
     ]
 
 

@@ -53,7 +53,8 @@ def _draw(job: Job, release: Release, folder: Path, digest: str) -> None:
             picture.save(file, "JPEG", quality=90)
         pictures.append(picture)
         found = ", ".join(release.class_names[label] for label in row["labels"])
-        captions.append((f"given: {release.class_names[row['label']]}", f"now: {found}"))
+        given = [] if row["label"] is None else [f"given: {release.class_names[row['label']]}"]
+        captions.append((*given, f"now: {found}"))
     info = PngInfo()
     info.add_text(RELEASE_KEY, digest)
     with atomic_open(folder / SHEET) as file:

@@ -15,6 +15,7 @@ from hf_relabel.run.quiet import quiet_libraries
 from hf_relabel.run.ranks import current_rank
 from hf_relabel.run.store import atomic_open, make_folder
 from hf_relabel.stages import build, label, propose, score, train
+from hf_relabel.stages.finished import FinishedLabeler, find_labeler, refuse_own
 from hf_relabel.stages.settings import READS, is_read
 from hf_relabel.vision.families import resolve
 
@@ -25,6 +26,9 @@ STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
     "label": label.run,
     "build": build.run,
 }
+
+TRAINING = ("score", "train")
+"""Stages that a finished labeler replaces."""
 
 CONFIG_FILE = "config.yaml"
 HEADER = "# The resolved configuration of this run; `hf-relabel run --config` reads it again.\n"
@@ -52,14 +56,25 @@ def run_stages(command: str, config: Config) -> Job:
     stages = list(STAGES) if command == "run" else [command]
     stage = command
     quiet_libraries()
+    finished: FinishedLabeler | None = None
+    if config.labeler and set(stages) & {"propose", "label"}:
+        finished = find_labeler(config.labeler)
+        refuse_own(finished, Path(config.run.dir))
+        stages = [name for name in stages if name not in TRAINING]
     if "propose" in stages:
-        config = resolve(config)
+        config = resolve(finished.configure(config) if finished else config)
 
     def save() -> None:
         if job.rank.is_main:
             save_config(config, job.folder / CONFIG_FILE, stage)
 
-    job = Job(config, current_rank(config.run), accepted=save)
+    job = Job(
+        config,
+        current_rank(config.run),
+        accepted=save,
+        labeler=finished.folder if finished else None,
+        class_names=finished.class_names if finished else None,
+    )
     make_folder(job.folder)
     started = time.monotonic()
     for stage in stages:

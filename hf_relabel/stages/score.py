@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_relabel.config import ScoreConfig
+from hf_relabel.errors import StageError
 from hf_relabel.labeling.assignment import Assignment
 from hf_relabel.labeling.label_map_scorer import LabelMapScorer
 from hf_relabel.labeling.regions import ShardRegions, read_regions
@@ -20,8 +21,9 @@ from hf_relabel.run.job import Job
 from hf_relabel.run.ranks import thread_pool
 from hf_relabel.run.shard_folder import ShardFolder
 from hf_relabel.run.shards import Shard, ShardResult
+from hf_relabel.run.snapshot import SNAPSHOT
 from hf_relabel.run.store import Fingerprint
-from hf_relabel.schema import SCORES, TARGET_BACKGROUND
+from hf_relabel.schema import NO_LABEL, SCORES, TARGET_BACKGROUND
 
 STAGE = "scores"
 
@@ -59,6 +61,11 @@ class Scorer(Protocol):
 def run(job: Job) -> dict[str, Any]:
     """Score every region; returns the stage's manifest."""
     proposals, _ = job.finished("proposals", "propose")
+    if without := int(np.count_nonzero(job.snapshot.labels == NO_LABEL)):
+        raise StageError(
+            f"{job.folder / SNAPSHOT}: {without} images have no label, and no labeler can be trained on them; use "
+            "a finished one (`hf-relabel run --labeler`)"
+        )
     folder = ShardFolder(job.stage_folder(STAGE), STAGE, Fingerprint(_inputs(job, proposals)))
     if (manifest := job.existing(folder)) is not None:
         return manifest

@@ -1,7 +1,7 @@
 """Which settings each stage reads; without heavy imports, as help needs it."""
 
 READS = {
-    "propose": ("source", "backbone", "propose", "run"),
+    "propose": ("source", "backbone", "propose", "run", "labeler"),
     "score": ("score", "run.dir", "run.shard_size", "run.overwrite", "run.max_error_rate", "run.threads", "run.seed"),
     "train": (
         "train",
@@ -14,7 +14,7 @@ READS = {
         "run.threads",
         "run.seed",
     ),
-    "label": ("label", "run.dir", "run.shard_size", "run.overwrite", "run.max_error_rate"),
+    "label": ("label", "labeler", "run.dir", "run.shard_size", "run.overwrite", "run.max_error_rate"),
     "build": ("build", "run.dir", "run.shard_size"),
 }
 """Sections and keys that each stage reads: what its help shows, and what it may change in a run's `config.yaml`."""

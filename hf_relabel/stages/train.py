@@ -74,7 +74,10 @@ def run(job: Job) -> dict[str, Any]:
             image_scores = NO_SCORES
             if labeler.folds:
                 image_scores = measure_scores(labeler, proposals, job.shards, threads, job.rank)
-        upstream = {"scores": {"inputs": scored["inputs"], "counters": scored["counters"]}}
+        upstream = {
+            "proposals": {"inputs": manifest["inputs"]},
+            "scores": {"inputs": scored["inputs"], "counters": scored["counters"]},
+        }
         training = {"digest": fingerprint.digest, "inputs": fingerprint.inputs, "upstream": upstream, **result}
         training["scores"] = image_scores.to_json()
         labeler = Labeler(heads, class_names, image_scores, labeler.seed, labeler.backbone, training)

@@ -6,6 +6,7 @@ import numpy as np
 
 from hf_relabel.errors import ReleaseError
 from hf_relabel.release.label_table import LabelTable
+from hf_relabel.schema import NO_LABEL
 from hf_relabel.vision import masks
 
 Box = tuple[float, float, float, float]
@@ -48,6 +49,11 @@ class ReleaseTargets:
         threshold: float = 0.5,
         include_original: bool = False,
     ):
+        if kind == "single" and (table.original == NO_LABEL).any():
+            raise ReleaseError(
+                f"{table.origin}: has images without an original label, which the target `single` needs; use soft or "
+                "threshold"
+            )
         self._table = table
         self._kind = kind
         self._threshold = np.float32(threshold)
@@ -60,7 +66,7 @@ class ReleaseTargets:
             entries = slice(table.offsets[row], table.offsets[row + 1])
             scores = self._scores[entries]
             target[table.classes[entries]] = scores if self._kind == "soft" else scores >= self._threshold
-        if self._include_original:
+        if self._include_original and table.original[row] != NO_LABEL:
             target[table.original[row]] = 1
         return target
 

@@ -14,7 +14,6 @@ from hf_relabel.schema import release_schema
 SCHEMA = release_schema("regions", CLASSES)
 
 CHANGES = [
-    ("label", None, "label", "has no value"),
     ("label", 4, "label", "has class 4"),
     ("labels", None, "labels.list", "has no value"),
     ("labels", [0, None], "labels", "has no value"),
