@@ -13,6 +13,7 @@ command line, it shows the content of a release and checks whether all of your i
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import posixpath
 import re
@@ -21,13 +22,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 try:
     from torch import from_numpy as _to_tensor
     from torch.utils.data import Dataset as _TorchDataset
 except ImportError:  # targets are NumPy arrays then
     _TorchDataset, _to_tensor = object, np.asarray
+try:
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+except ImportError:  # needed only for HEIC images
+    pass
 
 
 class VersionError(RuntimeError):
@@ -163,13 +170,14 @@ class FolderImages:
 
     def __getitem__(self, image_id: str) -> Image.Image:
         with Image.open(self.path(image_id)) as image:
-            return _upright(image)
+            return upright_rgb(image)
 
 
 class DatasetImages:
     """Images in a `datasets.Dataset`, such as a split of ILSVRC/imagenet-1k, by image id.
 
-    The ids are the values of `id_column`, or the stored file names of the images, or split and row if there are none.
+    The ids are the values of `id_column`, or the stored file names of the images, or split and row if there are none
+    or they are not unique.
 
     Args:
         data: The map-style dataset in its original order.
@@ -181,18 +189,19 @@ class DatasetImages:
         import datasets
 
         self.image_column = image_column
-        self.data = data.select_columns([image_column])
+        self.data = data.select_columns([image_column]).with_format(None)
+        self.data = self.data.cast_column(image_column, datasets.Image(decode=False))  # decoded by upright_rgb
         if id_column is not None:
             ids = [str(value) for value in data.select_columns([id_column])[:][id_column]]
         else:
-            stored = self.data.cast_column(image_column, datasets.Image(decode=False)).flatten()
+            stored = self.data.flatten()
             ids = _ids_of_paths(stored.select_columns([f"{image_column}.path"])[:][f"{image_column}.path"])
         self.rows = {image_id: row for row, image_id in enumerate(ids)} if ids else None
 
     def _row(self, image_id: str) -> int | None:
         if self.rows is not None and image_id in self.rows:
             return self.rows[image_id]
-        by_row = re.fullmatch(r"[\w.-]+/(\d{8})", image_id) if self.rows is None else None
+        by_row = re.fullmatch(r"[\w.-]+/(\d{8})", image_id)
         return int(by_row[1]) if by_row and int(by_row[1]) < len(self.data) else None
 
     def missing(self, image_ids: list[str]) -> list[str]:
@@ -203,11 +212,13 @@ class DatasetImages:
         row = self._row(image_id)
         if row is None:
             raise KeyError(f"the dataset of images has no {image_id!r}")
-        return _upright(self.data[row][self.image_column])
+        cell = self.data[row][self.image_column]
+        with Image.open(cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"])) as image:
+            return upright_rgb(image)
 
 
 def _ids_of_paths(paths: list[str | None]) -> list[str] | None:
-    """Image ids from stored paths; absolute paths are made relative to their common folder."""
+    """Image ids from stored paths, None if they are not unique; absolute paths start at their common folder."""
     if not all(paths):
         return None
     names = []
@@ -218,12 +229,41 @@ def _ids_of_paths(paths: list[str | None]) -> list[str] | None:
     if any(posixpath.isabs(name) for name in names):
         common = posixpath.commonprefix([min(names), max(names)])
         names = [name[common.rfind("/") + 1 :] for name in names]
-    return names
+    return names if len(set(names)) == len(names) else None
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Return the image in RGB after EXIF rotation, which is how the masks fit."""
-    return ImageOps.exif_transpose(image).convert("RGB")
+TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True), 6: (3, False), 7: (3, True), 8: (1, False)}
+"""EXIF orientation: counterclockwise quarter turns, and whether the picture is mirrored from left to right first."""
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return an opened image in RGB as it was relabeled, which is how the masks fit.
+
+    The EXIF orientation is applied, transparent pixels are composited over white, and 16-bit gray is scaled to 8 bits.
+    """
+    image.load()
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # damaged metadata, for which Pillow raises many errors; the pixels may still be fine
+        orientation = 1
+    if image.mode.startswith("I"):
+        gray = np.asarray(image).astype(np.int64)
+        if gray.min() < 0 or gray.max() > 65535:
+            raise ValueError("32-bit gray of unknown range")
+        scaled = ((gray + 128) // 257).astype(np.uint8)
+        if isinstance(image.info.get("transparency"), int):
+            scaled[gray == image.info["transparency"]] = 255
+        rgb = Image.fromarray(scaled).convert("RGB")
+    elif image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        rgb = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer).convert("RGB")
+    else:
+        rgb = image.convert("RGB")
+    turns, mirrored = TURNS.get(orientation, (0, False))
+    if not turns and not mirrored:
+        return rgb
+    pixels = np.asarray(rgb)[:, ::-1] if mirrored else np.asarray(rgb)
+    return Image.fromarray(np.ascontiguousarray(np.rot90(pixels, turns)))
 
 
 def open_images(images: Any, image_column: str = "image", id_column: str | None = None) -> Any:

@@ -1,5 +1,10 @@
-"""Image decoding: any raster file to upright 8-bit RGB, or a one-line reason why it cannot be read."""
+"""Image decoding: any raster file to upright 8-bit RGB, or a one-line reason why it cannot be read.
 
+The published loader script (`dataset_card/load_relabel.py`) is standalone and makes the same pixels; a test compares
+them, so a change here belongs there too.
+"""
+
+import contextlib
 import struct
 import zlib
 from dataclasses import dataclass
@@ -13,7 +18,7 @@ from hf_relabel.errors import ImageReadError
 
 # Raster formats only: Pillow would pass PostScript to an external program, whatever the file's suffix is.
 RASTER_FORMATS = (
-    "JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "PCX",
+    "JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF", "TGA", "ICO", "PCX",
 )  # fmt: skip
 
 ORIENTATION_TAG = 0x0112  # Exif 2.3, section 4.6.4
@@ -43,14 +48,16 @@ class LoadedImage:
         image: RGB pixels, upright; smaller than the original if that was allowed.
         width: Width of the original in pixels, upright.
         height: Height of the original in pixels, upright.
+        orientation: EXIF orientation of the stored pixels, 1 to 8; 1 is upright.
     """
 
     image: Image.Image
     width: int
     height: int
+    orientation: int = 1
 
 
-def decode(file: BinaryIO, min_side: int | None = None) -> LoadedImage:
+def decode(file: BinaryIO, min_side: int | None = None, max_pixels: int | None = None) -> LoadedImage:
     """Decode the first picture in a file.
 
     The EXIF orientation is applied, transparent pixels are composited over white, and 16-bit gray is scaled to 8 bits.
@@ -59,13 +66,18 @@ def decode(file: BinaryIO, min_side: int | None = None) -> LoadedImage:
         file: The file, open for reading bytes.
         min_side: Allows decoding a large JPEG at 1/2, 1/4 or 1/8 of its size, as long as both sides keep at least
             this many pixels.
+        max_pixels: Number of pixels above which an image is refused; None for Pillow's limit for decompression bombs.
 
     Raises:
-        ImageReadError: The file is damaged, not an image, or larger than Pillow's limit for decompression bombs.
+        ImageReadError: The file is damaged, not an image, or has too many pixels.
     """
+    if max_pixels is not None and Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow refuses twice this number itself
     try:
         image = Image.open(file, formats=_formats())
         whole = image.size
+        if max_pixels is not None and whole[0] * whole[1] > max_pixels:
+            raise ImageReadError(f"too many pixels ({whole[0]} x {whole[1]}, source.max_pixels is {max_pixels})")
         if min_side is not None:
             image.draft(None, (min_side, min_side))
         reduced = image.size != whole
@@ -73,7 +85,7 @@ def decode(file: BinaryIO, min_side: int | None = None) -> LoadedImage:
     except Image.DecompressionBombError as error:
         raise ImageReadError(f"too many pixels ({_first_line(error)})") from error
     except UnidentifiedImageError as error:
-        raise ImageReadError("not an image, or an unsupported format") from error
+        raise ImageReadError(_unsupported(file)) from error
     except DAMAGE as error:
         raise ImageReadError(f"cannot be decoded ({_first_line(error)})") from error
     width, height = whole if reduced else image.size
@@ -86,14 +98,32 @@ def decode(file: BinaryIO, min_side: int | None = None) -> LoadedImage:
         upright = upright.transpose(TRANSPOSES[orientation])
     if orientation in SIDES_SWAPPED:
         width, height = height, width
-    return LoadedImage(upright, width, height)
+    return LoadedImage(upright, width, height, orientation if orientation in TRANSPOSES else 1)
 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """The raster formats that this build of Pillow supports."""
+    """The raster formats that this build of Pillow and its plugins support."""
     Image.init()
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    if "AVIF" not in Image.OPEN:
+        with contextlib.suppress(ImportError):
+            import pillow_avif  # noqa: F401
     return tuple(name for name in RASTER_FORMATS if name in Image.OPEN)
+
+
+def _unsupported(file: BinaryIO) -> str:
+    """Why Pillow does not know a file; names the plugin for formats that need one (ISO 14496-12, section 4.3)."""
+    file.seek(0)
+    head = file.read(12)
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
+        return "HEIC images need a plugin; install pillow-heif"
+    if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
+        return "AVIF images need a newer Pillow or a plugin; install pillow-avif-plugin"
+    return "not an image, or an unsupported format"
 
 
 def _orientation(image: Image.Image) -> int:

@@ -84,7 +84,7 @@ class Source:
         except OSError as error:
             raise ImageReadError(f"cannot be opened ({error.strerror or type(error).__name__})") from error
         with file:
-            return decode(file, min_side)
+            return decode(file, min_side, self.max_pixels)
 
     def in_classes(self, class_names: list[str], origin: str) -> "Source":
         """Return the same images with their labels among other classes, matched by name.

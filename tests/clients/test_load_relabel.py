@@ -11,9 +11,13 @@ import datasets
 import numpy as np
 import pytest
 from hub_environment import TIMEOUT, environment
+from odd_files import write_odd_files
 from PIL import Image
 from pycocotools import mask as coco
 from releases import CLASSES, as_version_1, make_release, make_rows
+
+from hf_relabel.config import SourceConfig
+from hf_relabel.sources.source import open_source, source_of_dataset
 
 SCRIPT = Path(__file__).resolve().parents[2] / "dataset_card" / "load_relabel.py"
 
@@ -241,6 +245,41 @@ def test_an_image_turned_by_exif_is_upright(loader, tmp_path):
     exif[0x0112] = 6
     picture.save(tmp_path / "a.jpg", exif=exif)
     assert loader.open_images(tmp_path)["a.jpg"].size == (20, 30)
+
+
+@pytest.fixture(scope="module")
+def odd_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("odd") / "a"
+    folder.mkdir()
+    write_odd_files(folder)
+    return folder.parent
+
+
+@pytest.mark.parametrize("stored", ["folder", "dataset"])
+def test_odd_files_have_the_pixels_that_were_relabeled(loader, odd_files, stored):
+    source = open_source(SourceConfig(path=str(odd_files)))
+    assert len(source) > 45
+    images = odd_files
+    if stored == "dataset":
+        cells = [{"bytes": (odd_files / name).read_bytes(), "path": name} for name in source.image_ids]
+        images = datasets.Dataset.from_dict({"image": cells}).cast_column("image", datasets.Image())
+    opened = loader.open_images(images)
+    for place, name in enumerate(source.image_ids):
+        expected = source.load(place).image
+        assert opened[name].size == expected.size, name
+        assert np.array_equal(np.asarray(opened[name]), np.asarray(expected)), name
+
+
+def test_file_names_that_occur_twice(loader, images):
+    paths = sorted(images.rglob("*.jpg"))[:4]
+    cells = [{"bytes": path.read_bytes(), "path": f"{place % 2}.jpg"} for place, path in enumerate(paths)]
+    source = datasets.Dataset.from_dict({"image": cells, "label": ["a", "b", "a", "b"]})
+    source = source.cast_column("image", datasets.Image())
+    listed = source_of_dataset(source, SourceConfig(kind="dataset", path="photos"))
+    opened = loader.open_images(source)
+    for place, image_id in enumerate(listed.image_ids):
+        assert image_id == f"train/{place:08d}"
+        assert np.array_equal(np.asarray(opened[image_id]), np.asarray(listed.load(place).image))
 
 
 @pytest.mark.parametrize("image_id", ["../outside.jpg", "/etc/hostname", "a/../../outside.jpg"])

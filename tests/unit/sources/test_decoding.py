@@ -193,6 +193,33 @@ def test_a_decompression_bomb():
         decode(io.BytesIO(b"\x89PNG\r\n\x1a\n" + chunks))
 
 
+def test_the_limit_on_pixels_can_be_set(monkeypatch):
+    file = stored(Image.new("RGB", (40, 30)), "PNG")
+    assert decode(file, max_pixels=1200).image.size == (40, 30)
+    with pytest.raises(ImageReadError, match=r"too many pixels \(40 x 30, source.max_pixels is 1199\)"):
+        decode(file, max_pixels=1199)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # as if Pillow's own limit were lower
+    with pytest.raises(ImageReadError, match="too many pixels"):
+        decode(file)
+    assert decode(file, max_pixels=1200).image.size == (40, 30)
+
+
+@pytest.mark.parametrize(("brand", "said"), [(b"heic", "install pillow-heif"), (b"mif1", "install pillow-heif")])
+def test_heic_without_the_plugin_names_it(brand, said):
+    with pytest.raises(ImageReadError, match=said):
+        decode(io.BytesIO(b"\x00\x00\x00\x18ftyp" + brand + bytes(40)))
+
+
+@pytest.mark.parametrize("form", ["HEIF", "AVIF"])
+def test_heic_and_avif_with_the_plugin(form):
+    if form == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    elif "AVIF" not in Image.SAVE:
+        pytest.skip("this Pillow has no AVIF")
+    got = pixels(stored(Image.new("RGB", (32, 16), (200, 30, 60)), form, quality=90))
+    assert np.abs(got.astype(int) - [200, 30, 60]).max() < 12
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's warnings about damaged TIFF tags
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000"])
 def test_damage_anywhere_gives_an_image_or_a_reason(form):
