@@ -145,6 +145,9 @@ class ProposeConfig:
         masks: COCO JSON file with masks to use instead of generated ones, as CutLER and MaskCut write it: `file_name`
             is the image's path below source.path, categories are ignored. `generators`, `tau`, `max_masks`,
             `merge_masks` and `solver` then have no effect.
+        masks_orientation: Which picture these masks belong to if an image has an EXIF orientation and the size of the
+            mask does not tell: that of the `stored` pixels, as CutLER writes them, or the `upright` one; `auto` takes
+            `upright` for files that this package exported, else `stored`.
         views: Additional feature vectors stored per region to train the labeler on, each averaged over the region's
             patches with some dropped at random. Example: with 2 and a 10-patch region, the labeler trains on two
             averages over 8 of the 10 patches (view_drop 0.2).
@@ -158,6 +161,7 @@ class ProposeConfig:
     windows: int = 4
     solver: Literal["auto", "lanczos", "krylov"] = "auto"
     masks: str | None = None
+    masks_orientation: Literal["auto", "stored", "upright"] = "auto"
     views: int = 2
     view_drop: float = 0.2
 

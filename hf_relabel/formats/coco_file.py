@@ -96,6 +96,14 @@ class CocoFile:
         """The entry of an image, by its index in `names`. A bare list has no such entries."""
         return self._entry(self._images, place)
 
+    def size(self, place: int) -> tuple[int, int] | None:
+        """Height and width that the file gives for an image, by its index in `names`; None if it gives none."""
+        if self._is_list:
+            return None
+        image = self.image(place).value
+        height, width = image.get("height"), image.get("width")
+        return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
     def count(self, place: int) -> int:
         """Number of annotations of an image."""
         return int(self._offsets[place + 1] - self._offsets[place])

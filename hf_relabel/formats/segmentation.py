@@ -48,6 +48,11 @@ def read_segmentation(segmentation: Any, height: int, width: int) -> RLE:
     return {"size": [height, width], "counts": counts}
 
 
+def is_degenerate(polygon: Any) -> bool:
+    """Whether a polygon has fewer than three points, so that it covers nothing."""
+    return isinstance(polygon, list) and len(polygon) < 6 and len(polygon) % 2 == 0
+
+
 def run_lengths(counts: str) -> np.ndarray:
     """Decode COCO's compressed counts to run lengths, int64 [N].
 

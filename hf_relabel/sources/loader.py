@@ -34,6 +34,7 @@ class Decoded:
         height: Height of the original in pixels, after EXIF rotation; 0 if it could not be read.
         pixels: Input of the backbone, float32 [3, S, S]; None if the image could not be read.
         error: Why the image could not be read; None if it was read.
+        orientation: EXIF orientation of the stored pixels, 1 to 8.
     """
 
     index: int
@@ -41,6 +42,7 @@ class Decoded:
     height: int
     pixels: torch.Tensor | None
     error: str | None
+    orientation: int = 1
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class _Images(Dataset):
             loaded = self.source.load(index, min_side=2 * self.side)
         except ImageReadError as error:
             return Decoded(index, 0, 0, None, str(error))
-        return Decoded(index, loaded.width, loaded.height, self.preprocess(loaded.image), None)
+        pixels = self.preprocess(loaded.image)
+        return Decoded(index, loaded.width, loaded.height, pixels, None, loaded.orientation)
 
 
 class _Order(Sampler):

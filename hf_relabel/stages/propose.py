@@ -71,7 +71,9 @@ def run(job: Job) -> dict[str, Any]:
     folder = ShardFolder(job.stage_folder(STAGE), STAGE, Fingerprint(inputs))
     if (manifest := job.existing(folder)) is not None:
         return manifest
-    given = GivenMasks.open(config.propose.masks, snapshot.image_ids) if config.propose.masks else None
+    given = None
+    if config.propose.masks:
+        given = GivenMasks.open(config.propose.masks, snapshot.image_ids, config.propose.masks_orientation)
     if given is not None and job.rank.is_main:
         given.warn_of_left_out()
     with thread_pool(job.rank.threads) as threads:
@@ -84,8 +86,9 @@ def _settings(job: Job) -> dict[str, Any]:
     settings = job.settings("propose")["propose"]
     file = settings.pop("masks")
     if file is None:
+        del settings["masks_orientation"]
         return settings
-    kept = ("windows", "views", "view_drop")
+    kept = ("windows", "views", "view_drop", "masks_orientation")
     return {"masks": identity_of(file)} | {key: settings[key] for key in kept}
 
 
@@ -306,7 +309,7 @@ class Proposer:
         assert self.given is not None
         image_id = self.job.source.image_ids[item.index]
         seen: set[str] = set()
-        for picture in self.given.of(image_id, item.height, item.width, dropped):
+        for picture in self.given.of(image_id, item.height, item.width, dropped, item.orientation):
             outline = masks.encode(picture)
             if not picture.any():
                 dropped[EMPTY] += 1

@@ -16,6 +16,24 @@ def encode(mask: np.ndarray) -> RLE:
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
+def turn_upright(mask: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn a mask of stored pixels as the EXIF orientation turns the picture (Exif 2.3, section 4.6.4).
+
+    Args:
+        mask: Values of the stored pixels, [h, w].
+        orientation: 1 to 8; 1 changes nothing.
+
+    Returns:
+        The upright mask: [h, w], or [w, h] from orientation 5 on.
+    """
+    turned = mask.T if orientation >= 5 else mask
+    if orientation in (3, 4, 7, 8):
+        turned = turned[::-1]
+    if orientation in (2, 3, 6, 7):
+        turned = turned[:, ::-1]
+    return np.ascontiguousarray(turned)
+
+
 def decode(rle: RLE) -> np.ndarray:
     """Decode a compressed COCO RLE to a mask, bool [H, W]."""
     return coco.decode(rle).astype(bool)

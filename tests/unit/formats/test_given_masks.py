@@ -5,10 +5,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hf_relabel.errors import FormatError
 from hf_relabel.formats.coco_file import CocoFile
-from hf_relabel.formats.given_masks import NO_MASK, GivenMasks, MaskError, identity_of
+from hf_relabel.formats.given_masks import DEGENERATE, NO_MASK, GivenMasks, MaskError, identity_of
+from hf_relabel.sources.decoding import decode
 from hf_relabel.vision import masks
 
 LEFT = np.zeros((4, 6), bool)
@@ -112,8 +114,61 @@ def test_a_bare_list_names_its_images(tmp_path):
 )
 def test_a_mask_that_does_not_fit_its_image_is_told_with_its_line(tmp_path, segmentation, reason):
     given = GivenMasks.open(write(tmp_path, cutler({"image_id": 101, "segmentation": segmentation})), IDS)
-    with pytest.raises(MaskError, match=f"line 1: the segmentation .*{reason}"):
+    with pytest.raises(MaskError, match=f"line 1: annotation 0: its `segmentation` .*{reason}"):
         masks_of(given, "cat/1.jpg")
+
+
+def test_a_degenerate_polygon_drops_only_itself(tmp_path):
+    """Annotation tools write lines and single clicks as polygons."""
+    content = cutler(
+        {"image_id": 101, "segmentation": [[1, 1, 2, 2], POLYGON, [], [3, 3]]},
+        {"image_id": 101, "segmentation": [[0, 0, 3, 3]]},
+    )
+    found, dropped = masks_of(GivenMasks.open(write(tmp_path, content), IDS), "cat/1.jpg")
+    np.testing.assert_array_equal(found, [LEFT])
+    assert dropped == {DEGENERATE: 4, NO_MASK: 1}
+
+
+STORED = np.zeros((4, 6), bool)
+STORED[0, :4] = STORED[1, 0] = True
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["run lengths", "polygon"])
+def test_masks_of_stored_pixels_are_turned_like_the_picture(tmp_path, orientation, form):
+    """CutLER's maskcut.py opens photos without their EXIF orientation."""
+    mask, segmentation = (STORED, masks.encode(STORED)) if form == "run lengths" else (LEFT, [POLYGON])
+    picture = Image.fromarray(np.repeat(mask[..., None] * np.uint8(255), 3, axis=2))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "1.png", exif=exif)
+    with open(tmp_path / "1.png", "rb") as file:
+        loaded = decode(file)
+    content = cutler({"image_id": 101, "segmentation": segmentation})
+    given = GivenMasks.open(write(tmp_path, content), IDS)
+    (found,) = given.of("cat/1.jpg", loaded.height, loaded.width, Counter(), loaded.orientation)
+    np.testing.assert_array_equal(found, np.asarray(loaded.image)[..., 0] > 0)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 6])
+def test_masks_of_the_upright_picture_are_kept(tmp_path, orientation):
+    height, width = STORED.shape
+    content = cutler({"image_id": 101, "segmentation": masks.encode(STORED)})
+    content["info"]["hf_relabel"] = {"name": "an export of this package"}
+    ours = GivenMasks.open(write(tmp_path, content), IDS)
+    np.testing.assert_array_equal(list(ours.of("cat/1.jpg", height, width, Counter(), orientation)), [STORED])
+    del content["info"]["hf_relabel"]
+    told = GivenMasks.open(write(tmp_path, content), IDS, "upright")
+    np.testing.assert_array_equal(list(told.of("cat/1.jpg", height, width, Counter(), orientation)), [STORED])
+    other = GivenMasks.open(write(tmp_path, content), IDS)
+    (found,) = other.of("cat/1.jpg", height, width, Counter(), orientation)
+    assert np.array_equal(found, STORED) == (orientation == 6), "only where the sides are swapped does the size tell"
+
+
+def test_masks_of_neither_size_are_refused(tmp_path):
+    given = GivenMasks.open(write(tmp_path, cutler({"image_id": 101, "segmentation": masks.encode(LEFT)})), IDS)
+    with pytest.raises(MaskError, match=r"annotation 0: its `segmentation` has size \[4, 6\]"):
+        list(given.of("cat/1.jpg", 8, 12, Counter(), 6))
 
 
 def test_files_that_are_refused(tmp_path):
