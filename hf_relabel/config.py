@@ -90,10 +90,10 @@ class FeatureConfig:
     Args:
         kind: `key`, `query` or `value` of a block's attention, or `token`, the block's output; `auto` takes what suits
             the model.
-        block: Index of the block from 0; a negative index counts from the end, -1 is the last block. null: the block
-            that suits the model; the last one if `kind` is given.
-        norm: Apply the model's final LayerNorm to `token`; it has no effect on the other kinds. null: what suits the
-            model; true if `kind` is given.
+        block: Index of the block (of the stage, for a ConvNeXt) from 0; a negative index counts from the end, -1 is the
+            last block. null: the block that suits the model; the last one if `kind` is given.
+        norm: Apply the model's final LayerNorm to `token`; it has no effect on the other kinds, nor on a ConvNeXt's
+            earlier stages. null: what suits the model; true if `kind` is given.
     """
 
     kind: FeatureKind = "auto"
@@ -103,10 +103,11 @@ class FeatureConfig:
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """The frozen self-supervised ViT.
+    """The frozen self-supervised ViT (or DINOv3's ConvNeXt).
 
     Args:
-        model: Hub id or local folder of a transformers DINO, DINOv2 (with or without registers) or DINOv3 ViT.
+        model: Hub id or local folder of a DINO, DINOv2 (with or without registers) or DINOv3 model, in the format of
+            transformers or, for ViTs, of timm (safetensors).
         revision: Branch, tag or commit on the Hub.
         image_size: Side in pixels of the square that images are resized to; a multiple of the patch size. null: what
             suits the model, such as 512 for patches of 16 pixels and 448 for 14.

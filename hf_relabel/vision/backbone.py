@@ -1,8 +1,9 @@
-"""The frozen self-supervised ViT: transformers' DINO, DINOv2 (with or without registers) and DINOv3.
+"""The frozen self-supervised model: transformers' DINO, DINOv2 (with or without registers) and DINOv3, ViT or ConvNeXt.
 
 One forward pass produces both the features that MaskCut segments and the features that are pooled for the labeler;
 forward hooks on the blocks capture them. Keys, queries and values are the outputs of the attention's linear projections
 with all heads concatenated, before any rotary embedding, as in the code of the paper (arXiv 2603.05729) and of CutLER.
+A ConvNeXt's blocks are its stages; their maps are resized to one grid.
 """
 
 import threading
@@ -86,10 +87,10 @@ class Backbone:
     ):
         """See `load`; `config` is resolved."""
         settings: Any = model.config
+        widths = pretrained.widths_of(settings)
         self.patch_size = pretrained.patch_size_of(config, settings)
         self.grid = (preprocess.side // self.patch_size,) * 2
         self.preprocess = preprocess
-        self.region_dim = int(settings.hidden_size)
         self.identity = identity
         self._device = device
         self._dtype = getattr(torch, config.dtype)
@@ -101,12 +102,19 @@ class Backbone:
         self._features = {"proposal": config.proposal_feature, "region": config.region_feature}
         blocks = _blocks(model)
         indices = {name: block_of(name, feature, len(blocks)) for name, feature in self._features.items()}
-        del blocks[max(indices.values()) + 1 :]  # no feature depends on the later blocks
+        self.region_dim = widths[indices["region"]]
+        if settings.model_type == pretrained.CONVNEXT:
+            # The final norm is the last stage's only.
+            self._normed = {name for name, index in indices.items() if index == len(blocks) - 1}
+        else:
+            self._normed = set(indices)
+            del blocks[max(indices.values()) + 1 :]  # no feature depends on the later blocks
         if self._dtype == torch.float32 and onednn.is_faster(device):
             onednn.convert(model)
         for name, index in indices.items():
             self._hook(name, blocks[index])
-        self._norm: nn.Module = model.norm if hasattr(model, "norm") else model.layernorm  # type: ignore[assignment]
+        norms = (getattr(model, name, None) for name in ("norm", "layernorm", "layer_norm"))
+        self._norm: nn.Module = next(norm for norm in norms if norm is not None)
         self._model = model.to(device)
 
     @classmethod
@@ -155,11 +163,22 @@ class Backbone:
         return self._patches(captured, "proposal"), self._patches(captured, "region")
 
     def _patches(self, captured: dict[str, torch.Tensor], name: str) -> torch.Tensor:
-        """Convert a captured activation [B, prefix + n, C] to patch features, float32 [B, n, C]."""
+        """Convert an activation, [B, prefix + n, C] or a map [B, C, h, w], to patch features, float32 [B, n, C]."""
         feature, activation = self._features[name], captured[name]
-        if feature.kind == "token" and feature.norm:
+        is_map = activation.ndim == 4
+        if is_map:
+            activation = self._on_grid(activation).flatten(2).transpose(1, 2)
+        if feature.kind == "token" and feature.norm and name in self._normed:
             activation = self._norm(activation)
-        return activation[:, self._prefix :].float()
+        return activation[:, 0 if is_map else self._prefix :].float().contiguous()
+
+    def _on_grid(self, maps: torch.Tensor) -> torch.Tensor:
+        """Resize the maps of a stage, [B, C, h, w], to the grid: means of finer ones, bilinear from coarser ones."""
+        if maps.shape[2] > self.grid[0]:
+            return nn.functional.avg_pool2d(maps, maps.shape[2] // self.grid[0])
+        if maps.shape[2] < self.grid[0]:
+            return nn.functional.interpolate(maps, size=self.grid, mode="bilinear", align_corners=False)
+        return maps
 
     def _hook(self, name: str, block: nn.Module) -> None:
         """Register a forward hook that captures a feature for the thread that runs the model."""
@@ -183,9 +202,15 @@ def check_settings(config: BackboneConfig) -> tuple[BackboneConfig, Any]:
     """
     settings = pretrained.read_settings(config)
     config = resolve_backbone(config, settings)
-    check_image_size(config, pretrained.patch_size_of(config, settings))
+    check_image_size(config, pretrained.size_step_of(config, settings))
     for name in ("proposal", "region"):
-        block_of(name, getattr(config, f"{name}_feature"), settings.num_hidden_layers)
+        feature = getattr(config, f"{name}_feature")
+        block_of(name, feature, len(pretrained.widths_of(settings)))
+        if settings.model_type == pretrained.CONVNEXT and feature.kind != "token":
+            raise BackboneError(
+                f"backbone.{name}_feature.kind: {config.model} has no {feature.kind}, because a ConvNeXt has no "
+                "attention; set it to token"
+            )
     return config, settings
 
 
@@ -204,8 +229,8 @@ def _identify(config: BackboneConfig, settings: Any) -> dict[str, Any]:
         **pretrained.identify(config, settings),
         "architecture": pretrained.ARCHITECTURES[settings.model_type],
         "model_type": settings.model_type,
-        "hidden_size": int(settings.hidden_size),
-        "layers": int(settings.num_hidden_layers),
+        "hidden_size": pretrained.widths_of(settings)[-1],
+        "layers": len(pretrained.widths_of(settings)),
         "image_size": config.image_size,
         "patch_size": pretrained.patch_size_of(config, settings),
         "mean": list(mean),
@@ -217,7 +242,7 @@ def _identify(config: BackboneConfig, settings: Any) -> dict[str, Any]:
 
 
 def check_image_size(config: BackboneConfig, patch: int) -> None:
-    """Raise BackboneError if the image size is not a multiple of the patches' side in pixels."""
+    """Raise BackboneError if the image size is not a multiple of the patches' side (a ConvNeXt's stride) in pixels."""
     size = config.image_size
     assert size is not None
     if size % patch:
@@ -245,10 +270,10 @@ def block_of(name: str, feature: FeatureConfig, count: int) -> int:
 
 
 def _blocks(model: nn.Module) -> nn.ModuleList:
-    """Find the model's transformer blocks: the module list whose length is the configured number of layers."""
+    """Find the model's blocks (or stages): the outermost module list with the configured number of them."""
     settings: Any = model.config
     for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == settings.num_hidden_layers:
+        if isinstance(module, nn.ModuleList) and len(module) == len(pretrained.widths_of(settings)):
             return module
     raise BackboneError(
         f"backbone.model: cannot find the transformer blocks of {type(model).__name__} in this transformers version; "

@@ -46,6 +46,10 @@ FAMILIES = {
     # The same feature and tau. Not measured: the only DINOv2 tried is a fine-tuned one, which recommends its own.
     "dinov2": Recommended(),
     "dinov2_with_registers": Recommended(),
+    # Not measured: the map with the finest meaning that has the grid's size, and the last one for the classes.
+    "dinov3_convnext": Recommended(
+        proposal_feature=FeatureConfig(kind="token", block=-2, norm=False), region_feature=_TOKENS
+    ),
     # MaskCut's own setting in CutLER (Wang et al., CVPR 2023) for DINO ViT-B/8: the last block's keys, tau 0.15. For
     # any other ViT tau may be far off, and then only merging, which needs none, gives proposals.
     "vit": Recommended(tau=0.15),

@@ -20,14 +20,25 @@ from safetensors import SafetensorError
 
 from hf_relabel.config import BackboneConfig
 from hf_relabel.errors import BackboneError
+from hf_relabel.vision import timm_weights
 
 ARCHITECTURES = {
     "dinov3_vit": "DINOv3ViTModel",
     "dinov2": "Dinov2Model",
     "dinov2_with_registers": "Dinov2WithRegistersModel",
+    "dinov3_convnext": "DINOv3ConvNextModel",
     "vit": "ViTModel",
 }
 """Supported values of transformers' `model_type` and the model class of each."""
+
+CONVNEXT = "dinov3_convnext"
+"""The `model_type` whose features are maps of stages instead of tokens of blocks."""
+
+CONVNEXT_PATCH = 16
+"""Pixels per side of a patch of its features: the stride of its third stage, to which the other maps are resized."""
+
+CONVNEXT_STRIDE = 32
+"""Stride of its last stage, of which the image size must be a multiple."""
 
 UNGATED = "facebook/dinov2-with-registers-large"
 
@@ -52,11 +63,11 @@ def read_settings(config: BackboneConfig) -> Any:
     """
     import transformers
 
-    folder = Path(config.model)
-    if folder.is_file():
-        raise BackboneError(f"backbone.model: {config.model} is a file; give the folder that contains it")
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise BackboneError(f"backbone.model: {folder} has no config.json; give a folder written by save_pretrained")
+    _refuse_other_files(Path(config.model))
+    with _as_backbone_error(config):
+        settings = _read_timm_settings(config)
+    if settings is not None:
+        return settings
     with _as_backbone_error(config):
         settings = transformers.AutoConfig.from_pretrained(
             config.model, revision=config.revision, trust_remote_code=False
@@ -72,12 +83,69 @@ def read_settings(config: BackboneConfig) -> Any:
     return settings
 
 
+def _refuse_other_files(folder: Path) -> None:
+    """Refuse what is neither a folder of a model nor a Hub id, and say what to give instead."""
+    pickles = [folder] if folder.suffix in (".pth", ".pt") else sorted(folder.glob("*.pth")) if folder.is_dir() else []
+    has_config = (folder / timm_weights.CONFIG).is_file()
+    if pickles and not has_config and folder.exists():
+        raise BackboneError(
+            f"backbone.model: {pickles[0]} is a PyTorch pickle of the original code; give the same weights in the "
+            "format of transformers or timm instead (on the Hub: facebook/dino*, timm/*dino*), or "
+            "convert them with the conversion script of the same name in transformers"
+        )
+    if folder.is_file():
+        raise BackboneError(f"backbone.model: {folder} is a file; give the folder that contains it")
+    if folder.is_dir() and not has_config:
+        raise BackboneError(f"backbone.model: {folder} has no config.json; give a folder written by save_pretrained")
+
+
+def _cached(config: BackboneConfig, file: str, revision: str | None) -> Path | None:
+    """A file of the model, downloaded if it is not local; None if the model has no such file."""
+    from transformers.utils import cached_file
+
+    path = cached_file(config.model, file, revision=revision, _raise_exceptions_for_missing_entries=False)
+    return Path(path) if path else None
+
+
+def _read_timm_settings(config: BackboneConfig) -> Any:
+    """The transformers configuration of a timm model; None for a model in the format of transformers."""
+    from transformers.utils.hub import extract_commit_hash
+
+    path = _cached(config, timm_weights.CONFIG, config.revision)
+    values = timm_weights.read_timm_config(path) if path else None
+    if values is None:
+        return None
+    commit = extract_commit_hash(str(path), None)
+    settings = timm_weights.settings_of(config.model, values, _timm_weights(config, commit, shapes=True))
+    settings._commit_hash = commit
+    settings._timm = timm_weights.statistics_of(values)
+    return settings
+
+
+def _timm_weights(config: BackboneConfig, commit: str | None, *, shapes: bool) -> dict[str, Any]:
+    """The weights of a timm model by name, or only their shapes."""
+    from safetensors import safe_open
+
+    path = _cached(config, timm_weights.WEIGHTS, commit or config.revision)
+    if path is None:
+        raise BackboneError(
+            f"backbone.model: {config.model} has timm's config.json but no {timm_weights.WEIGHTS}; give a timm model "
+            "with safetensors, or a folder written by save_pretrained"
+        )
+    with safe_open(path, "pt") as file:
+        if shapes:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
 def patch_size_of(config: BackboneConfig, settings: Any) -> int:
     """Return the side of the model's patches in pixels.
 
     Raises:
         BackboneError: The patches are not square.
     """
+    if settings.model_type == CONVNEXT:
+        return CONVNEXT_PATCH
     stored = settings.patch_size
     sides = set(stored) if isinstance(stored, list | tuple) else {stored}
     if len(sides) != 1:
@@ -87,25 +155,30 @@ def patch_size_of(config: BackboneConfig, settings: Any) -> int:
     return int(sides.pop())
 
 
+def size_step_of(config: BackboneConfig, settings: Any) -> int:
+    """Return the number of pixels of which the image size must be a multiple."""
+    return CONVNEXT_STRIDE if settings.model_type == CONVNEXT else patch_size_of(config, settings)
+
+
+def widths_of(settings: Any) -> list[int]:
+    """Return the number of channels of each block's output, or of each stage's."""
+    if settings.model_type == CONVNEXT:
+        return [int(width) for width in settings.hidden_sizes]
+    return [int(settings.hidden_size)] * int(settings.num_hidden_layers)
+
+
 def read_statistics(config: BackboneConfig, settings: Any) -> tuple[Channels, Channels]:
     """Read the channel means and standard deviations from the model's preprocessor_config.json.
 
-    Without that file, or without these entries, ImageNet's values apply. The file is read directly because the image
-    processor of DINOv3 needs torchvision.
+    Without that file, timm's config.json may contain them; otherwise ImageNet's values apply. The file is read directly
+    because the image processor of DINOv3 needs torchvision.
 
     Raises:
         BackboneError: The file cannot be loaded, or its values are not usable.
     """
-    from transformers.utils import cached_file
-
     with _as_backbone_error(config):
-        path = cached_file(
-            config.model,
-            "preprocessor_config.json",
-            revision=resolved_revision(config, settings),
-            _raise_exceptions_for_missing_entries=False,
-        )
-        stored = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        path = _cached(config, "preprocessor_config.json", resolved_revision(config, settings))
+        stored = json.loads(path.read_text(encoding="utf-8")) if path else getattr(settings, "_timm", {})
     values = stored if isinstance(stored, dict) else {}
     mean, std = values.get("image_mean") or IMAGENET_MEAN, values.get("image_std") or IMAGENET_STD
     if not (_is_three_numbers(mean) and _is_three_numbers(std) and min(std) > 0):
@@ -126,18 +199,25 @@ def read_model(config: BackboneConfig, settings: Any, dtype: torch.dtype) -> tor
 
     # No feature depends on ViTModel's pooler, and DINO v1's checkpoints do not contain one.
     options = {"add_pooling_layer": False} if settings.model_type == "vit" else {}
+    common = {
+        "config": settings,
+        # model.to(dtype) would also round DINOv3's rotary frequencies.
+        "dtype": dtype,
+        "ignore_mismatched_sizes": True,
+        "output_loading_info": True,
+        **options,
+    }
     with _as_backbone_error(config), _quiet_transformers():
-        model, report = transformers.AutoModel.from_pretrained(
-            config.model,
-            config=settings,
-            revision=resolved_revision(config, settings),
-            # model.to(dtype) would also round DINOv3's rotary frequencies.
-            dtype=dtype,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **options,
-        )
+        if hasattr(settings, "_timm"):
+            state = timm_weights.converted(
+                config.model, _timm_weights(config, settings._commit_hash, shapes=False), settings
+            )
+            kind = getattr(transformers, ARCHITECTURES[settings.model_type])
+            model, report = kind.from_pretrained(None, state_dict=state, **common)
+        else:
+            model, report = transformers.AutoModel.from_pretrained(
+                config.model, revision=resolved_revision(config, settings), trust_remote_code=False, **common
+            )
     missing = {key for key in report["missing_keys"] if key != UNUSED}
     wrong = sorted(missing | set(mismatched_names(report)))
     if wrong:

@@ -233,6 +233,6 @@ def test_misuse_is_one_line(tmp_path, monkeypatch, command, arguments, expected,
 
 
 def test_unknown_and_missing_formats(capsys):
-    assert main(["export", "yolo", "a", "b"]) == 2
+    assert main(["export", "xml", "a", "b"]) == 2
     assert main(["import"]) == 2
     assert "usage: hf-relabel import" in capsys.readouterr().err
