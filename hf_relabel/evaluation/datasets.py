@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -15,6 +15,9 @@ from hf_relabel.errors import ImageReadError, SourceError
 from hf_relabel.evaluation import metrics
 from hf_relabel.evaluation.ground_truth import Truth, class_indices, labels_of, read_truth
 from hf_relabel.sources.decoding import decode
+
+if TYPE_CHECKING:
+    from hf_relabel.sources.source import Source
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class LabeledImages:
         class_names: Names of the C classes.
         image_ids: N unique names.
         labels: Class indices of each image; a list may be empty.
-        load: Returns image i as RGB; raises ImageReadError.
+        load: Returns image i as RGB; raises ImageReadError. It can be pickled, for worker processes.
     """
 
     origin: str
@@ -64,14 +67,7 @@ def from_source(config: SourceConfig) -> LabeledImages:
 
     source = open_source(config)
     labels = [[int(label)] for label in source.labels]
-
-    def load(index: int) -> Image.Image:
-        try:
-            return source.load(index).image
-        except ImageReadError as error:
-            raise ImageReadError(f"{source.image_ids[index]}: {error}") from error
-
-    return LabeledImages(config.path, source.class_names, source.image_ids, labels, load)
+    return LabeledImages(config.path, source.class_names, source.image_ids, labels, _SourceImages(source))
 
 
 def from_dataset(
@@ -121,11 +117,7 @@ def from_dataset(
     pictures = data.select_columns([image_column]).with_format(None)
     pictures = pictures.cast_column(image_column, datasets.Image(decode=False))
     stored = DatasetImages(pictures, image_column, np.arange(len(data)), image_roots(config), data._fingerprint)
-
-    def load(index: int) -> Image.Image:
-        return _decoded(lambda: stored.open(index), ids[index])
-
-    return LabeledImages(path, names, ids, class_indices(cells, names, path), load)
+    return LabeledImages(path, names, ids, class_indices(cells, names, path), _DecodedFiles(stored.open, ids))
 
 
 def _feature_names(feature: Any) -> list[str] | None:
@@ -235,11 +227,7 @@ def _from_files(
     if missing:
         shown = ", ".join(map(repr, missing[:3]))
         raise SourceError(f"{origin}: {len(missing)} of {len(files)} images are not in {root}: {shown}")
-
-    def load(index: int) -> Image.Image:
-        return _decoded(lambda: open(_inside(root, files[index]), "rb"), files[index])
-
-    return LabeledImages(origin, class_names, files, labels, load)
+    return LabeledImages(origin, class_names, files, labels, _DecodedFiles(_Folder(root, files).open, files))
 
 
 def _inside(root: Path, name: str) -> Path:
@@ -250,12 +238,44 @@ def _inside(root: Path, name: str) -> Path:
     return path
 
 
-def _decoded(open_file: Callable[[], BinaryIO], image_id: str) -> Image.Image:
-    """Open and decode an image as upright RGB; an ImageReadError names the image."""
-    try:
-        with open_file() as file:
-            return decode(file).image
-    except OSError as error:
-        raise ImageReadError(f"{image_id}: cannot be opened ({error.strerror or type(error).__name__})") from error
-    except ImageReadError as error:
-        raise ImageReadError(f"{image_id}: {error}") from error
+@dataclass(frozen=True)
+class _SourceImages:
+    """Loads the images of a source; an ImageReadError names the image."""
+
+    source: "Source"
+
+    def __call__(self, index: int) -> Image.Image:
+        try:
+            return self.source.load(index).image
+        except ImageReadError as error:
+            raise ImageReadError(f"{self.source.image_ids[index]}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """Files by number, below a folder."""
+
+    root: Path
+    files: Sequence[str]
+
+    def open(self, index: int) -> BinaryIO:
+        """Open a file for reading; raises OSError."""
+        return open(_inside(self.root, self.files[index]), "rb")
+
+
+@dataclass(frozen=True)
+class _DecodedFiles:
+    """Opens and decodes images as upright RGB; an ImageReadError names the image."""
+
+    open_file: Callable[[int], BinaryIO]
+    image_ids: Sequence[str]
+
+    def __call__(self, index: int) -> Image.Image:
+        image_id = self.image_ids[index]
+        try:
+            with self.open_file(index) as file:
+                return decode(file).image
+        except OSError as error:
+            raise ImageReadError(f"{image_id}: cannot be opened ({error.strerror or type(error).__name__})") from error
+        except ImageReadError as error:
+            raise ImageReadError(f"{image_id}: {error}") from error

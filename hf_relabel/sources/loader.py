@@ -133,7 +133,7 @@ class BatchLoader:
             batch_size=None,
             sampler=self._order,
             num_workers=workers,
-            multiprocessing_context=_worker_context() if workers else None,
+            multiprocessing_context=worker_context(__name__) if workers else None,
             persistent_workers=workers > 0,
             prefetch_factor=IMAGES_AHEAD if workers else None,
         )
@@ -149,15 +149,18 @@ class BatchLoader:
             yield Batch.of(batch, self._pin)
 
 
-def _worker_context() -> Any:
+def worker_context(preload: str) -> Any:
     """How worker processes are started: not by forking this process, which has threads that may hold locks.
 
     A fork server is a process without threads that has imported what the workers need; elsewhere they are spawned.
+
+    Args:
+        preload: The module that the workers need. The first call in a process decides, as there is one server.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hf_relabel.sources.loader"])
+    context.set_forkserver_preload([preload])
     return context
 
 

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hf_relabel.errors import ImageReadError
 from hf_relabel.evaluation.datasets import LabeledImages
+from hf_relabel.sources.loader import worker_context
 from hf_relabel.training.augment import Augmentation
 from hf_relabel.training.targets import Targets
 
@@ -17,9 +18,9 @@ WORKER_TIMEOUT = 600
 
 
 def make_loader(dataset: Dataset, batch_size: int, workers: int, **settings: Any) -> DataLoader:
-    """Make a loader with forked workers, because the functions that read images cannot be pickled."""
+    """Make a loader; each worker process has a copy of the dataset, which must be one that can be pickled."""
     if workers:
-        settings |= {"multiprocessing_context": "fork", "timeout": WORKER_TIMEOUT}
+        settings |= {"multiprocessing_context": worker_context(__name__), "timeout": WORKER_TIMEOUT}
     return DataLoader(dataset, batch_size=batch_size, num_workers=workers, **settings)
 
 

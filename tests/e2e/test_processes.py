@@ -126,14 +126,19 @@ runpy.run_module("hf_relabel", run_name="__main__")
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
 @pytest.mark.parametrize(
     ("stage", "size", "path"),
-    [("propose", 300, "source"), ("propose", 3000, "proposals/shard-0000"), ("train", 2500, "labeler")],
+    [
+        ("propose", 300, "source"),
+        ("propose", 3000, "proposals/shard-0000"),
+        ("score", 500, "config.yaml"),
+        ("train", 2500, "labeler"),
+    ],
 )
 def test_a_full_disk_is_one_line_and_the_same_command_finishes(alone, tmp_path, stage, size, path):
     config, run = alone
     folder = ["--config", config, "--run.dir", str(tmp_path / "run")]
-    if stage == "train":
-        for before in ("propose", "score"):
-            assert hf_relabel(before, *folder).returncode == 0
+    stages = ("propose", "score", "train")
+    for before in stages[: stages.index(stage)]:
+        assert hf_relabel(before, *folder).returncode == 0
     command = [sys.executable, "-c", LIMITED, str(size), stage, *folder]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=200)
     line = error_line(done, 1)

@@ -3,6 +3,7 @@
 import threading
 
 import torch
+from torch.utils.data import Dataset
 
 LOCK = threading.Lock()
 
@@ -11,3 +12,13 @@ def locked(image) -> torch.Tensor:
     """A preprocessing step that must hold the lock."""
     with LOCK:
         return torch.zeros(3, 1, 1)
+
+
+class LockedItems(Dataset):
+    """Items that are computed while holding the lock."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return locked(index) + index
