@@ -69,8 +69,14 @@ class ImageSettings:
     limit: int | None = None
 
     def source_config(self, split: str) -> SourceConfig:
-        """Return the source that these settings name; `split` is used if they name none."""
-        return SourceConfig(
+        """Return the source that these settings name; `split` is used if they name none.
+
+        Raises:
+            SourceError: There is no such folder or dataset.
+        """
+        from hf_relabel.sources.path import check_source_path
+
+        config = SourceConfig(
             kind="dataset" if self.dataset else "folder",
             path=self.images or "",
             config_name=self.images_config,
@@ -82,15 +88,19 @@ class ImageSettings:
             class_names=self.class_names,
             limit=self.limit,
         )
+        check_source_path(config, option="--images")
+        return config
 
     def open_labeled(self, split: str) -> "LabeledImages":
         """Open the images with their own labels; `split` is used if the settings name none."""
         from hf_relabel.evaluation.datasets import from_dataset, from_source
+        from hf_relabel.sources.path import check_source_path
 
         if not self.labels_column:
             return from_source(self.source_config(split))
         if not self.dataset:
             raise UsageError("--labels-column: only a dataset has columns; add --dataset")
+        check_source_path(SourceConfig("dataset", (self.images or "").partition("@")[0]), option="--images")
         path = f"{self.images}@{self.images_revision}" if self.images_revision else self.images or ""
         return from_dataset(
             path,

@@ -15,8 +15,12 @@ DATASET_FILES = (*LABEL_FILES, ".json", ".arrow", ".tar")
 HUB_ID = r"[\w.-]+(/[\w.-]+)?"
 
 
-def check_source_path(config: SourceConfig) -> None:
+def check_source_path(config: SourceConfig, option: str = "--source.path") -> None:
     """Refuse a path that does not exist.
+
+    Args:
+        config: The source.
+        option: The option that sets its path, for the message.
 
     Raises:
         SourceError: The image folder or the file of labels is missing, or the dataset is neither a folder nor a file
@@ -31,8 +35,8 @@ def check_source_path(config: SourceConfig) -> None:
     what = f"is no folder, and no {', '.join(suffixes)} file" if path.exists() else "no such folder"
     if config.kind == "folder":
         raise SourceError(
-            f"{config.path}: {what}; set --source.path to a folder with one subfolder per class, or to a file of labels"
+            f"{config.path}: {what}; set {option} to a folder with one subfolder per class, or to a file of labels"
         )
     if path.exists() or not re.fullmatch(HUB_ID, config.path):
         what = what if path.exists() else "no such folder or file, and not a Hub id"
-        raise SourceError(f"{config.path}: {what}; set --source.path to the dataset's folder or its Hub id")
+        raise SourceError(f"{config.path}: {what}; set {option} to the dataset's folder or its Hub id")

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 from hf_relabel.training.config import TrainingConfig
-from hf_relabel.training.models import SquareTransform
+from hf_relabel.training.models import ClassifierTransform
 from hf_relabel.training.targets import WHOLE_IMAGE, Box
 
 ASPECT = (3 / 4, 4 / 3)
@@ -27,14 +27,14 @@ class Augmentation:
         magnitude: Strength of these operations, from 0 to 10.
     """
 
-    transform: SquareTransform
+    transform: ClassifierTransform
     crop_scale: float
     flip: bool
     operations: int
     magnitude: float
 
     @classmethod
-    def of(cls, config: TrainingConfig, transform: SquareTransform) -> "Augmentation":
+    def of(cls, config: TrainingConfig, transform: ClassifierTransform) -> "Augmentation":
         """Make the augmentation for these settings."""
         return cls(transform, config.crop_scale, config.flip, config.randaugment, config.magnitude)
 
@@ -44,7 +44,7 @@ class Augmentation:
         left, top, right, bottom = box
         width, height = image.size
         pixels = (round(left * width), round(top * height), round(right * width), round(bottom * height))
-        side = self.transform.size
+        side = self.transform.side
         image = image.resize((side, side), Image.Resampling.BILINEAR, box=pixels)
         if self.flip and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -20,7 +20,7 @@ from hf_relabel.training.data import AugmentedImages
 from hf_relabel.training.inference import open_accelerator
 from hf_relabel.training.loop import CHECKPOINTS, last_checkpoint, train
 from hf_relabel.training.models import (
-    SquareTransform,
+    ClassifierTransform,
     head_parameters,
     image_size_of,
     make_classifier,
@@ -66,7 +66,7 @@ def fit_classifier(
     class_names: Sequence[str],
     config: TrainingConfig,
     accelerator: Accelerator,
-) -> tuple[PreTrainedModel, SquareTransform]:
+) -> tuple[PreTrainedModel, ClassifierTransform]:
     """Train a classifier and save it in a form that `pipeline("image-classification")` opens.
 
     Args:

@@ -16,6 +16,7 @@ from transformers.utils import cached_file, logging
 
 from hf_relabel.errors import BackboneError
 from hf_relabel.run.store import write_json
+from hf_relabel.vision.backbone import Preprocess
 from hf_relabel.vision.pretrained import IMAGENET_MEAN, IMAGENET_STD, mismatched_names
 
 MULTI_LABEL, SINGLE_LABEL = "multi_label_classification", "single_label_classification"
@@ -23,33 +24,18 @@ MULTI_LABEL, SINGLE_LABEL = "multi_label_classification", "single_label_classifi
 
 
 @dataclass(frozen=True)
-class SquareTransform:
-    """The input transform of a classifier that we train: resize to a square, then normalize.
+class ClassifierTransform(Preprocess):
+    """The input transform of a classifier that we train; other tools can repeat it from its file."""
 
-    Args:
-        size: Side of the square in pixels.
-        mean: Mean of each channel, for values in [0, 1].
-        std: Standard deviation of each channel.
-    """
-
-    size: int
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        """Convert an RGB image of any size to float32 [3, size, size]."""
-        square = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).reshape(self.size, self.size, 3)
-        scaled = pixels.permute(2, 0, 1).float() / 255
-        return (scaled - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
+    filter: Image.Resampling = Image.Resampling.BILINEAR
 
     def save(self, folder: Path) -> None:
         """Write `preprocessor_config.json`, which makes transformers' ViT image processor do the same steps."""
         value = {
             "image_processor_type": "ViTImageProcessor",
             "do_resize": True,
-            "size": {"height": self.size, "width": self.size},
-            "resample": int(Image.Resampling.BILINEAR),
+            "size": {"height": self.side, "width": self.side},
+            "resample": int(self.filter),
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
@@ -149,7 +135,7 @@ def image_size_of(model: PreTrainedModel) -> int:
     return size if isinstance(size, int) else size[0]
 
 
-def read_transform(name: str, size: int, revision: str | None = None) -> SquareTransform:
+def read_transform(name: str, size: int, revision: str | None = None) -> ClassifierTransform:
     """Make the transform of a model from its `preprocessor_config.json`, or from ImageNet's statistics without one.
 
     Args:
@@ -170,7 +156,7 @@ def read_transform(name: str, size: int, revision: str | None = None) -> SquareT
             raise BackboneError(f"{name}: its preprocessor_config.json cannot be read ({reason})") from error
         stored = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
     mean, std = stored.get("image_mean", IMAGENET_MEAN), stored.get("image_std", IMAGENET_STD)
-    return SquareTransform(size, tuple(mean), tuple(std))
+    return ClassifierTransform(size, tuple(mean), tuple(std))
 
 
 def _refuse_missing(name: str) -> None:

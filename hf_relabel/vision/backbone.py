@@ -30,21 +30,23 @@ TESTED_TRANSFORMERS = "4.56 to 5.23"
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Convert an image to the backbone's input, with Pillow and torch only so that every machine computes the same.
+    """Convert an image to a model's input, with Pillow and torch only so that every machine computes the same.
 
     Args:
         side: Side of the square in pixels.
         mean: Mean of each channel, for values in [0, 1].
         std: Standard deviation of each channel.
+        filter: Pillow's filter for resizing.
     """
 
     side: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...] = pretrained.IMAGENET_MEAN
+    std: tuple[float, ...] = pretrained.IMAGENET_STD
+    filter: Image.Resampling = Image.Resampling.LANCZOS
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """Resize an RGB image of any shape to the square (Lanczos, no crop) and normalize it: float32 [3, S, S]."""
-        square = image.resize((self.side, self.side), Image.Resampling.LANCZOS)
+        """Resize an RGB image of any shape to the square (no crop) and normalize it: float32 [3, S, S]."""
+        square = image.resize((self.side, self.side), self.filter)
         pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
         return (pixels - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
 

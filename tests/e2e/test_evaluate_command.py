@@ -162,6 +162,7 @@ def test_imagenet_v2_with_folders_named_by_class_index_and_a_truth_keyed_by_file
 
 
 def _error(capsys, *arguments):
+    capsys.readouterr()  # what the test itself printed, such as the progress of saving a model
     status = main(["evaluate", *map(str, arguments)])
     message = capsys.readouterr().err
     assert status in (1, 2)
@@ -174,6 +175,10 @@ def test_bad_input(images, classifier, tmp_path, capsys):
     folder, truth = images / "images", images / "truth.jsonl"
     assert "either --model or --predictions" in _error(capsys, "--images", folder)
     assert "--model needs --images" in _error(capsys, "--model", classifier)
+    for more in ([], ["--dataset"], ["--dataset", "--labels-column", "labels"]):
+        message = _error(capsys, "--model", classifier, "--images", tmp_path / "gone", *more)
+        assert f"{tmp_path / 'gone'}: no such folder" in message
+        assert "set --images to " in message
     # a model with other classes
     other = tmp_path / "other"
     model = _save_classifier(other, ["ape", "red", "cow", "elk"])

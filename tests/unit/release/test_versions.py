@@ -82,18 +82,23 @@ def test_what_is_not_a_release_stays(tmp_path):
     assert contents(tmp_path) == {"release/photo.jpg": b""}
 
 
+def fail_to_publish(patch):
+    """The new release cannot be moved to its place."""
+    rename = Path.rename
+
+    def fail(path, target):
+        if path.name == ".release.new":
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    patch.setattr(Path, "rename", fail)
+
+
 def test_a_kill_between_the_two_renames(tmp_path, monkeypatch):
     add(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(versions, "_restore_latest", lambda folder: None)
-        rename = Path.rename
-
-        def fail(path, target):
-            if path.name == ".release.new":
-                raise OSError(28, "No space left on device")
-            return rename(path, target)
-
-        patch.setattr(Path, "rename", fail)
+        fail_to_publish(patch)
         with pytest.raises(ReleaseError, match="No space left on device"):
             add(tmp_path, "1.1.0", 0.7)
     assert not (tmp_path / "release").exists()
@@ -104,14 +109,7 @@ def test_a_kill_between_the_two_renames(tmp_path, monkeypatch):
 
 def test_a_failed_move_restores_the_latest(tmp_path, monkeypatch):
     add(tmp_path)
-    rename = Path.rename
-
-    def fail(path, target):
-        if path.name == ".release.new":
-            raise OSError(28, "No space left on device")
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", fail)
+    fail_to_publish(monkeypatch)
     with pytest.raises(ReleaseError, match="No space left on device"):
         add(tmp_path, "1.1.0", 0.7)
     assert sorted(stored_releases(tmp_path)) == ["1.0.0"]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from hf_relabel.training import augment
 from hf_relabel.training.augment import Augmentation, mix_batch, rand_augment, random_box
-from hf_relabel.training.models import SquareTransform, read_transform
+from hf_relabel.training.models import ClassifierTransform, read_transform
 from hf_relabel.training.targets import WHOLE_IMAGE
 
 
@@ -39,7 +39,7 @@ def test_an_image_that_no_box_fits_is_used_whole():
 
 def test_the_box_matches_the_pixels():
     rng = np.random.default_rng(1)
-    plain = SquareTransform(16, mean=(0, 0, 0), std=(1 / 255,) * 3)
+    plain = ClassifierTransform(16, mean=(0, 0, 0), std=(1 / 255,) * 3)
     for _ in range(20):
         pixels, (left, top, right, bottom) = Augmentation(plain, 0.3, False, 0, 0)(_gradient(), rng)
         assert pixels.shape == (3, 16, 16)
@@ -50,7 +50,7 @@ def test_the_box_matches_the_pixels():
 
 
 def test_flip_mirrors_half_of_the_images():
-    plain = SquareTransform(16, mean=(0, 0, 0), std=(1, 1, 1))
+    plain = ClassifierTransform(16, mean=(0, 0, 0), std=(1, 1, 1))
     rng = np.random.default_rng(0)
     flips = [Augmentation(plain, 1, True, 0, 0)(_gradient(), rng)[0][0, 0, 0].item() > 0.5 for _ in range(200)]
     assert 70 < sum(flips) < 130
@@ -73,7 +73,7 @@ def test_every_operation_changes_the_image_but_not_its_size_and_mode():
 def test_the_transform_equals_the_saved_processor(tmp_path):
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-    ours = SquareTransform(24)
+    ours = ClassifierTransform(24)
     ours.save(tmp_path)
     theirs = AutoImageProcessor.from_pretrained(tmp_path)
     expected = theirs(images=_gradient(), return_tensors="pt")["pixel_values"][0]
@@ -81,11 +81,11 @@ def test_the_transform_equals_the_saved_processor(tmp_path):
 
 
 def test_the_statistics_are_those_of_the_initial_model(tmp_path):
-    SquareTransform(24, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)).save(tmp_path)
-    assert read_transform(str(tmp_path), 32) == SquareTransform(32, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    ClassifierTransform(24, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)).save(tmp_path)
+    assert read_transform(str(tmp_path), 32) == ClassifierTransform(32, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
     (tmp_path / "preprocessor_config.json").unlink()
-    assert read_transform(str(tmp_path), 32) == SquareTransform(32)
-    assert read_transform(str(tmp_path / "config.json"), 32) == SquareTransform(32)
+    assert read_transform(str(tmp_path), 32) == ClassifierTransform(32)
+    assert read_transform(str(tmp_path / "config.json"), 32) == ClassifierTransform(32)
 
 
 def _batch():

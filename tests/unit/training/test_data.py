@@ -11,7 +11,7 @@ from hf_relabel.config import SourceConfig
 from hf_relabel.evaluation.datasets import from_dataset, from_rows, from_source
 from hf_relabel.training.augment import Augmentation
 from hf_relabel.training.data import AugmentedImages, batches, make_loader
-from hf_relabel.training.models import SquareTransform
+from hf_relabel.training.models import ClassifierTransform
 from hf_relabel.training.targets import SetTargets
 
 
@@ -40,7 +40,7 @@ def of_files(folder, tmp_path):
 )
 def test_a_worker_reads_the_same_images(image_folder, tmp_path, open_images):
     images = open_images(image_folder, tmp_path)
-    augmentation = Augmentation(SquareTransform(16), crop_scale=0.5, flip=True, operations=1, magnitude=5)
+    augmentation = Augmentation(ClassifierTransform(16), crop_scale=0.5, flip=True, operations=1, magnitude=5)
     items = AugmentedImages(images, np.arange(4), SetTargets(images.multi_hot), augmentation, seed=0)
     ((pixels, targets),) = batches(make_loader(items, 4, workers=1))
     expected = [items[number] for number in range(4)]
