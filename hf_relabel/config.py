@@ -333,7 +333,8 @@ class BuildConfig:
             precision. Example: with 0.9, about nine of ten added labels should be true.
         class_thresholds: Thresholds of single classes, by name. Example: {cat: 0.8}.
         exclude_classes: Classes that are never added.
-        region_score: Minimum softmax probability of a region in the release that carries no label of its image.
+        region_score: Minimum softmax probability of a region in the release that carries no label of its image. Such a
+            region is left out if the calibrated score of its class is 0.
         include_original: Always list the original label, with score 1.
         include_global: Without `calibrated`, use the labeler's prediction for the whole image in the same way as a
             region's.

@@ -34,7 +34,7 @@ from hf_relabel.run.store import Fingerprint, make_folder
 from hf_relabel.schema import NO_LABEL, release_schema
 from hf_relabel.sources.classes import nearest
 
-ALGORITHM = 3
+ALGORITHM = 4
 """Raise it when a change of the code changes the rows of a release."""
 
 PACKAGES = ("accelerate", "datasets", "huggingface-hub", "numpy", "pillow", "pyarrow", "pycocotools", "scipy", "torch")
@@ -132,6 +132,13 @@ def release_tables(
 def release_row(image: dict[str, Any], labeled: dict[str, Any], rule: LabelRule) -> dict[str, Any]:
     """Make an image's row of the release from its rows of `schema.PROPOSALS` and `schema.REGIONS`."""
     labels = image_labels(image["label"], labeled, rule)
+    listed = {label for label, _ in labels}
+    # By its score, a class with 0 is not in the image, however sure the softmax is: its region would only be noise.
+    regions = [
+        region
+        for region in image_regions(image, labeled, labels, rule)
+        if region["label"] in listed or region["score"] > 0
+    ]
     return {
         "image_id": image["image_id"],
         "label": None if image["label"] == NO_LABEL else image["label"],
@@ -140,7 +147,7 @@ def release_row(image: dict[str, Any], labeled: dict[str, Any], rule: LabelRule)
         "label_score": labeled["label_score"] if rule.config.calibrated else None,
         "width": image["width"],
         "height": image["height"],
-        "regions": image_regions(image, labeled, labels, rule),
+        "regions": regions,
         "version": rule.config.version,
     }
 

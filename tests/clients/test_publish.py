@@ -162,6 +162,7 @@ def test_a_dry_run_needs_no_token(command, repo_id, v1):
     )
 
 
+@pytest.mark.slow
 def test_a_dry_run_does_not_download_the_previous_rows(hub, command, repo_id, v1, v2):
     command("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
     hub.requests.clear()
@@ -172,7 +173,10 @@ def test_a_dry_run_does_not_download_the_previous_rows(hub, command, repo_id, v1
     assert f"- now: 60 images, {v2.statistics['labels']} labels" in out
 
 
-@pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
+@pytest.mark.parametrize(
+    "environment",
+    [{"HF_HUB_OFFLINE": "1"}, pytest.param({"HF_ENDPOINT": "http://127.0.0.1:9"}, marks=pytest.mark.slow)],
+)
 def test_a_dry_run_works_without_a_network(hub, command, repo_id, v1, environment):
     out = command("publish", v1.folder, repo_id, "--version", "1.0.0", "--dry-run", env=environment).ok()
     assert "The Hub was not asked" in out

@@ -141,7 +141,9 @@ def test_killed_between_commit_and_tag(hub, hf_relabel, repo_id, v1, tmp_path):
 
 
 @pytest.mark.skipif(huggingface_hub.__version__ < "1", reason="older clients wait for a response forever")
-@pytest.mark.parametrize("route", ["info", "refs", "lfs_put", "commit", "tag"])
+@pytest.mark.parametrize(
+    "route", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("info", "refs", "lfs_put", "tag")), "commit"]
+)
 def test_a_server_that_falls_silent(hub, repo_id, v1, tmp_path, route):
     hub.faults.append(Fault(route, action="hang"))
     code = (
@@ -222,6 +224,7 @@ def test_another_users_repository(hub, command, repo_id, v1):
     assert len(hub.repo(repo_id).commits) == 1
 
 
+@pytest.mark.slow
 def test_a_private_repository_of_another_user(hub, command, repo_id, v1):
     hub.store.create(repo_id, private=True)
     for arguments in (["versions", repo_id], ["diff", f"{repo_id}@main", str(v1.folder)]):

@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
 from releases import make_rows
+
+pytestmark = pytest.mark.slow
 
 
 def test_audit_of_a_published_revision(hf_relabel, command, repo_id, v1, v2, tmp_path):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import yaml
 from commands import hf_relabel
@@ -12,6 +13,8 @@ from hf_relabel.release.reader import Release
 from hf_relabel.run.store import read_record
 
 CONFIGS = Path(__file__).resolve().parents[2] / "scripts" / "configs"
+pytestmark = pytest.mark.slow
+
 SMALL = ["--backbone.image_size", "64", "--run.shard_size", "4"]
 
 

@@ -31,19 +31,15 @@ def command(capsys):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, image_folder, tiny_dinov3) -> Path:
+def run(finished_run) -> Path:
     """A finished run with its `config.yaml`."""
-    folder = tmp_path_factory.mktemp("run")
-    config = config_of(folder, image_folder, tiny_dinov3)
-    done = hf_relabel("run", "--config", config, "--run.dir", str(folder / "run"))
-    assert done.returncode == 0, done.stderr
-    return folder / "run"
+    return finished_run[0]
 
 
 @pytest.fixture(scope="module")
-def coco_file(run) -> Path:
+def coco_file(run, tmp_path_factory) -> Path:
     """The run's release as COCO JSON."""
-    path = run.parent / "coco.json"
+    path = tmp_path_factory.mktemp("coco") / "coco.json"
     assert main(["export", "coco", str(run / "release"), str(path)]) == 0
     return path
 

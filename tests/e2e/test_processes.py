@@ -29,14 +29,11 @@ sys.exit(status)
 """
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory, image_folder, tiny_dinov3) -> tuple[str, Path]:
+@pytest.fixture
+def alone(finished_run) -> tuple[str, Path]:
     """A configuration, and a run by one process."""
-    folder = tmp_path_factory.mktemp("alone")
-    config = config_of(folder, image_folder, tiny_dinov3)
-    done = hf_relabel("run", "--config", config, "--run.dir", str(folder / "run"))
-    assert done.returncode == 0, done.stderr
-    return config, folder / "run"
+    run, _ = finished_run
+    return str(run.parent / "config.yaml"), run
 
 
 @pytest.mark.slow

@@ -37,16 +37,6 @@ def read_release(folder: Path, cache: Path) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.fixture(scope="module")
-def finished_run(tmp_path_factory, image_folder, tiny_dinov3):
-    """One run by one process, which the others are compared with."""
-    folder = tmp_path_factory.mktemp("run")
-    config = config_of(folder, image_folder, tiny_dinov3)
-    done = hf_relabel("run", "--config", config, "--run.dir", str(folder / "run"))
-    assert done.returncode == 0, done.stderr
-    return folder / "run", done.stdout
-
-
 def test_a_release_loads_and_its_masks_decode(finished_run, image_folder, tmp_path):
     run, output = finished_run
     assert "propose: " in output
@@ -88,6 +78,7 @@ def test_the_manifest_says_what_was_done(finished_run):
     assert str(run.parent) not in text  # no folder of this machine is published
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_and_says_the_same(finished_run):
     run, _ = finished_run
     touched = ("config.yaml", "source.json")
@@ -228,6 +219,7 @@ def test_an_unreadable_image_is_left_out_with_its_reason(image_folder, tiny_dino
     assert "run.max_error_rate" in line
 
 
+@pytest.mark.slow
 def test_label_maps_score_real_proposals(finished_run, image_folder, tiny_dinov3, tmp_path):
     """ReLabel files for the images of the finished run: every region shows its label, and all of MaskCut's are kept."""
     import torch
@@ -265,6 +257,7 @@ def test_a_run_ends_with_pictures_and_the_next_commands(finished_run):
         assert text in output
 
 
+@pytest.mark.slow
 def test_a_run_whose_images_cannot_be_read_says_why_there_are_no_pictures(finished_run, image_folder, tmp_path):
     run, images = shutil.copytree(finished_run[0], tmp_path / "run"), shutil.copytree(image_folder, tmp_path / "images")
     shutil.rmtree(run / "overlays")

@@ -108,6 +108,8 @@ def test_every_added_label_is_true_by_and_large_and_has_a_region(build_as, scene
                 assert region["score"] == pytest.approx(row["scores"][row["labels"].index(region["label"])])
             elif region["label"] == row["label"]:
                 assert region["score"] == pytest.approx(row["label_score"])
+            else:
+                assert 0 < region["score"] < 0.5
 
 
 def possible(labeled: Job) -> np.ndarray:
@@ -209,6 +211,9 @@ def test_it_is_said_when_relabeling_does_not_help(tmp_path, images, made, note):
     outcome = build.run(job)
     assert outcome["note"].startswith(note)
     assert outcome["counters"]["labels"] == images
+    rows = list(Release.open(outcome["folder"]).rows("regions"))
+    assert sum(len(row["regions"]) for row in rows) >= images // 2
+    assert {region["label"] == row["label"] for row in rows for region in row["regions"]} == {True}
 
 
 def test_labels_of_other_proposals_are_refused(tmp_path):
