@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ENVIRONMENT, ON_CPU, assert_equal_runs, config_of, error_line, hf_relabel
+from commands import ENVIRONMENT, ON_CPU, assert_equal_runs, error_line, hf_relabel
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
 
