@@ -359,6 +359,7 @@ def test_offline_another_version_does_not_pass(hub, hf_relabel, repo_id, v1, v2,
         assert "snapshot_download" in done.stderr, "which is the way to the folder"
 
 
+@pytest.mark.slow
 def test_the_command_line(v1, images, tmp_path):
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(v1.folder), "1.0.0", "--config", "regions", "--images", str(images)],

@@ -206,6 +206,7 @@ def test_publishing_again_changes_nothing(hub, hf_relabel, repo_id, v1):
     assert not any(hub.count(route) for route in ("commit", "lfs_put", "preupload"))
 
 
+@pytest.mark.slow
 def test_anybodys_pull_request_and_its_tag_after_the_merge(hub, hf_relabel, command, repo_id, v1):
     repo = hub.store.create(repo_id)
     head = repo.branches["main"]

@@ -49,7 +49,7 @@ def puts(hub):
     return Counter(path.rsplit("/", 1)[1] for route, _, path in hub.requests if route == "lfs_put")
 
 
-@pytest.mark.parametrize("status", [503, 429])
+@pytest.mark.parametrize("status", [503, pytest.param(429, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("route", ROUTES_OF_PUBLISH)
 def test_waits_out_a_busy_endpoint(hub, hf_relabel, repo_id, v1, v2, route, status):
     release, before = (v2, 1) if route == "resolve" else (v1, 0)
@@ -261,6 +261,7 @@ def test_a_shard_damaged_after_the_build(hub, hf_relabel, repo_id, v1, tmp_path,
     assert not hub.requests, "nothing was asked of the Hub"
 
 
+@pytest.mark.slow
 def test_the_disk_is_full_while_the_version_before_is_fetched(hub, hf_relabel, command, repo_id, v1, v2):
     hf_relabel("publish", v1.folder, repo_id, "--version", "1.0.0").ok()
     code = (

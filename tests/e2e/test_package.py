@@ -56,6 +56,7 @@ def test_the_wheel_contains_every_file(wheel):
     assert names == expected
 
 
+@pytest.mark.slow
 def test_a_card_from_an_installation_in_any_folder(wheel, tmp_path):
     _run("-m", "pip", "install", "--no-deps", "--no-index", "--target", tmp_path / "site", wheel, cwd=tmp_path)
     site = str(tmp_path / "site")
