@@ -110,15 +110,6 @@ def options_of(command: Command[Any]) -> list[Option]:
     return list(_walk(command.settings, (), command.dotted))
 
 
-def known_keys(command: Command[Any]) -> list[str]:
-    """List the name of every setting and section, as YAML and (with dashes) the command line know it."""
-    keys: dict[str, None] = {}
-    for item in options_of(command):
-        parts = item.key.split(".")
-        keys |= dict.fromkeys(".".join(parts[: end + 1]) for end in range(len(parts)))
-    return list(keys)
-
-
 def parse(command: Command[S], arguments: Sequence[str]) -> S:
     """Read a command's settings from its arguments and the YAML files they name; arguments override files.
 

@@ -2,7 +2,7 @@
 
 An image's label applies to at least one of its regions, but not to most of them. A linear classifier fitted to all
 proposals with their image's label still finds the right direction, because the wrong ones are spread over all
-directions. Each round then assigns the regions of every image anew, to a class, to background or to nothing
+directions. Each round then assigns the regions of every image again, to a class, to background or to nothing
 (`assignment.py`), and fits the classifier again (`discriminant.py`). A region is always judged by a classifier that was
 not fitted on its image (cross-fitting); otherwise it would confirm its own label.
 

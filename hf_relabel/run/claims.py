@@ -61,7 +61,7 @@ class Claims:
                 path.unlink(missing_ok=True)
 
     def holder(self, name: str) -> str | None:
-        """The process that holds a claim, in words; None if nobody does."""
+        """The process that holds a claim, in words; None if none does."""
         owner = _read_owner(self._path(name))
         return f"process {owner['pid']} on {owner['host'].partition(' ')[0]}" if owner else None
 

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 class Source:
     """A single-label dataset of N images and C classes, sorted by image id.
 
-    It can be pickled and used in several processes at the same time, because each `load` opens the image anew.
+    It can be pickled and used in several processes at the same time, because each `load` opens the image itself.
 
     Args:
         kind: `folder` or `dataset`.

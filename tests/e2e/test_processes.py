@@ -38,7 +38,7 @@ def alone(finished_run) -> tuple[str, Path]:
 
 @pytest.mark.slow
 def test_a_rank_that_ends_early_ends_nobody_else_and_the_environment_stays(alone, tmp_path):
-    """No process group is joined, so rank 0 goes on alone, with two commands in one process."""
+    """No process group is joined, so rank 0 continues alone, with two commands in one process."""
     config, run = alone
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [*TORCHRUN, str(tmp_path / "script.py"), config, str(tmp_path), str(tmp_path / "report")]

@@ -6,7 +6,7 @@ import yaml
 from hub_values import metadata_errors
 from releases import make_release, make_rows, provenance
 
-from hf_relabel.commands.parser import known_keys
+from hf_relabel.commands.parser import options_of
 from hf_relabel.commands.pipeline import COMMANDS
 from hf_relabel.errors import HubError, OutputError, ReleaseError
 from hf_relabel.hub.card import SETTINGS, CardOptions, asset, render_card, write_card
@@ -393,7 +393,7 @@ def test_size_categories(rows, category):
 
 
 def test_the_settings_that_the_card_explains_exist():
-    assert not SETTINGS.keys() - set(known_keys(COMMANDS["build"]))
+    assert not SETTINGS.keys() - {option.key for option in options_of(COMMANDS["build"])}
 
 
 def test_assets_are_found():
