@@ -4,4 +4,6 @@
 if [ "${1:-}" = --fast ]; then
     set -- -m "not slow" "${@:2}"
 fi
+# The models are tiny: further threads would only wait for each other.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 exec python -m pytest "$@"

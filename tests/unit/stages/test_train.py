@@ -58,7 +58,7 @@ def test_the_labeler_learns_and_then_names_every_region(tmp_path, head):
     assert len(rows[0]["global_labels"]) == CLASSES
 
 
-@pytest.mark.parametrize("head", ["discriminant", "mlp"])
+@pytest.mark.parametrize("head", ["discriminant", pytest.param("mlp", marks=pytest.mark.slow)])
 def test_only_a_labeler_with_a_background_class_can_leave_regions_unnamed(tmp_path, head):
     """Regions of unknown objects and of surroundings: without background, each is surely one of the classes."""
     scenes = make_scenes(240, 6)
