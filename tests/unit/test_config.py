@@ -6,7 +6,7 @@ import docstring_parser
 import pytest
 import yaml
 
-from hf_relabel.commands.parser import known_keys, parse
+from hf_relabel.commands.parser import parse
 from hf_relabel.commands.pipeline import COMMANDS
 from hf_relabel.config import (
     BackboneConfig,
@@ -112,9 +112,3 @@ def test_a_file_that_does_not_fit(tmp_path, text, words):
         parse(COMMANDS["run"], ["--config", str(file)])
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
-
-
-def test_known_keys_are_dotted_leaves_and_sections():
-    keys = known_keys(COMMANDS["run"])
-    assert {"backbone", "backbone.proposal_feature.kind", "score.bootstrap.rounds", "run.seed"} <= set(keys)
-    assert len(keys) == len(set(keys))
