@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from hf_relabel.errors import SourceError
 from hf_relabel.evaluation import metrics
+from hf_relabel.sources.revisions import check_commit, resolve_commit
 
 _IMAGENET_VAL = re.compile(r"ILSVRC2012_val_(\d{8})")
 
@@ -206,10 +207,13 @@ def _dataset_rows(path: str, column: str, id_column: str, split: str | None) -> 
     from huggingface_hub.errors import HfHubHTTPError
 
     name, revision = (path, "") if Path(path).is_dir() else (name, revision)
+    commit = resolve_commit(name, revision) if revision else None
     try:
-        opened = datasets.load_dataset(name, revision=revision or None, split=split)
+        opened = datasets.load_dataset(name, revision=commit, split=split)
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise SourceError(f"{path}: cannot be loaded ({str(error).splitlines()[0]})") from error
+    if commit is not None:
+        check_commit(opened, name, revision, commit)
     if isinstance(opened, Mapping):
         if len(opened) > 1:
             raise SourceError(f"{path}: has the splits {', '.join(opened)}; give the name of one")

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
 from hf_relabel.sources.path import check_source_path
+from hf_relabel.sources.revisions import check_commit, resolve_commit
 from hf_relabel.sources.rows import Listing, Rows, check_columns, list_rows
 
 if TYPE_CHECKING:
@@ -75,10 +76,21 @@ def load_dataset(config: SourceConfig) -> "datasets.Dataset":
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             return _split_of(datasets.load_from_disk(config.path), config)
         where, options = builder_arguments(config)
+        commit = None
+        if config.revision is not None:
+            if folder.exists():
+                raise SourceError(
+                    f"{config.path}: is a local dataset, which has no revision {config.revision!r}; remove "
+                    "--source.revision"
+                )
+            commit = options["revision"] = resolve_commit(config.path, config.revision)
         names = datasets.get_dataset_split_names(*where, **options)
         if config.split not in names:
             raise _no_split(config, names)
-        return datasets.load_dataset(*where, **options, split=config.split, streaming=False)
+        data = datasets.load_dataset(*where, **options, split=config.split, streaming=False)
+        if commit is not None:
+            check_commit(data, config.path, str(config.revision), commit)
+        return data
 
 
 def builder_arguments(config: SourceConfig) -> tuple[tuple[str, str | None], dict[str, Any]]:

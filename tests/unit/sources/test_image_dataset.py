@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import ImageReadError, SourceError
+from hf_relabel.sources import image_dataset
 from hf_relabel.sources.image_dataset import DatasetImages
 from hf_relabel.sources.source import Source, open_source, source_of_dataset
 
@@ -307,6 +308,8 @@ class TestStoredDatasets:
 
     def test_a_hub_dataset_is_asked_for_as_configured(self, monkeypatch):
         asked = []
+        commit = "0" * 40
+        monkeypatch.setattr(image_dataset, "resolve_commit", lambda path, revision: commit)
         monkeypatch.setattr(
             datasets, "get_dataset_split_names", lambda path, name, **rest: asked.append((path, name, rest)) or ["test"]
         )
@@ -317,6 +320,6 @@ class TestStoredDatasets:
         source = open_source(SourceConfig(kind="dataset", path="some/photos", **settings))
         assert source.image_ids == ["test/00000000"]
         assert asked == [
-            ("some/photos", "full", {"revision": "v1"}),
-            ("some/photos", "full", {"revision": "v1", "split": "test", "streaming": False}),
+            ("some/photos", "full", {"revision": commit}),
+            ("some/photos", "full", {"revision": commit, "split": "test", "streaming": False}),
         ]
