@@ -157,7 +157,7 @@ class ProposeConfig:
 
     generators: list[Literal["maskcut", "merge"]] = field(default_factory=lambda: ["maskcut", "merge"])
     tau: float | None = None
-    max_masks: int = 3
+    max_masks: int = 4
     merge_masks: int = 20
     windows: int = 4
     solver: Literal["auto", "lanczos", "krylov"] = "auto"
@@ -191,7 +191,8 @@ class BootstrapConfig:
         unsure: Probability of another class above which a region trains as nothing rather than as background.
         max_background: Maximum number of merged regions and windows that train as background, as a multiple of the
             number of the image's other proposals.
-        shrinkage: Shrinkage of the discriminant's covariance toward its diagonal; 1 keeps only the diagonal.
+        shrinkage: Shrinkage of the discriminant's covariance toward its diagonal; 1 keeps only the diagonal. The
+            labeler uses more where it has few regions per feature.
         temperature: Divisor of the discriminant's logits, which are overconfident without one.
     """
 

@@ -12,6 +12,11 @@ cut to [0, `MAX_SCORE`]. p rises with x; it is fitted by centered isotonic regre
 isotonic regression", 2017) in log-odds. e is what p reaches for the surest evidence. Where nearly every sure class is
 the given one, e is close to 1 and nothing is added: the images seem to have one label each.
 
+A labeler that was trained on few images is often wrong even where it is surest. Its mistakes are not the given label
+either, so the measured share is below e, and the formula would take the mistakes for missing labels. How far below is
+read from the learning curve: heads fitted on half of the images are measured in the same way, the mistakes are taken to
+fall with one over the number of images, and e is what the share tends to (`_still_to_learn`).
+
 The propensity is not the same for all objects in practice: large and central ones are given more often. What is
 reported as the precision of the added labels is therefore an estimate.
 """
@@ -43,7 +48,7 @@ MIN_LIFT = 5.0
 
 A labeler that cannot tell classes apart has surest pairs like all others, and by the formula above every class would
 then be present in every image. A lift of 5 means that a class is present in at most a fifth of the images that are not
-given it.
+given it. Only classes that are given to some image are counted: others are never found, which says nothing about these.
 """
 
 MAX_SCORE = 0.99
@@ -52,8 +57,7 @@ MAX_SCORE = 0.99
 MIN_IMAGES, MIN_GIVEN = 20, 10
 """Images, and given labels among the surest pairs, that a calibration needs; with fewer, no label is added.
 
-A propensity of three pairs, on 30 photos of as many classes, added 58 labels. These minima do not suffice for a few
-photos per class, where the labeler is too sure of too much."""
+A propensity of three pairs, on 30 photos of as many classes, added 58 labels."""
 
 RELIABILITY_EDGES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
@@ -66,11 +70,13 @@ class EvidenceCounts:
         images: Number of images.
         given: Pairs whose class is the image's given label, by bin of evidence, int64 [BINS].
         other: The other pairs, int64 [BINS].
+        labels: Classes that are the given label of some image.
     """
 
     images: int = 0
     given: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
     other: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    labels: set[int] = field(default_factory=set)
 
     def add(self, evidence: np.ndarray, label: np.ndarray) -> None:
         """Count the evidence of images for all classes.
@@ -85,12 +91,14 @@ class EvidenceCounts:
         self.images += len(label)
         self.given += given
         self.other += np.bincount(bins.ravel(), minlength=BINS) - given
+        self.labels.update(np.unique(label).tolist())
 
     def merge(self, counts: "EvidenceCounts") -> None:
         """Add what was counted on other images."""
         self.images += counts.images
         self.given += counts.given
         self.other += counts.other
+        self.labels |= counts.labels
 
 
 def bin_of(evidence: np.ndarray) -> np.ndarray:
@@ -103,6 +111,19 @@ def _centers() -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class SmallerFit:
+    """Evidence by heads that were fitted on a part of the images, as a point of the labeler's learning curve.
+
+    Args:
+        counts: What was counted on images that these heads have not seen; an image may be counted several times.
+        share: Their number of training images, relative to the heads that are calibrated; in (0, 1).
+    """
+
+    counts: EvidenceCounts
+    share: float
+
+
+@dataclass(frozen=True)
 class Calibration:
     """From evidence to the probability that a label is true.
 
@@ -110,9 +131,11 @@ class Calibration:
         knots: Evidence at the knots of p, ascending.
         log_odds: Log-odds of p at the knots, not falling; p is interpolated between them.
         propensity: e, the chance of a class that is present to be the given one, in (0, 1).
-        lift: Odds of the surest pairs to be given ones, relative to all pairs; below `MIN_LIFT` nothing is added.
+        lift: Odds of the surest pairs to be given ones, relative to a pair at random; below `MIN_LIFT` nothing is
+            added.
         images: Images that it was measured on.
         observations: Pairs of image and class that the propensity was measured on.
+        still_to_learn: What the learning curve adds to the share that was measured; part of `propensity`.
     """
 
     knots: list[float]
@@ -121,20 +144,28 @@ class Calibration:
     lift: float
     images: int
     observations: int
+    still_to_learn: float = 0.0
 
     @classmethod
-    def fit(cls, counts: EvidenceCounts) -> "Calibration | None":
-        """Fit a calibration; None if there are too few images."""
+    def fit(cls, counts: EvidenceCounts, smaller: SmallerFit | None = None) -> "Calibration | None":
+        """Fit a calibration; None if there are too few images.
+
+        Args:
+            counts: What was counted on images that the labeler has not seen.
+            smaller: The same by heads fitted on fewer images; None takes the labeler for fully trained.
+        """
         if counts.images < MIN_IMAGES or not counts.given.any():
             return None
-        propensity, hits, observations = _propensity(counts)
-        if hits < MIN_GIVEN:
+        surest = _surest(counts)
+        if surest.hits < MIN_GIVEN:
             return None
+        rest = _still_to_learn(surest, smaller)
+        propensity = float(np.clip(surest.careful_share + rest, 1e-6, 1 - 1e-6))
         knots, chance, weight = _centered_isotonic(counts.given, counts.given + counts.other)
         # A block without a hit (or without a miss) is not certain: it may be half a pair away from one.
         chance = np.maximum.accumulate(np.clip(chance, 0.5 / weight, 1 - 0.5 / weight))
-        lift = propensity / (1 - propensity) * counts.other.sum() / counts.given.sum()
-        return cls(knots.tolist(), logit(chance).tolist(), propensity, float(lift), counts.images, observations)
+        lift = propensity / (1 - propensity) * (len(counts.labels) - 1)
+        return cls(knots.tolist(), logit(chance).tolist(), propensity, lift, counts.images, surest.pairs, rest)
 
     def chance_of_given(self, evidence: np.ndarray) -> np.ndarray:
         """p: the chance that a class with this evidence is the given one, float of the same shape, at most e."""
@@ -173,11 +204,31 @@ def _centered_isotonic(hits: np.ndarray, total: np.ndarray) -> tuple[np.ndarray,
     return center, np.bincount(block, weights=hits[used]) / weight, weight
 
 
-def _propensity(counts: EvidenceCounts) -> tuple[float, float, int]:
-    """The share of given labels among the surest pairs, plus standard errors; their number; and that of the pairs.
+@dataclass(frozen=True)
+class _Surest:
+    """The surest pairs of image and class.
 
-    Errors are added because too high a propensity adds fewer labels, while too low a one adds wrong labels.
+    Args:
+        hits: Given labels among them; not whole where only a part of a bin is among them.
+        pairs: Their number.
     """
+
+    hits: float
+    pairs: int
+
+    @property
+    def share(self) -> float:
+        """Share of given labels."""
+        return self.hits / self.pairs
+
+    @property
+    def careful_share(self) -> float:
+        """The share plus standard errors: too high a propensity adds fewer labels, too low a one adds wrong labels."""
+        share = (self.hits + 1) / (self.pairs + 2)  # Laplace's estimate, which is never 0 or 1
+        return self.share + STANDARD_ERRORS * float(np.sqrt(share * (1 - share) / self.pairs))
+
+
+def _surest(counts: EvidenceCounts) -> _Surest:
     given, total = counts.given[::-1].cumsum(), (counts.given + counts.other)[::-1].cumsum()
     wanted = max(1, round(SUREST * counts.images), int(total[0]))
     end = int(np.searchsorted(total, wanted))
@@ -185,9 +236,18 @@ def _propensity(counts: EvidenceCounts) -> tuple[float, float, int]:
     before = np.array([given[end - 1], total[end - 1]]) if end else np.zeros(2)
     within = np.array([given[end], total[end]]) - before
     hits = before[0] + within[0] * (wanted - before[1]) / within[1]
-    share = (hits + 1) / (wanted + 2)  # Laplace's estimate, which is never 0 or 1
-    careful = hits / wanted + STANDARD_ERRORS * np.sqrt(share * (1 - share) / wanted)
-    return float(np.clip(careful, 1e-6, 1 - 1e-6)), float(hits), wanted
+    return _Surest(float(hits), wanted)
+
+
+def _still_to_learn(surest: _Surest, smaller: SmallerFit | None) -> float:
+    """How far the share of given labels is below what it tends to with more training images; at least 0.
+
+    With n images the share is e - c / n, with s n images it is e - c / (s n); the difference gives c / n.
+    """
+    if smaller is None:
+        return 0.0
+    difference = surest.share - _surest(smaller.counts).share
+    return max(0.0, difference * smaller.share / (1 - smaller.share))
 
 
 @dataclass(frozen=True)

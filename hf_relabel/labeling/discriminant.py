@@ -7,6 +7,7 @@ are added in the order of the shards, so the result does not depend on which pro
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -89,12 +90,12 @@ class Moments:
         """Number of regions added."""
         return int(self.counts.sum())
 
-    def fit(self, shrinkage: float, without: int | None = None) -> Discriminant:
-        """Fit the discriminant to all folds, or to all but one.
+    def fit(self, shrinkage: float, without: Iterable[int] = ()) -> Discriminant:
+        """Fit the discriminant to all folds but those that are left out.
 
         Args:
             shrinkage: Weight of the covariance's diagonal against the full covariance, above 0 and at most 1.
-            without: The fold to leave out; None for no fold.
+            without: The folds to leave out.
 
         Returns:
             Weights and bias in float64.
@@ -103,10 +104,10 @@ class Moments:
         counts = self.counts.view(shape).sum(0)
         sums = self.sums.view(*shape, -1).sum(0)
         products = self.products.sum(0)
-        if without is not None:
-            mine = slice(without * self.classes, (without + 1) * self.classes)
+        for fold in without:
+            mine = slice(fold * self.classes, (fold + 1) * self.classes)
             counts, sums = counts - self.counts[mine], sums - self.sums[mine]
-            products = products - self.products[without]
+            products = products - self.products[fold]
         total = counts.sum().clamp(min=1)
         center = sums.sum(0) / total
         observed = sums / counts.clamp(min=1)[:, None]

@@ -116,10 +116,14 @@ class Heads(nn.Module):
             features: float [N, features].
             folds: Fold of each region's image, int64 [N]; -1 for an image that no head was trained on.
         """
+        return self.select(features, folds + 1)
+
+    def select(self, features: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
+        """Compute the logits of each region, float [N, features], by its head, int64 [N]: float [N, outputs]."""
         logits = features.new_zeros(len(features), self.shape.outputs)
-        for fold in folds.unique().tolist():
-            mine = folds == fold
-            logits[mine] = self.one(features[mine], fold + 1)
+        for head in heads.unique().tolist():
+            mine = heads == head
+            logits[mine] = self.one(features[mine], head)
         return logits
 
 

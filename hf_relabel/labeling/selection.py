@@ -129,7 +129,7 @@ def _fit_rounds(job: Job, proposals: ShardFolder, threads: ThreadPoolExecutor) -
                     f"{proposals.folder}: no image has a proposal; add `merge` to propose.generators, or try other "
                     "values of propose.tau on a few images"
                 )
-            fits = [total.fit(config.shrinkage, without=fold) for fold in range(config.folds)]
+            fits = [total.fit(config.shrinkage, without=[fold]) for fold in range(config.folds)]
             selection = Selection(*stack(fits), classes, seed, config)
             bar.update()
     assert selection is not None

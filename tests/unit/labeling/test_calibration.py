@@ -7,6 +7,7 @@ from hf_relabel.labeling.calibration import (
     MIN_IMAGES,
     Calibration,
     EvidenceCounts,
+    SmallerFit,
     estimate,
     reliability,
 )
@@ -64,6 +65,41 @@ def test_a_few_images_of_many_classes_are_not_calibrated():
     """Thirty photos, one per class, of a list of 1,000 classes: three pairs say nothing about the propensity."""
     evidence, _, label = simulate(30, 0.02, 2.0, classes=1000)
     assert Calibration.fit(counted(evidence, label)) is None
+
+
+def mistaken(images: int, share_wrong: float, seed: int = 0):
+    """Images that show one class each; where the labeler is surest, it names another class in `share_wrong` of them."""
+    evidence, _, label = simulate(images, 0.0, 4.0, seed)
+    rng = np.random.default_rng(seed)
+    wrong = np.flatnonzero(rng.random(images) < share_wrong)
+    other = (label[wrong] + rng.integers(1, 20, size=len(wrong))) % 20
+    evidence[wrong, label[wrong]], evidence[wrong, other] = evidence[wrong, other], evidence[wrong, label[wrong]]
+    return counted(evidence, label)
+
+
+def test_mistakes_that_the_labeler_would_still_unlearn_are_not_taken_for_missing_labels():
+    """A fifth of the sure pairs are mistakes, over a third with half as many images: with more, hardly any."""
+    counts, smaller = mistaken(2000, 0.2), SmallerFit(mistaken(8000, 0.36, seed=1), 0.5)
+    fooled, careful = Calibration.fit(counts), Calibration.fit(counts, smaller)
+    assert estimate(fooled, counts, 0.5).added > 20
+    assert careful.still_to_learn == pytest.approx(0.16, abs=0.05)
+    assert careful.propensity > fooled.propensity + 0.1
+    assert estimate(careful, counts, 0.5).added == 0
+
+
+def test_a_labeler_that_learns_nothing_more_keeps_its_propensity():
+    """Labels are missing, and heads fitted on half of the images found as many of them."""
+    counts = counted(*simulate(6000, 0.1, 4.0)[::2])
+    smaller = SmallerFit(counted(*simulate(8000, 0.1, 4.0, seed=1)[::2]), 0.5)
+    alone, careful = Calibration.fit(counts), Calibration.fit(counts, smaller)
+    assert careful.still_to_learn < 0.03
+    assert estimate(careful, counts, 0.5).added > 0.9 * estimate(alone, counts, 0.5).added > 100
+
+
+def test_classes_without_images_are_no_reason_to_believe_in_the_others():
+    evidence, _, label = simulate(500, 0.1, 2.0)
+    more = np.hstack([evidence, np.full((500, 900), -LIMIT)])
+    assert Calibration.fit(counted(more, label)).lift == Calibration.fit(counted(evidence, label)).lift
 
 
 def test_one_class_is_always_the_given_one():

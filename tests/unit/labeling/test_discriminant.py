@@ -35,10 +35,17 @@ def test_it_agrees_with_scikit_learn():
 def test_a_fold_left_out_has_no_influence():
     features, targets, folds = clouds()
     rest = folds != 1
-    left_out = moments(features, targets, folds).fit(0.3, without=1)
+    left_out = moments(features, targets, folds).fit(0.3, without=[1])
     alone = moments(features[rest], targets[rest], folds[rest]).fit(0.3)
     assert torch.allclose(left_out.weights, alone.weights)
     assert torch.allclose(left_out.bias, alone.bias)
+
+
+def test_several_folds_are_left_out_together():
+    features, targets, folds = clouds()
+    left_out = moments(features, targets, folds).fit(0.3, without=[0, 2])
+    alone = moments(features[folds == 1], targets[folds == 1], folds[folds == 1]).fit(0.3)
+    assert torch.allclose(left_out.weights, alone.weights)
 
 
 def test_the_result_does_not_depend_on_the_cut_into_shards():
@@ -56,7 +63,7 @@ def test_a_class_without_regions_stays_defined():
 
 
 def test_no_regions_at_all():
-    found = Moments(3, 4, 5, CPU).fit(0.3, without=0)
+    found = Moments(3, 4, 5, CPU).fit(0.3, without=[0])
     assert torch.isfinite(found.weights).all()
 
 

@@ -290,3 +290,30 @@ def test_two_processes_train_one_labeler(tmp_path, monkeypatch):
     assert trained == [1]
     assert results[0] == results[1]
     assert sorted(path.name for path in job.stage_folder("labeler").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_few_images_per_class_promise_no_gain(tmp_path, monkeypatch):
+    """Three images per class, each with one class only: the labeler's mistakes are not taken for missing labels."""
+    scenes = make_scenes(60, 20, extra=0.0, noise=2.0, dim=96)
+    gains = {}
+    for careful in (True, False):
+        if not careful:
+            monkeypatch.setattr(train, "SHRINKAGE_PER_DIMENSION", 0.0)
+            monkeypatch.setattr(train, "MIN_FOLDS_TO_HALVE", 100)
+        job = make_job(tmp_path / str(careful), scenes.labels, 20)
+        write_proposals(job, scenes.regions)
+        score.run(job)
+        estimates = train.run(job)["scores"]["estimates"]
+        gains[careful] = max(expected["gain"] for expected in estimates.values())
+    assert gains[True] < 1
+    assert gains[False] > 5
+
+
+@pytest.mark.parametrize("folds", [4, 5, 20])
+def test_each_fold_is_left_out_by_one_head_of_each_way_to_halve_them(folds):
+    of_fold = train.halve_folds(folds, 4)
+    assert of_fold.shape == (4, folds)
+    for way, heads in enumerate(of_fold):
+        assert set(heads.tolist()) == {2 * way, 2 * way + 1}
+        assert abs(np.bincount(heads)[-2:] - folds / 2).max() <= 0.5
+    assert len({tuple(heads % 2) for heads in of_fold}) > 1
