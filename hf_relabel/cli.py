@@ -17,6 +17,7 @@ from hf_relabel.commands.pipeline import SUMMARIES as PIPELINE
 from hf_relabel.errors import RelabelError, UsageError
 
 OTHERS = {
+    "annotate": "label photos with a finished labeler: labels, and a picture of each",
     "demo": "run the pipeline on generated scenes and compare it with their known truth",
     "publish": "publish a release on the Hub: checked first, one commit, one tag that is never moved",
     "versions": "list the published versions of a dataset on the Hub",

@@ -11,7 +11,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -138,6 +138,23 @@ def parse(command: Command[S], arguments: Sequence[str]) -> S:
     return typing.cast(S, built)
 
 
+def parse_tree(command: Command[S], tree: Mapping[str, Any]) -> S:
+    """Read a command's settings from nested dictionaries, as a YAML file would hold them.
+
+    Raises:
+        UsageError: An unknown key (with the nearest valid one), a value of the wrong type or out of range, a missing
+            setting.
+    """
+    options = {item.key: item for item in options_of(command)}
+    values = _values_of(dict(tree), "config", options)
+    namespace = _checked(_value_parser(options).parse_object, _nested(values), options, "config: ")
+    for item in options.values():
+        if item.default is MISSING and values.get(item.key) is None:
+            raise UsageError(f"{command.name}: {item.key} is missing")
+    built = _build(command.settings, {item.path: namespace[item.key] for item in options.values()})
+    return typing.cast(S, built)
+
+
 def nearest(word: str, choices: Sequence[str]) -> str:
     """Word a suggestion of the choice most like `word`; empty where none is alike."""
     found = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
@@ -194,7 +211,8 @@ def _split(
         if not argument.startswith("-") or argument == "-":
             if not places:
                 raise UsageError(f"{command.name}: unexpected argument {argument!r}; see --help")
-            assignments.append((places.pop(0).key, argument))
+            place = places[0] if _is_list(places[0]) else places.pop(0)  # a list takes all that follow
+            assignments.append((place.key, argument))
             continue
         flag, has_value, text = argument.partition("=")
         key, negated = _key_of(flag, command, options)
@@ -245,6 +263,11 @@ def _read_file(file: str, options: dict[str, Option]) -> dict[str, Any]:
         raise UsageError(f"{where}: holds no settings; write those that differ, or leave out --config")
     if not isinstance(tree, dict):
         raise UsageError(f"{where}: must hold settings such as `{next(iter(options))}:`, got {type(tree).__name__}")
+    return _values_of(tree, where, options)
+
+
+def _values_of(tree: dict[Any, Any], where: str, options: dict[str, Option]) -> dict[str, Any]:
+    """Return the values of nested dictionaries by key."""
     sections = {".".join(key.split(".")[:end]) for key in options for end in range(1, key.count(".") + 1)}
     return dict(_leaves(tree, where, options, sections, ""))
 

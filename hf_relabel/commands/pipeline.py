@@ -3,14 +3,19 @@
 hf-relabel run --config imagenet.yaml --run.dir runs/imagenet
 """
 
+from collections.abc import Mapping
+from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hf_relabel.commands.parser import Command
+from hf_relabel.commands.parser import Command, parse, parse_tree
 from hf_relabel.config import Config
 from hf_relabel.errors import UsageError
 from hf_relabel.sources.path import check_source_path
 from hf_relabel.stages.settings import READS, is_read
+
+if TYPE_CHECKING:
+    from hf_relabel.release.reader import Release
 
 SUMMARIES = {
     "run": "run all stages: from photos to a release",
@@ -47,6 +52,31 @@ def run(command: str, config: Config) -> int:
         pictures = draw_overlays(job)
         print("", *after_run(config, pictures), sep="\n")
     return 0
+
+
+def run_from_python(config: Config | Mapping[str, Any] | str | PathLike[str]) -> "Release":
+    """Run all stages for `hf_relabel.run`; returns the release of the configured version.
+
+    Args:
+        config: The configuration, nested dictionaries with the settings that differ from the defaults, or a YAML file.
+
+    Raises:
+        UsageError: A key or a value is not valid.
+        RelabelError: A stage fails.
+    """
+    settings: Config
+    if isinstance(config, Config):
+        settings = config
+    elif isinstance(config, Mapping):
+        settings = parse_tree(COMMANDS["run"], config)
+    else:
+        settings = parse(COMMANDS["run"], ["--config", fspath(config)])
+    check_source(settings)
+    from hf_relabel.release.versions import stored_releases
+    from hf_relabel.stages.pipeline import run_stages
+
+    run_stages("run", settings)
+    return stored_releases(Path(settings.run.dir))[settings.build.version]
 
 
 def check_source(config: Config) -> None:

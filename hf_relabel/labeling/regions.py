@@ -104,7 +104,12 @@ def read_regions(proposals: ShardFolder, shard: int) -> ShardRegions:
 
 def read_layout(proposals: ShardFolder, shard: int) -> ShardLayout:
     """Read what the table of a shard says about its regions."""
-    table = proposals.read(shard, COLUMNS).combine_chunks()
+    return layout_of(proposals.read(shard, COLUMNS))
+
+
+def layout_of(table: pa.Table) -> ShardLayout:
+    """What a shard's table (`schema.PROPOSALS`, at least the columns `COLUMNS`) says about its regions."""
+    table = table.combine_chunks()
     stored = _column(table, "proposals")
     counts = pc.list_value_length(stored).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     windows = _column(table, "windows").to_numpy().astype(np.int64)

@@ -55,8 +55,13 @@ class Rank:
         return self.index == 0
 
 
-def current_rank(config: RunConfig) -> Rank:
-    """Read this process's rank from the environment and choose its device."""
+def current_rank(config: RunConfig, sets_threads: bool = True) -> Rank:
+    """Read this process's rank from the environment and choose its device.
+
+    Args:
+        config: `threads` is read.
+        sets_threads: Whether all of torch's operations in this process have one thread from now on.
+    """
     index, world, local_index, local_world = (_from_launcher(names) for names in LAUNCHER_VARIABLES)
     if world is None and "MASTER_ADDR" in os.environ:
         print(
@@ -72,7 +77,8 @@ def current_rank(config: RunConfig) -> Rank:
     device = _device(local_index or 0)
     # A sum's last bits depend on how many threads share it, so one operation always has one thread; a rank computes
     # several images in parallel instead.
-    torch.set_num_threads(1)
+    if sets_threads:
+        torch.set_num_threads(1)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = config.threads or max(1, cores // local_world)
     return Rank(index or 0, world or 1, local_world, device, threads)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from hf_relabel.config import SourceConfig, as_dict
 from hf_relabel.errors import StageError
 from hf_relabel.run.store import atomic_open, read_record, write_record
-from hf_relabel.sources.image_dataset import reopen_dataset
+from hf_relabel.sources.image_dataset import DatasetImages, reopen_dataset
 from hf_relabel.sources.image_folder import FolderImages
 from hf_relabel.sources.source import Source
 
@@ -67,6 +67,7 @@ class Snapshot:
         if isinstance(images, FolderImages):
             places, dataset_fingerprint = {"sizes": images.sizes, "modified": images.modified}, None
         else:
+            assert isinstance(images, DatasetImages)
             places, dataset_fingerprint = {"rows": images.rows}, images.fingerprint
         return cls(
             source.kind,

@@ -6,6 +6,7 @@ import logging
 import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
@@ -13,14 +14,23 @@ from hf_relabel.config import SourceConfig
 from hf_relabel.errors import ImageReadError, SourceError, UsageError
 from hf_relabel.schema import NO_LABEL
 from hf_relabel.sources.decoding import LoadedImage, decode
-from hf_relabel.sources.image_dataset import DatasetImages, check_dataset, load_dataset, read_dataset
-from hf_relabel.sources.image_folder import FolderImages, scan_classes, scan_unlabeled
+from hf_relabel.sources.image_dataset import check_dataset, load_dataset, read_dataset
+from hf_relabel.sources.image_folder import scan_classes, scan_unlabeled
 from hf_relabel.sources.labeled_files import is_table_file, scan_table
 from hf_relabel.sources.selection import Selected
 
 __all__ = ["LoadedImage", "Source", "open_source", "source_of_dataset"]
 
-Images = FolderImages | DatasetImages
+
+class Images(Protocol):
+    """Opens the image files of a source by index."""
+
+    def open(self, index: int) -> BinaryIO:
+        """Open the file of an image for reading; raises OSError."""
+
+    def content_key(self) -> bytes:
+        """Bytes that change when an image is replaced; no image is read."""
+
 
 logger = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ was made comes from the recorded inputs of the stages, never from the settings o
 
 import platform
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_relabel import __version__
+from hf_relabel.config import BuildConfig
 from hf_relabel.errors import UsageError
 from hf_relabel.labeling.image_labels import (
     LabelRule,
@@ -84,24 +86,38 @@ def run(job: Job) -> dict[str, Any]:
 
 def _rule(job: Job, regions: ShardFolder) -> LabelRule:
     """The rule that decides which labels are listed; `build.precision` is turned into a threshold here."""
-    build, names = job.config.build, job.snapshot.class_names
+    build = job.config.build
+    rule = label_rule(build, job.snapshot.class_names)
+    if build.precision is None:
+        return rule
+    columns = [f"labels.list.element.{part}" for part in ("label", "score")]
+    scores = [
+        score
+        for shard in job.shards
+        for row in regions.read(shard.index, columns).to_pylist()
+        for label, score in calibrated_scores(row).items()
+        if label not in rule.excluded
+    ]
+    return replace(rule, threshold=threshold_for(build.precision, np.array(scores)))
+
+
+def label_rule(build: BuildConfig, names: list[str]) -> LabelRule:
+    """The rule of a build's settings.
+
+    Args:
+        build: The settings.
+        names: Names of the classes.
+
+    Raises:
+        UsageError: The settings name a class that does not exist.
+    """
     for key, wanted in (("class_thresholds", build.class_thresholds), ("exclude_classes", build.exclude_classes)):
         for name in wanted:
             if name not in names:
                 raise UsageError(f"build.{key}: no class {name!r}{nearest(name, names)}")
     excluded = frozenset(names.index(name) for name in build.exclude_classes)
-    threshold = build.threshold
-    if build.precision is not None:
-        columns = [f"labels.list.element.{part}" for part in ("label", "score")]
-        scores = [
-            score
-            for shard in job.shards
-            for row in regions.read(shard.index, columns).to_pylist()
-            for label, score in calibrated_scores(row).items()
-            if label not in excluded
-        ]
-        threshold = threshold_for(build.precision, np.array(scores))
-    return LabelRule(threshold, {names.index(n): v for n, v in build.class_thresholds.items()}, excluded, build)
+    of_class = {names.index(name): value for name, value in build.class_thresholds.items()}
+    return LabelRule(build.threshold, of_class, excluded, build)
 
 
 def release_tables(
