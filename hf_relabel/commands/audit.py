@@ -13,6 +13,8 @@ from hf_relabel.commands.parser import Command, option, positional
 from hf_relabel.errors import SourceError
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from hf_relabel.evaluation.audit import AddedLabels, Audit, LabelScores
 
 
@@ -48,17 +50,29 @@ def run(settings: AuditSettings) -> int:
     refuse_unwritable(settings.json, settings.plot)
     true_labels = settings.truth.read()
     table = load_labels(settings.release, settings.split)
-    truth = true_labels.of(table.image_ids, table.class_names)
+    common, left_out = true_labels.within(table.class_names)
+    truth = common.of(table.image_ids, table.class_names)
     try:
         result = audit(table, truth, top=settings.top, bins=settings.bins)
     except ValueError as error:
         raise SourceError(f"{settings.truth.truth}: nothing to compare {settings.release} with ({error})") from error
     print(_describe(settings.release, result))
+    if left_out:
+        print(f"\n{_describe_left_out(left_out)}")
     if settings.json:
-        write_results(settings.json, plain(result))
+        write_results(settings.json, plain(result) | {"classes_left_out": dict(left_out)})
     if settings.plot:
         plot_reliability(result, Path(settings.plot))
     return 0
+
+
+def _describe_left_out(left_out: "Counter[str]") -> str:
+    shown = ", ".join(f"{name!r} ({count})" for name, count in left_out.most_common(5))
+    more = ", ..." if len(left_out) > 5 else ""
+    return (
+        f"Compared are the classes of the release. {left_out.total()} true labels of {len(left_out)} other classes are "
+        f"left out: {shown}{more}."
+    )
 
 
 def _describe(release: str, result: "Audit") -> str:

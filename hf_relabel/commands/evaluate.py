@@ -103,6 +103,7 @@ def run(settings: EvaluateSettings) -> int:
     except ValueError as error:
         raise SourceError(f"{on}: nothing to evaluate on ({error})") from error
     print(describe(settings.what, summary))
+    print_low_scores(scores, truth, settings.threshold)
     results = {"model": settings.what, "truth": on, "threshold": settings.threshold}
     if settings.json:
         write_results(settings.json, results | plain(summary))
@@ -159,6 +160,17 @@ def _from_predictions(settings: EvaluateSettings) -> "tuple[np.ndarray, np.ndarr
         raise SourceError(f"{path}: scores {stored.scores.shape[1]} classes, the images have {len(own_names)}")
     columns = match_classes(own_names, class_names, settings.match_classes, str(path))
     return stored.scores[stored.rows_of(image_ids, path)][:, columns], sets, True
+
+
+def print_low_scores(scores: "np.ndarray", truth: "np.ndarray", threshold: float) -> None:
+    """Print a hint if every score is below the threshold: the zeros above it would not explain themselves."""
+    from hf_relabel.evaluation.metrics import threshold_curve
+    from hf_relabel.evaluation.report import low_scores_hint
+
+    known = truth.any(axis=1)
+    if (scores[known] < threshold).all():
+        curve = threshold_curve(scores[known].ravel(), truth[known].ravel(), int(truth.sum()))
+        print("\n" + low_scores_hint(float(scores[known].max()), threshold, float(curve.thresholds[curve.best])))
 
 
 def describe(who: str, summary: "Summary") -> str:

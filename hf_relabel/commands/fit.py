@@ -4,11 +4,11 @@ hf-relabel fit --release user/name@v1.0.0 --images train --model microsoft/resne
 accelerate launch -m hf_relabel fit --config fit.yaml
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hf_relabel.commands.arguments import ImageSettings
-from hf_relabel.commands.parser import Command
+from hf_relabel.commands.parser import Command, option
 from hf_relabel.errors import SourceError, UsageError
 from hf_relabel.training.config import FitConfig
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from hf_relabel.evaluation.datasets import LabeledImages
     from hf_relabel.release.label_table import LabelTable
+    from hf_relabel.training.validation import ValidationSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +27,12 @@ class FitSettings:
     Args:
         training: How to train, and on which labels.
         images: The release's images.
+        val_images: Images of --val-split; by default those of --images, as a dataset of its split of that name.
     """
 
     training: FitConfig
     images: ImageSettings
+    val_images: str | None = option(None, "PATH")
 
     def __post_init__(self) -> None:
         if not self.images.images:
@@ -38,6 +41,8 @@ class FitSettings:
             raise UsageError("--labels-column: fit takes its labels from the release")
         if self.images.limit:
             raise UsageError("--limit: fit trains on all images of the release; name a smaller release")
+        if self.val_images and not self.training.val_split:
+            raise UsageError("--val-images: name the split of the release that they belong to with --val-split")
 
 
 def run(settings: FitSettings) -> int:
@@ -56,17 +61,34 @@ def run(settings: FitSettings) -> int:
 
     quiet_libraries()
     of_release = ReleaseTargets(table, config.target, config.threshold, config.include_original)
+    validation = _named_split(settings) if config.val_split else None
     targets = CropAwareTargets(table, of_release) if config.crop_aware else of_release
     accelerator = make_accelerator(config)
     if accelerator.is_main_process:
         left = len(images) - len(rows)
         note = f"; {left} images that are not in the release are left out" if left else ""
         print(f"{len(rows)} images, {len(table.class_names)} classes, target {config.target}{note}", flush=True)
-    fit_classifier(images, rows, targets, table.class_names, config, accelerator)
+    fit_classifier(images, rows, targets, table.class_names, config, accelerator, validation)
     accelerator.end_training()
     if accelerator.is_main_process:
         print(f"the classifier is in {config.out}; evaluate it with: hf-relabel evaluate --model {config.out}")
     return 0
+
+
+def _named_split(settings: FitSettings) -> "ValidationSet":
+    """The images and labels of --val-split."""
+    from hf_relabel.evaluation.datasets import from_source
+    from hf_relabel.hub.releases import load_labels
+    from hf_relabel.training.targets import ReleaseTargets
+    from hf_relabel.training.validation import ValidationSet
+
+    config = settings.training
+    split = config.val_split or ""
+    table = load_labels(config.release, split)
+    where = replace(settings.images, images=settings.val_images or settings.images.images, images_split=None)
+    images = from_source(where.source_config(split))
+    targets = ReleaseTargets(table, config.target, config.threshold, config.include_original)
+    return ValidationSet.of(images, join(table, images), targets, range(len(table)))
 
 
 def join(table: "LabelTable", images: "LabeledImages") -> "np.ndarray":

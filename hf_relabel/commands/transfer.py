@@ -8,7 +8,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hf_relabel.commands.evaluate import describe
+from hf_relabel.commands.evaluate import describe, print_low_scores
 from hf_relabel.commands.parser import Command, option
 from hf_relabel.errors import SourceError, UsageError
 from hf_relabel.training.config import TrainingConfig
@@ -87,6 +87,7 @@ def run(settings: TransferSettings) -> int:
             seed=config.seed,
         )
         print(describe(f"{config.out} on {test_images.origin}", summary))
+        print_low_scores(scores, test_images.multi_hot, settings.threshold)
         if settings.json:
             write_results(settings.json, {"model": config.model, "test": test_images.origin} | plain(summary))
     accelerator.end_training()

@@ -12,6 +12,7 @@ are matched by file name.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -53,6 +54,26 @@ class Truth:
         else:
             chosen = [self.labels[place] for place in self._places(image_ids)]
         return metrics.multi_hot(class_indices(chosen, class_names, self.origin), len(class_names))
+
+    def within(self, class_names: Sequence[str]) -> "tuple[Truth, Counter[str]]":
+        """Leave out the labels whose names are not among the classes.
+
+        Labels that are indices stay, because an index beyond the classes means that their order differs as well.
+
+        Returns:
+            The truth, and the number of labels left out by name.
+        """
+        known = set(class_names)
+        left_out: Counter[str] = Counter()
+
+        def kept(labels: Sequence[int | str]) -> list[int | str]:
+            is_other = [isinstance(each, str) and each not in known and not each.isdecimal() for each in labels]
+            left_out.update(str(label) for label, other in zip(labels, is_other, strict=True) if other)
+            return [label for label, other in zip(labels, is_other, strict=True) if not other]
+
+        if isinstance(self.labels, Mapping):
+            return Truth(self.origin, {key: kept(labels) for key, labels in self.labels.items()}), left_out
+        return Truth(self.origin, [kept(labels) for labels in self.labels]), left_out
 
     def _keys(self, image_ids: Sequence[str]) -> Sequence[str]:
         """The key of each image: its file name if these are unique and no key contains a folder, else its id."""

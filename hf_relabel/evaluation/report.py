@@ -60,3 +60,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def low_scores_hint(highest: float, threshold: float, best: float) -> str:
+    """The hint for a classifier whose scores are all below the threshold: sets of labels are empty, ranks are not."""
+    return (
+        f"note: every score is below the threshold {threshold:g} (the highest is {highest:.3f}), so no label is "
+        "predicted and precision, recall and F1 are 0; mAP does not depend on it. The best F1 is at the threshold "
+        f"{best:.3f}: set it, or train longer"
+    )

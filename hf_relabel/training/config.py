@@ -24,7 +24,8 @@ class TrainingConfig:
         out: Output folder for the trained classifier.
         overwrite: Replace the content of the output folder.
         resume: Resume from the last checkpoint in the output folder.
-        image_size: Side of the square images in pixels; by default the size the model was made for.
+        image_size: Side of the square images in pixels; by default the size the model was made for, but not more than
+            224 where the model takes any size.
         loss: bce and asymmetric treat each class independently; cross_entropy treats the classes of an image as one
             distribution.
         floor: Target of an absent class (label smoothing).
@@ -32,6 +33,12 @@ class TrainingConfig:
         gamma_pos: Focusing parameter of the asymmetric loss for present classes.
         gamma_neg: Focusing parameter of the asymmetric loss for absent classes.
         clip: Probability below which the asymmetric loss ignores an absent class.
+        class_weights: balanced weights the loss of each class by one over its number of images, at most 10 times the
+            mean.
+        holdout: Share of the images that is held out for validation after every epoch (at most 10,000 images); 0 uses
+            all images for training.
+        keep: best saves the weights of the epoch with the highest mAP over the held-out images; last those of the last
+            epoch.
         crop_scale: Minimum share of the image's area in a random crop; 1 uses the whole image.
         flip: Mirror half of the images.
         randaugment: Number of random operations per image.
@@ -70,6 +77,9 @@ class TrainingConfig:
     gamma_pos: float = 0.0
     gamma_neg: float = 4.0
     clip: float = 0.05
+    class_weights: Literal["none", "balanced"] = "none"
+    holdout: float = 0.1
+    keep: Literal["best", "last"] = "best"
     crop_scale: float = 0.35
     flip: bool = True
     randaugment: int = 0
@@ -103,7 +113,7 @@ class TrainingConfig:
         )
         for key in zero_or_more.split():
             _require(getattr(self, key) >= 0, _flag(key), getattr(self, key), "0 or more")
-        for key in ("clip", "momentum", "ema"):
+        for key in ("clip", "momentum", "ema", "holdout"):
             _require(0 <= getattr(self, key) < 1, _flag(key), getattr(self, key), "at least 0 and below 1")
         _require(0 < self.crop_scale <= 1, "--crop-scale", self.crop_scale, "above 0 and at most 1")
         _require(0 <= self.magnitude <= 10, "--magnitude", self.magnitude, "from 0 to 10")
@@ -119,6 +129,7 @@ class FitConfig(TrainingConfig):
     Args:
         release: Release folder, or user/name@revision on the Hub.
         split: Split of the release; required if it has several.
+        val_split: Split of the release to validate on instead of held-out images.
         target: single: the original label; soft: the scores; threshold: 1 for each score of at least the threshold.
         threshold: Minimum score of a present class, for the target `threshold`.
         include_original: Always set the target of the original label to 1.
@@ -127,6 +138,7 @@ class FitConfig(TrainingConfig):
 
     release: str = ""
     split: str | None = None
+    val_split: str | None = None
     target: Literal["single", "soft", "threshold"] = "soft"
     threshold: float = 0.5
     include_original: bool = False

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,20 +14,23 @@ from transformers import PreTrainedModel
 
 from hf_relabel.errors import StageError, UsageError
 from hf_relabel.evaluation.datasets import LabeledImages
+from hf_relabel.evaluation.report import low_scores_hint
 from hf_relabel.run.store import differences, read_json, write_json
 from hf_relabel.training.augment import Augmentation
 from hf_relabel.training.config import TrainingConfig
 from hf_relabel.training.data import AugmentedImages
 from hf_relabel.training.inference import open_accelerator
 from hf_relabel.training.loop import CHECKPOINTS, last_checkpoint, train
+from hf_relabel.training.losses import balanced_weights
 from hf_relabel.training.models import (
     ClassifierTransform,
+    default_size_of,
     head_parameters,
-    image_size_of,
     make_classifier,
     read_transform,
 )
-from hf_relabel.training.targets import Targets
+from hf_relabel.training.targets import WHOLE_IMAGE, KeptTargets, Targets
+from hf_relabel.training.validation import SELECTED_BY, ValidationSet, Validator, held_out, per_class
 
 SETTINGS = "training.json"
 
@@ -66,6 +70,7 @@ def fit_classifier(
     class_names: Sequence[str],
     config: TrainingConfig,
     accelerator: Accelerator,
+    validation: ValidationSet | None = None,
 ) -> tuple[PreTrainedModel, ClassifierTransform]:
     """Train a classifier and save it in a form that `pipeline("image-classification")` opens.
 
@@ -76,6 +81,7 @@ def fit_classifier(
         class_names: Names of the C classes.
         config: The settings.
         accelerator: From `make_accelerator`.
+        validation: Images to validate on; by default, a part of the images is held out (`config.holdout`).
 
     Returns:
         The trained model and its transform.
@@ -85,6 +91,12 @@ def fit_classifier(
         BackboneError: The model cannot be loaded.
     """
     out = Path(config.out)
+    used = np.arange(len(rows))
+    if validation is None:
+        is_held_out = held_out([images.image_ids[row] for row in rows], config.holdout, config.seed)
+        used = np.flatnonzero(~is_held_out)
+        if is_held_out.any():
+            validation = ValidationSet.of(images, rows, targets, np.flatnonzero(is_held_out).tolist())
     torch.manual_seed(config.seed)
     model = make_classifier(
         config.model,
@@ -101,23 +113,56 @@ def fit_classifier(
     settings = {
         "settings": {key: value for key, value in dataclasses.asdict(config).items() if key not in _MAY_CHANGE},
         "architecture": {"type": model.config.model_type, "parameters": model.num_parameters()},
-        "images": len(rows),
+        "images": len(used),
+        "validation_images": 0 if validation is None else len(validation.rows),
         "class_names": list(class_names),
     }
     prepare_folder(out, settings, config, accelerator)
     if config.log_with:  # after the folder is checked, because a tracker may write into it
         plain = {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
         accelerator.init_trackers("hf_relabel", config=plain)
-    transform = read_transform(config.model, config.image_size or image_size_of(model), config.revision)
-    augmented = AugmentedImages(images, rows, targets, Augmentation.of(config, transform), config.seed)
-    result, history = train(model, augmented, config, accelerator)
+    size, why = default_size_of(model) if config.image_size is None else (config.image_size, "")
+    if accelerator.is_main_process:
+        held = f", {len(validation.rows)} to validate on" if validation is not None else ""
+        print(f"{len(used)} images to train on{held}; images of {size} px{why}", file=sys.stderr, flush=True)
+    transform = read_transform(config.model, size, config.revision)
+    kept = KeptTargets(targets, used)
+    augmented = AugmentedImages(images, rows[used], kept, Augmentation.of(config, transform), config.seed)
+    multi_label = config.loss != "cross_entropy"
+    validator = None
+    if validation is not None:
+        validator = Validator(validation, transform, accelerator, config.batch_size, config.workers, multi_label)
+    weights = None
+    if config.class_weights == "balanced":
+        totals = np.sum([kept(item, WHOLE_IMAGE) for item in range(len(used))], axis=0)
+        weights = balanced_weights(torch.from_numpy(totals))
+    result, history = train(model, augmented, config, accelerator, validator, weights)
+    report = {} if validator is None else _validation_report(validator, result, history, class_names, config)
     trained_model = cast(PreTrainedModel, result)
     if accelerator.is_main_process:
         trained_model.requires_grad_(True).cpu().save_pretrained(out)
         transform.save(out)
-        write_json(out / SETTINGS, settings | {"history": history, "finished": True})
+        write_json(out / SETTINGS, settings | report | {"history": history, "finished": True})
     accelerator.wait_for_everyone()
     return trained_model, transform
+
+
+def _validation_report(
+    validator: Validator,
+    model: torch.nn.Module,
+    history: list[dict[str, float]],
+    class_names: Sequence[str],
+    config: TrainingConfig,
+) -> dict[str, Any]:
+    """What the saved weights reach on the validation images, also per class."""
+    found, scores = validator(model)
+    chosen = history[-1]
+    if config.keep == "best":
+        chosen = max(history, key=lambda row: row[SELECTED_BY])
+    classes = per_class(scores, validator.truth, class_names, found["val_threshold"])
+    if (scores < 0.5).all() and config.loss != "cross_entropy":
+        print(low_scores_hint(float(scores.max()), 0.5, found["val_threshold"]), file=sys.stderr, flush=True)
+    return {"validation": {"epoch": chosen["epoch"], **found, "per_class": classes}}
 
 
 def prepare_folder(out: Path, settings: dict[str, Any], config: TrainingConfig, accelerator: Accelerator) -> None:

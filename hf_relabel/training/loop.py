@@ -1,8 +1,10 @@
-"""The training loop, with accelerate: cosine schedule, moving average of the weights, checkpoints."""
+"""The training loop, with accelerate: cosine schedule, moving average of the weights, validation, checkpoints."""
 
 import copy
 import math
 import shutil
+import sys
+import time
 from collections.abc import Sized
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +20,13 @@ from hf_relabel.training.augment import mix_batch
 from hf_relabel.training.config import TrainingConfig
 from hf_relabel.training.data import EpochSampler, batches, make_loader
 from hf_relabel.training.losses import make_loss
+from hf_relabel.training.validation import SELECTED_BY, Best, Validator
 
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints in the output folder."""
+
+_TIMED_STEPS = (2, 5)
+"""The steps between which the time is measured; the first ones are slower."""
 
 
 class MovingAverage:
@@ -88,7 +94,12 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
 
 
 def train(
-    model: nn.Module, items: Dataset, config: TrainingConfig, accelerator: Accelerator
+    model: nn.Module,
+    items: Dataset,
+    config: TrainingConfig,
+    accelerator: Accelerator,
+    validator: Validator | None = None,
+    class_weights: torch.Tensor | None = None,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Train a classifier.
 
@@ -97,10 +108,12 @@ def train(
         items: Pairs (pixels, target) by number, with a length, like `data.AugmentedImages`.
         config: The settings; checkpoints are written below `config.out`.
         accelerator: Provides device, processes and precision.
+        validator: Measures the model, or its moving average, after every epoch.
+        class_weights: Weight of each class in the loss, float [C].
 
     Returns:
-        The trained model, or its moving average if the settings ask for one, and the mean loss and learning rate of
-        each epoch.
+        The trained model, or its moving average if the settings ask for one, with the weights of the best epoch if they
+        ask for that; and the mean loss, learning rate and validation metrics of each epoch.
     """
     count = len(cast(Sized, items))
     sampler = EpochSampler(count, config.seed)
@@ -117,10 +130,12 @@ def train(
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     average = MovingAverage(accelerator.unwrap_model(model), config.ema) if config.ema else None
     history = _History()
-    accelerator.register_for_checkpointing(history, *([average] if average else []))
+    best = Best() if validator is not None and config.keep == "best" else None
+    accelerator.register_for_checkpointing(history, *filter(None, (average, best)))
     steps_per_epoch = math.ceil(len(loader) / config.accumulation)
     steps, warmup = config.epochs * steps_per_epoch, round(config.warmup_epochs * steps_per_epoch)
-    loss_of = make_loss(config)
+    loss_of = make_loss(config, class_weights)
+    timer = _Timer(steps_per_epoch) if accelerator.is_main_process else None
     first = _resume(accelerator, config)
     step = first * steps_per_epoch
     bar = tqdm(total=steps, initial=step, desc="train", unit=" steps", disable=not accelerator.is_local_main_process)
@@ -149,14 +164,56 @@ def train(
                     bar.update()
                     if average:
                         average.update(accelerator.unwrap_model(model))
+                    if timer is not None and (estimate := timer.step()):
+                        bar.write(estimate, file=sys.stderr)
             mean_loss = float(accelerator.reduce(torch.stack(losses).mean(), "mean"))
-            history.epochs.append({"epoch": epoch + 1, "loss": mean_loss, "lr": optimizer.param_groups[0]["lr"]})
+            row = {"epoch": epoch + 1, "loss": mean_loss, "lr": optimizer.param_groups[0]["lr"]}
+            if validator is not None:
+                current = average.model if average else accelerator.unwrap_model(model)
+                row |= validator(current)[0]
+                if best is not None:
+                    best.offer(epoch + 1, row[SELECTED_BY], current)
+                if accelerator.is_main_process:
+                    bar.write(_epoch_line(row, config.epochs), file=sys.stderr)
+            history.epochs.append(row)
             bar.set_postfix(loss=f"{mean_loss:.4f}")
-            accelerator.log({"loss": mean_loss, "lr": optimizer.param_groups[0]["lr"]}, step=epoch + 1)
+            accelerator.log({key: value for key, value in row.items() if key != "epoch"}, step=epoch + 1)
             if config.checkpoint_every and ((epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs):
                 _save_checkpoint(accelerator, Path(config.out) / CHECKPOINTS, epoch + 1)
     trained = average.model if average else accelerator.unwrap_model(model)
+    if best is not None and best.weights:
+        trained.load_state_dict(best.weights)
     return trained.eval(), history.epochs
+
+
+class _Timer:
+    """Estimates the time of an epoch from the first steps."""
+
+    def __init__(self, steps_per_epoch: int):
+        self._steps_per_epoch = steps_per_epoch
+        self._step = 0
+        self._start = time.perf_counter()
+
+    def step(self) -> str | None:
+        """Count a step; returns the estimate once, as a line."""
+        self._step += 1
+        first, last = min(_TIMED_STEPS[0], self._steps_per_epoch - 1), min(_TIMED_STEPS[1], self._steps_per_epoch)
+        if self._step == first:
+            self._start = time.perf_counter()
+        if self._step != last:
+            return None
+        seconds = (time.perf_counter() - self._start) / (last - first)
+        total = seconds * self._steps_per_epoch
+        shown = f"{total / 60:.0f} min" if total >= 120 else f"{total:.0f} s" if total >= 1 else "less than 1 s"
+        return f"about {shown} per epoch: {self._steps_per_epoch} steps of {seconds:.2g} s"
+
+
+def _epoch_line(row: dict[str, float], epochs: int) -> str:
+    return (
+        f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.4f}, validation mAP over images "
+        f"{row['val_map_over_images']:.4f}, over classes {row['val_map_over_classes']:.4f}, best F1 "
+        f"{row['val_f1']:.4f} at threshold {row['val_threshold']:.2f}"
+    )
 
 
 def _to_training(model: nn.Module) -> None:

@@ -22,6 +22,12 @@ from hf_relabel.vision.pretrained import IMAGENET_MEAN, IMAGENET_STD, mismatched
 MULTI_LABEL, SINGLE_LABEL = "multi_label_classification", "single_label_classification"
 """Values of `problem_type` in a model's configuration."""
 
+DEFAULT_SIZE = 224
+"""Maximum size by default of an image that is trained on, in pixels; a multiple of 8, 14, 16 and 32."""
+
+TAKES_ANY_SIZE = ("dinov2", "dinov2_with_registers", "dinov3_vit", "dinov3_convnext")
+"""Model types that interpolate their position embeddings, or have none."""
+
 
 @dataclass(frozen=True)
 class ClassifierTransform(Preprocess):
@@ -133,6 +139,17 @@ def image_size_of(model: PreTrainedModel) -> int:
     """The image size from a model's configuration in pixels; 224 if it has none."""
     size = getattr(model.config, "image_size", None) or 224
     return size if isinstance(size, int) else size[0]
+
+
+def default_size_of(model: PreTrainedModel) -> tuple[int, str]:
+    """The image size to train with in pixels, and the reason if it is not the one the model was made for.
+
+    The time of a step grows with the square of the size, and DINOv2's 518 px take minutes per step on a CPU.
+    """
+    made_for = image_size_of(model)
+    if model.config.model_type not in TAKES_ANY_SIZE or made_for <= DEFAULT_SIZE:
+        return made_for, ""
+    return DEFAULT_SIZE, f" (the model was made for {made_for}: --image-size {made_for} is slower and more precise)"
 
 
 def read_transform(name: str, size: int, revision: str | None = None) -> ClassifierTransform:

@@ -71,6 +71,17 @@ class ReleaseTargets:
         return target
 
 
+class KeptTargets:
+    """The targets of some of the images: row i is row `kept[i]` of the others."""
+
+    def __init__(self, targets: Targets, kept: np.ndarray):
+        self._targets = targets
+        self._kept = kept
+
+    def __call__(self, row: int, box: Box) -> np.ndarray:
+        return self._targets(int(self._kept[row]), box)
+
+
 class CropAwareTargets:
     """Targets that scale a class by the share of its region inside the crop.
 

@@ -110,3 +110,22 @@ def test_truth_without_labels_is_refused(release, tmp_path, capsys):
     empty.write_text(json.dumps([[]] * 60))
     assert main(["audit", str(release[0]), "--truth", str(empty)]) == 1
     assert "no image has a true label" in capsys.readouterr().err
+
+
+def test_a_truth_with_more_classes_is_compared_on_the_common_ones(release, tmp_path, capsys):
+    folder, truth = release
+    assert main(["audit", str(folder), "--truth", str(truth), "--json", str(tmp_path / "before.json")]) == 0
+    assert "left out: '" not in capsys.readouterr().out
+    rows = [json.loads(line) for line in truth.read_text().splitlines()]
+    for row in rows[:7]:
+        row["objects"] += [{"class": "sky"}, {"class": "road"}]
+    rows[0]["objects"].append({"class": "car"})
+    more = tmp_path / "more.jsonl"
+    more.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["audit", str(folder), "--truth", str(more), "--json", str(tmp_path / "after.json")]) == 0
+    line = "15 true labels of 3 other classes are left out: 'sky' (7), 'road' (7), 'car' (1)."
+    assert line in capsys.readouterr().out
+    before, after = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("before", "after"))
+    assert after.pop("classes_left_out") == {"sky": 7, "road": 7, "car": 1}
+    assert before.pop("classes_left_out") == {}
+    assert after == before

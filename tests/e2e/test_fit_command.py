@@ -70,6 +70,53 @@ def test_a_classifier_learns_and_opens_in_a_pipeline(data, tmp_path, capsys):
     assert metrics["map_over_images"]["value"] > 0.8  # 0.6 with untrained weights
 
 
+def test_validation_per_epoch_and_the_best_weights(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(_arguments(data, out, epochs=4, lr=3e-2, holdout=0.25)) == 0
+    printed = capsys.readouterr().err
+    assert "72 images to train on, 24 to validate on; images of 32 px" in printed
+    assert "epoch 4/4: loss" in printed
+    assert " per epoch: 4 steps of " in printed
+    training = json.loads((out / "training.json").read_text())
+    best = max(training["history"], key=lambda row: row["val_map_over_images"])
+    found = training["validation"]
+    assert found["epoch"] == best["epoch"]
+    for key in ("val_map_over_images", "val_map_over_classes", "val_f1", "val_threshold"):
+        assert found[key] == pytest.approx(best[key], abs=1e-6), "the saved weights are those of the best epoch"
+    assert set(found["per_class"]) == set(tiny_data.NAMES)
+    assert sum(entry["images"] for entry in found["per_class"].values()) >= 24
+    everything = tmp_path / "all"
+    assert main(_arguments(data, everything, epochs=1, holdout=0)) == 0
+    assert "validation" not in json.loads((everything / "training.json").read_text())
+    assert "96 images to train on; images" in capsys.readouterr().err
+
+
+def test_validation_on_a_split_of_its_own(data, tmp_path, capsys):
+    rows = tiny_data.write_images(tmp_path, 12, seed=5)
+    release = write_release(tmp_path / "release", tiny_data.NAMES, rows)
+    out = tmp_path / "out"
+    split = {"val-split": "train", "val-images": tmp_path / "images"}
+    assert main(_arguments(tmp_path, out, release=release, model=data / "config.json", epochs=1, **split)) == 0
+    assert "12 images to train on, 12 to validate on" in capsys.readouterr().err
+    assert "has the split 'train', not 'val'" in _error(
+        capsys, _arguments(data, tmp_path / "x", **{"val-split": "val"})
+    )
+    assert "--val-split" in _error(capsys, _arguments(data, tmp_path / "x", **{"val-images": "somewhere"}), 2)
+
+
+def test_scores_below_the_threshold_are_explained(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(_arguments(data, out, epochs=1, lr=1e-6)) == 0
+    capsys.readouterr()
+    arguments = ["--model", str(out), "--images", str(data / "images"), "--truth", str(data / "truth.jsonl")]
+    assert main(["evaluate", *arguments, "--resamples", "0", "--threshold", "0.999"]) == 0
+    hint = capsys.readouterr().out.splitlines()[-1]
+    assert hint.startswith("note: every score is below the threshold 0.999 (the highest is 0.")
+    threshold = hint.split("at the threshold ")[1].split(":")[0]
+    assert main(["evaluate", *arguments, "--resamples", "0", "--threshold", str(float(threshold) - 0.001)]) == 0
+    assert "note:" not in capsys.readouterr().out
+
+
 def test_settings_from_a_file(data, tmp_path):
     settings = {
         "loss": "asymmetric",
@@ -85,6 +132,9 @@ def test_settings_from_a_file(data, tmp_path):
         "ema": 0.9,
         "accumulation": 2,
         "workers": 1,
+        "class_weights": "balanced",
+        "holdout": 0.2,
+        "keep": "last",
         "floor": 0.01,
         "cap": 0.95,
     }
@@ -173,7 +223,8 @@ def test_a_tracker_receives_every_epoch(data, tmp_path, tracker):
     assert (name, end) == ("hf_relabel", "finished")
     assert settings["epochs"] == 2
     history = json.loads((out / "training.json").read_text())["history"]
-    assert [first, second] == [(row["epoch"], {"loss": row["loss"], "lr": row["lr"]}) for row in history]
+    assert [first, second] == [(row.pop("epoch"), row) for row in history]
+    assert {"loss", "lr", "val_map_over_images"} <= history[0].keys()
 
 
 @pytest.fixture
