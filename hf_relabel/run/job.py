@@ -1,5 +1,6 @@
 """What the stages share: the source, its shards, and the folder of each stage in the run's folder."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -88,6 +89,8 @@ class Job:
         return snapshot
 
     def _list(self) -> Snapshot:
+        if (listed := self._listed_before()) is not None:
+            return listed
         source = open_source(self.config.source)
         if self.class_names is not None:
             source = source.in_classes(self.class_names, str(self.config.labeler))
@@ -111,6 +114,16 @@ class Job:
         else:
             new.save(self.folder)
         return new
+
+    def _listed_before(self) -> Snapshot | None:
+        """The snapshot of a streamed dataset that has not changed; listing an archive reads all of it."""
+        with contextlib.suppress(StageError):  # a damaged snapshot is made again
+            old = Snapshot.load(self.folder)
+            is_same = old is not None and self.class_names in (None, old.class_names)
+            if old is not None and is_same and old.is_current(self.config.source):
+                os.utime(self.folder / SNAPSHOT)
+                return old
+        return None
 
     def _has_proposals(self) -> bool:
         return any(self.stage_folder("proposals").glob("shard-*.parquet"))

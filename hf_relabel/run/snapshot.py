@@ -12,7 +12,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +21,8 @@ import pyarrow.parquet as pq
 from hf_relabel.config import SourceConfig, as_dict
 from hf_relabel.errors import StageError
 from hf_relabel.run.store import atomic_open, read_record, write_record
-from hf_relabel.sources.image_dataset import DatasetImages, reopen_dataset
-from hf_relabel.sources.image_folder import FolderImages
-from hf_relabel.sources.source import Source
+from hf_relabel.sources.source import Source, StoredImages, reopen_images
+from hf_relabel.sources.streaming import stream_fingerprint
 
 SNAPSHOT = "source.json"
 EXCLUDED = "source-excluded.jsonl"
@@ -41,8 +40,9 @@ class Snapshot:
         labels: Class index of each image, int32 [N].
         fingerprint: Hash that changes when any image is added, removed, renamed, relabeled or replaced.
         settings: The source's settings as others may read them: of a folder on this machine only its name.
-        places: Where the images are: `sizes` and `modified` of files, or `rows` of a dataset; each int64 [N].
-        dataset_fingerprint: The fingerprint that `datasets` gives the split; None for a folder.
+        places: Where the images are: `sizes` and `modified` of files, `rows` of a dataset, or places in streamed data
+            files; each int64 [N].
+        dataset_fingerprint: The fingerprint that `datasets` gives the split, or that of a stream; None for a folder.
         excluded: (image_id, reason) of each image of the source that cannot be used; empty when read from a run.
     """
 
@@ -63,12 +63,7 @@ class Snapshot:
     @classmethod
     def of(cls, source: Source, config: SourceConfig) -> "Snapshot":
         """The snapshot of an opened source."""
-        images = source.images
-        if isinstance(images, FolderImages):
-            places, dataset_fingerprint = {"sizes": images.sizes, "modified": images.modified}, None
-        else:
-            assert isinstance(images, DatasetImages)
-            places, dataset_fingerprint = {"rows": images.rows}, images.fingerprint
+        images = cast(StoredImages, source.images)
         return cls(
             source.kind,
             source.split,
@@ -77,10 +72,14 @@ class Snapshot:
             source.labels,
             source.fingerprint,
             public_settings(config),
-            places,
-            dataset_fingerprint,
+            images.places,
+            images.fingerprint,
             source.excluded,
         )
+
+    def is_current(self, config: SourceConfig) -> bool:
+        """Whether a streamed dataset is still the one that was listed, so that it need not be listed again."""
+        return config.streaming and self.dataset_fingerprint == stream_fingerprint(config)
 
     def open(self, config: SourceConfig) -> Source:
         """Open the images without listing them again.
@@ -88,10 +87,7 @@ class Snapshot:
         Raises:
             SourceError: The dataset is missing, or is no longer the one that the snapshot was taken from.
         """
-        if self.kind == "folder":
-            images: Any = FolderImages(config.path, self.image_ids, self.places["sizes"], self.places["modified"])
-        else:
-            images = reopen_dataset(config, self.places["rows"], str(self.dataset_fingerprint))
+        images = reopen_images(config, self.image_ids, self.places, self.dataset_fingerprint)
         return Source(
             self.kind, self.split, self.class_names, self.image_ids, self.labels, images, [], config.max_pixels
         )

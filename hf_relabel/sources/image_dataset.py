@@ -43,6 +43,11 @@ class DatasetImages:
     fingerprint: str
     base: str = ""
 
+    @property
+    def places(self) -> dict[str, np.ndarray]:
+        """Where the images are, for the run's snapshot."""
+        return {"rows": self.rows}
+
     def open(self, index: int) -> BinaryIO:
         """Open the file of an image for reading; raises OSError."""
         cell = self.data[int(self.rows[index])][self.column]
@@ -76,17 +81,10 @@ def load_dataset(config: SourceConfig) -> "datasets.Dataset":
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             return _split_of(datasets.load_from_disk(config.path), config)
         where, options = builder_arguments(config)
-        commit = None
-        if config.revision is not None:
-            if folder.exists():
-                raise SourceError(
-                    f"{config.path}: is a local dataset, which has no revision {config.revision!r}; remove "
-                    "--source.revision"
-                )
-            commit = options["revision"] = resolve_commit(config.path, config.revision)
+        commit = resolve_revision(config, options)
         names = datasets.get_dataset_split_names(*where, **options)
         if config.split not in names:
-            raise _no_split(config, names)
+            raise no_split(config, names)
         data = datasets.load_dataset(*where, **options, split=config.split, streaming=False)
         if commit is not None:
             check_commit(data, config.path, str(config.revision), commit)
@@ -102,6 +100,22 @@ def builder_arguments(config: SourceConfig) -> tuple[tuple[str, str | None], dic
     kinds = {".tsv": "csv", ".jsonl": "json", ".tar": "webdataset"}
     options = {"sep": "\t"} if suffix == ".tsv" else {}
     return (kinds.get(suffix, suffix[1:]), None), {"data_files": {config.split: str(file)}, **options}
+
+
+def resolve_revision(config: SourceConfig, options: dict[str, Any]) -> str | None:
+    """Replace a revision among the options by its commit, and return the commit; None if no revision is asked for.
+
+    Raises:
+        SourceError: The dataset is local, or has no such revision.
+    """
+    if config.revision is None:
+        return None
+    if Path(config.path).exists():
+        raise SourceError(
+            f"{config.path}: is a local dataset, which has no revision {config.revision!r}; remove --source.revision"
+        )
+    options["revision"] = resolve_commit(config.path, config.revision)
+    return str(options["revision"])
 
 
 @contextlib.contextmanager
@@ -127,16 +141,17 @@ def _split_of(saved: Any, config: SourceConfig) -> "datasets.Dataset":
 
     if isinstance(saved, datasets.DatasetDict):
         if config.split not in saved:
-            raise _no_split(config, list(saved))
+            raise no_split(config, list(saved))
         return saved[config.split]
     # Part of a split is stored as `train[:100]`; a dataset made in memory has no split, so any name is accepted.
     stored = str(saved.split).partition("[")[0] if saved.split is not None else config.split
     if stored != config.split:
-        raise _no_split(config, [stored])
+        raise no_split(config, [stored])
     return saved
 
 
-def _no_split(config: SourceConfig, names: list[str]) -> SourceError:
+def no_split(config: SourceConfig, names: list[str]) -> SourceError:
+    """The error for a split that a dataset does not have."""
     known = ", ".join(map(str, names))
     return SourceError(f"{config.path}: no split {config.split!r}; it has {known} (set --source.split)")
 
@@ -202,25 +217,18 @@ def base_folder(config: SourceConfig) -> str:
 
 def _rows(data: "datasets.Dataset", config: SourceConfig) -> Rows:
     """The dataset's columns; fields of a column with an object, such as WebDataset's `json`, are columns too."""
-    import datasets
-
     features = fields_of(data.features)
-    label = features.get(config.label_column)
-    class_labels = list(label.names) if isinstance(label, datasets.ClassLabel) else None
 
     def column(name: str) -> pa.ChunkedArray:
         top = name if name in data.column_names else name.partition(".")[0]
-        found = data.select_columns([top]).with_format("arrow")[:].column(0)
-        for field in name.removeprefix(top).split(".")[1:]:
-            found = pa.chunked_array([pc.struct_field(chunk, field) for chunk in found.chunks])
-        return found
+        return column_of(data.select_columns([top]).with_format("arrow")[:], name)
 
     def paths() -> list[str | None]:
         # Flattening makes the path a separate column, so the bytes of the images are not read.
         flat = _pictures(data, config).flatten()
         return flat.select_columns([f"{config.image_column}.path"]).with_format("arrow")[:].column(0).to_pylist()
 
-    return Rows(config.path, len(data), list(features), column, paths, class_labels)
+    return Rows(config.path, len(data), list(features), column, paths, class_labels(features, config))
 
 
 def fields_of(features: Any, prefix: str = "") -> dict[str, Any]:
@@ -230,6 +238,23 @@ def fields_of(features: Any, prefix: str = "") -> dict[str, Any]:
         found[prefix + name] = feature
         if isinstance(feature, dict):
             found |= fields_of(feature, f"{prefix}{name}.")
+    return found
+
+
+def class_labels(features: dict[str, Any], config: SourceConfig) -> list[str] | None:
+    """The names of the classes if the label column is a ClassLabel, else None."""
+    import datasets
+
+    label = features.get(config.label_column)
+    return list(label.names) if isinstance(label, datasets.ClassLabel) else None
+
+
+def column_of(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column of a table, or a field of a column with an object, by its dotted name."""
+    top = name if name in table.column_names else name.partition(".")[0]
+    found = table.column(top)
+    for field in name.removeprefix(top).split(".")[1:]:
+        found = pa.chunked_array([pc.struct_field(chunk, field) for chunk in found.chunks])
     return found
 
 

@@ -66,6 +66,16 @@ class FolderImages:
     sizes: np.ndarray
     modified: np.ndarray
 
+    @property
+    def fingerprint(self) -> None:
+        """A folder has no fingerprint of its own; that of the source covers its files."""
+        return None
+
+    @property
+    def places(self) -> dict[str, np.ndarray]:
+        """Where the images are, for the run's snapshot."""
+        return {"sizes": self.sizes, "modified": self.modified}
+
     def open(self, index: int) -> BinaryIO:
         """Open the file of an image for reading; raises OSError."""
         return open(os.path.join(self.root, self.image_ids[index]), "rb")

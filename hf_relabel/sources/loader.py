@@ -78,10 +78,11 @@ class _Images(Dataset):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> Decoded:
+    def __getitem__(self, item: int | tuple[int, bytes | None]) -> Decoded:
+        index = item[0] if isinstance(item, tuple) else item
         try:
             # Twice the side is enough for the Lanczos filter, and lets a large JPEG be decoded at a reduced size.
-            loaded = self.source.load(index, min_side=2 * self.side)
+            loaded = self.source.load(item, min_side=2 * self.side)
         except ImageReadError as error:
             return Decoded(index, 0, 0, None, str(error))
         pixels = self.preprocess(loaded.image)
@@ -89,16 +90,20 @@ class _Images(Dataset):
 
 
 class _Order(Sampler):
-    """Iterates over the range of images that was set last."""
+    """Iterates over the range of images that was set last.
 
-    def __init__(self) -> None:
+    A streamed dataset's files are read here, in this process, so that several workers do not read the same ones.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
         self.indices = range(0)
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.source.read(self.indices))
 
 
 class BatchLoader:
@@ -125,7 +130,7 @@ class BatchLoader:
         workers: int = 0,
         pin: bool = False,
     ):
-        self._order = _Order()
+        self._order = _Order(source)
         self._batch_size = batch_size
         self._pin = pin
         self._images = DataLoader(

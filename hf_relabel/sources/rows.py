@@ -75,7 +75,7 @@ def list_rows(rows: Rows, config: SourceConfig, image_ids: list[str] | None = No
     labels = _look_up(values, known)
     keys = {name: index for name, index in known.items() if isinstance(name, str)}
     if rows.class_labels is not None:
-        keys = {name: known[place] for place, name in enumerate(rows.class_labels)}
+        keys = {name: known.get(place, known.get(name, -1)) for place, name in enumerate(rows.class_labels)}
     selected = select_images(config, image_ids, labels, classes.names, keys, values)
     return Listing([image_ids[place] for place in selected.places], selected)
 
@@ -154,6 +154,8 @@ def _classes(values: pa.ChunkedArray, rows: Rows, config: SourceConfig) -> tuple
         stored = rows.class_labels
         classes = given or classes_of_keys(origin, stored, ordered=True)
         index_of = classes.indices(stored, rows.origin)
+        if is_text(values.type):
+            return classes, {name: index_of[name] for name in stored}
         return classes, {place: index_of[name] for place, name in enumerate(stored)}
     if is_text(values.type):
         classes = given or classes_of_keys(origin, [value for value in values.unique().to_pylist() if value])

@@ -4,9 +4,10 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -14,10 +15,11 @@ from hf_relabel.config import SourceConfig
 from hf_relabel.errors import ImageReadError, SourceError, UsageError
 from hf_relabel.schema import NO_LABEL
 from hf_relabel.sources.decoding import LoadedImage, decode
-from hf_relabel.sources.image_dataset import check_dataset, load_dataset, read_dataset
-from hf_relabel.sources.image_folder import scan_classes, scan_unlabeled
-from hf_relabel.sources.labeled_files import is_table_file, scan_table
+from hf_relabel.sources.image_dataset import check_dataset, load_dataset, read_dataset, reopen_dataset
+from hf_relabel.sources.image_folder import FolderImages, scan_classes, scan_unlabeled
+from hf_relabel.sources.labeled_files import image_root, is_table_file, scan_table
 from hf_relabel.sources.selection import Selected
+from hf_relabel.sources.streaming import StreamedImages, open_stream, opened, reopen_stream
 
 __all__ = ["LoadedImage", "Source", "open_source", "source_of_dataset"]
 
@@ -30,6 +32,18 @@ class Images(Protocol):
 
     def content_key(self) -> bytes:
         """Bytes that change when an image is replaced; no image is read."""
+
+
+class StoredImages(Images, Protocol):
+    """Images that a run's snapshot can open again."""
+
+    @property
+    def places(self) -> dict[str, np.ndarray]:
+        """Where the images are, each int64 [N]."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The fingerprint of the dataset; None for a folder."""
 
 
 logger = logging.getLogger(__name__)
@@ -79,18 +93,22 @@ class Source:
         digest.update(json.dumps([self.excluded, self.max_pixels]).encode())
         return digest.hexdigest()
 
-    def load(self, index: int, min_side: int | None = None) -> LoadedImage:
+    def read(self, indices: range) -> Iterable[Any]:
+        """What `load` takes for each image of a range: its index, and its content if that is read in this process."""
+        return self.images.read(indices) if isinstance(self.images, StreamedImages) else indices
+
+    def load(self, item: int | tuple[int, bytes | None], min_side: int | None = None) -> LoadedImage:
         """Decode an image.
 
         Args:
-            index: Index in `image_ids`.
+            item: Index in `image_ids`, or what `read` returns.
             min_side: Allows decoding a large JPEG at a reduced size; both sides keep at least this many pixels.
 
         Raises:
             ImageReadError: The image cannot be read; the message is a one-line reason.
         """
         try:
-            file = self.images.open(index)
+            file = opened(item[1]) if isinstance(item, tuple) else self.images.open(item)
         except OSError as error:
             raise ImageReadError(f"cannot be opened ({error.strerror or type(error).__name__})") from error
         with file:
@@ -134,6 +152,9 @@ def open_source(config: SourceConfig) -> Source:
         raise UsageError(
             f"source.split: must be the name of a split, got {config.split!r}; to use part of it, set source.limit"
         )
+    if config.streaming:
+        listing, streamed = open_stream(config)
+        return _source("dataset", config, listing.image_ids, listing.selected, streamed)
     if config.kind == "dataset":
         return source_of_dataset(load_dataset(config), config)
     if not config.labeled:
@@ -141,6 +162,28 @@ def open_source(config: SourceConfig) -> Source:
     else:
         images, selected = scan_table(config) if is_table_file(config) else scan_classes(config)
     return _source("folder", config, images.image_ids, selected, images)
+
+
+def reopen_images(
+    config: SourceConfig, image_ids: list[str], places: dict[str, np.ndarray], fingerprint: str | None
+) -> StoredImages:
+    """Open the images of a source whose ids have been read before.
+
+    Args:
+        config: The source.
+        image_ids: The N ids.
+        places: What `places` of the images was when they were opened; each int64 [N].
+        fingerprint: What their `fingerprint` was.
+
+    Raises:
+        SourceError: The dataset is missing or has changed.
+    """
+    if "sizes" in places:
+        root = image_root(config) if is_table_file(config) else config.path
+        return FolderImages(root, image_ids, places["sizes"], places["modified"])
+    if "rows" in places:
+        return reopen_dataset(config, places["rows"], str(fingerprint))
+    return reopen_stream(config, places, str(fingerprint))
 
 
 def source_of_dataset(data: object, config: SourceConfig) -> Source:

@@ -1,0 +1,49 @@
+"""The data files of a streamed dataset: opened where they are, read in large pieces, errors in one line."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from hf_relabel.errors import SourceError
+
+READ_AHEAD = 4 << 20
+"""Bytes that one request to the Hub reads."""
+
+
+@dataclass(frozen=True)
+class FileOpener:
+    """Opens the data files of a split.
+
+    Args:
+        urls: Local paths, or addresses on the Hub that contain the commit.
+    """
+
+    urls: list[str]
+
+    def open(self, number: int) -> BinaryIO:
+        """Open a file for reading and seeking."""
+        url = self.urls[number]
+        if not url.startswith("hf://"):
+            return open(url, "rb")
+        from huggingface_hub import HfFileSystem
+
+        return HfFileSystem().open(url, "rb", block_size=READ_AHEAD)
+
+    @contextlib.contextmanager
+    def reading(self, number: int) -> Iterator[None]:
+        """Turn an error while a file is read into a SourceError that names it."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        # The client's error derives from that of its HTTP library, whose base class is the last before built-ins.
+        transport: Any = [cls for cls in HfHubHTTPError.__mro__ if cls.__module__ != "builtins"][-1]
+        try:
+            yield
+        except (OSError, ValueError, EOFError, pa.ArrowException, HfHubHTTPError, transport) as error:
+            lines = str(error).strip().splitlines()
+            reason = lines[0] if lines else type(error).__name__
+            raise SourceError(
+                f"{self.urls[number]}: cannot be read ({reason}); the same command resumes once it can be read"
+            ) from error

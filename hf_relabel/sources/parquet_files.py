@@ -1,0 +1,123 @@
+"""Parquet files as a streamed dataset: labels and ids without the images, and the images of some rows."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from hf_relabel.config import SourceConfig
+from hf_relabel.errors import SourceError
+from hf_relabel.sources.data_files import READ_AHEAD, FileOpener
+from hf_relabel.sources.image_dataset import check_image_column, class_labels, column_of, fields_of
+from hf_relabel.sources.rows import Rows
+
+BATCH = 32
+"""Rows that are decoded at a time: the images of a whole row group need not fit in memory."""
+
+
+class ParquetFiles:
+    """The files of a split. The place of an image is its file, its row group, and its row in the group.
+
+    Args:
+        config: The source's settings.
+        opener: Opens the files.
+        features: Features from the dataset's card; None to read them from the first file.
+    """
+
+    part_columns = 2
+
+    def __init__(self, config: SourceConfig, opener: FileOpener, features: Any = None):
+        self.config = config
+        self.opener = opener
+        self.features = features
+
+    def rows(self) -> tuple[Rows, np.ndarray]:
+        """The rows of all files, and the place of each image, int64 [M, 3]; image bytes are not read.
+
+        Raises:
+            SourceError: A file cannot be read, or the image column has no images that are inside the files.
+        """
+        import datasets
+
+        tables, places = [], []
+        for number in range(len(self.opener.urls)):
+            with self.opener.reading(number), self.opener.open(number) as raw:
+                file = pq.ParquetFile(raw)
+                if self.features is None:
+                    self.features = datasets.Features.from_arrow_schema(file.schema_arrow)
+                tables.append(file.read(columns=self._columns(file.schema_arrow)))
+                for group in range(file.num_row_groups):
+                    count = file.metadata.row_group(group).num_rows
+                    place = [np.full(count, number), np.full(count, group), np.arange(count)]
+                    places.append(np.stack(place, axis=1).astype(np.int64))
+        where = np.concatenate(places) if places else np.zeros((0, 3), np.int64)
+        table = pa.concat_tables(tables, promote_options="permissive")
+        fields = fields_of(self.features)
+        rows = Rows(
+            self.config.path,
+            len(where),
+            list(fields),
+            lambda name: column_of(table, name),
+            lambda: self._paths(table),
+            class_labels(fields, self.config),
+        )
+        if self.config.image_column in fields:
+            check_image_column(fields[self.config.image_column], self.config)
+            if getattr(fields[self.config.image_column], "dtype", "") in ("string", "large_string"):
+                raise SourceError(
+                    f"{self.config.path}: the column {self.config.image_column!r} has paths instead of images, which "
+                    "cannot be streamed; set --source.streaming false"
+                )
+        return rows, where
+
+    def read(self, places: np.ndarray) -> Iterator[bytes | None]:
+        """Read the images at sorted places, int64 [N, 3]; None where a row has no image.
+
+        Raises:
+            SourceError: A file cannot be read.
+        """
+        for number, of_file in itertools.groupby(places.tolist(), key=lambda place: place[0]):
+            with self.opener.reading(number), self.opener.open(number) as raw:
+                file = pq.ParquetFile(raw, pre_buffer=False, buffer_size=READ_AHEAD)
+                for group, of_group in itertools.groupby(of_file, key=lambda place: place[1]):
+                    yield from self._read_group(file, group, [place[2] for place in of_group])
+
+    def _read_group(self, file: pq.ParquetFile, group: int, rows: list[int]) -> Iterator[bytes | None]:
+        """The images of sorted rows of a row group; what is behind the last one is not read."""
+        name = self.config.image_column
+        is_struct = pa.types.is_struct(file.schema_arrow.field(name).type)
+        column = f"{name}.bytes" if is_struct else name
+        start, place = 0, 0
+        for batch in file.iter_batches(BATCH, row_groups=[group], columns=[column], use_threads=False):
+            values = batch.column(0)
+            if is_struct:
+                values = pc.struct_field(values, "bytes")
+            while place < len(rows) and rows[place] < start + len(values):
+                yield values[rows[place] - start].as_py()
+                place += 1
+            if place == len(rows):
+                return
+            start += len(values)
+
+    def _columns(self, schema: pa.Schema) -> list[str]:
+        """The columns that ids and labels need."""
+        wanted = [self.config.label_column, self.config.id_column]
+        columns = {name if name in schema.names else name.partition(".")[0] for name in wanted if name is not None}
+        columns &= set(schema.names)
+        if self._has_paths(schema):
+            columns.add(f"{self.config.image_column}.path")
+        return sorted(columns)
+
+    def _has_paths(self, schema: pa.Schema) -> bool:
+        name = self.config.image_column
+        kind = schema.field(name).type if name in schema.names else pa.null()
+        return pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
+
+    def _paths(self, table: pa.Table) -> list[str | None]:
+        if not self._has_paths(table.schema):
+            return [None] * len(table)
+        return column_of(table, f"{self.config.image_column}.path").to_pylist()
