@@ -40,7 +40,7 @@ def test_images_of_one_label_each_get_no_other():
 
 def test_evidence_without_any_information_adds_nothing():
     rng = np.random.default_rng(3)
-    evidence, label = rng.normal(size=(1000, 10)), rng.integers(10, size=1000)
+    evidence, label = rng.normal(size=(4000, 10)), rng.integers(10, size=4000)
     counts = counted(evidence, label)
     assert estimate(Calibration.fit(counts), counts, 0.5).gain <= 0
 

@@ -21,8 +21,8 @@ GENERATED = ("maskcut", "merge")
 
 @pytest.fixture(scope="module")
 def scenes() -> Scenes:
-    """300 images, half of which show a second class, not always clearly; the fourth could not be read."""
-    made = make_scenes(300, CLASSES, noise=4.0)
+    """500 images, half of which show a second class, not always clearly; the fourth could not be read."""
+    made = make_scenes(500, CLASSES, noise=4.0)
     made.regions[3] = None
     return made
 
@@ -85,7 +85,7 @@ def test_a_release_has_every_image_or_its_reason(build_as, labeled):
         assert 0 <= row["label_score"] <= 1
     (left_out,) = (release.folder / "excluded.jsonl").read_text().splitlines()
     assert json.loads(left_out) == {"image_id": ids[3], "reason": "cannot identify image file"}
-    assert release.statistics["images"] == 299
+    assert release.statistics["images"] == 499
 
 
 def test_every_added_label_is_true_by_and_large_and_has_a_region(build_as, scenes):
@@ -178,7 +178,7 @@ def test_provenance_says_how_and_names_no_folder_of_this_machine(build_as, label
     assert (training["head"], training["folds"]) == ("discriminant", 5)
     assert 0 < training["scores"]["calibration"]["propensity"] < 1
     counters = release.provenance["counters"]["score"]
-    assert counters["images with a region that trains as a class"] == 299
+    assert counters["images with a region that trains as a class"] == 499
     assert str(labeled.folder.parent) not in (release.folder / "manifest.json").read_text()
 
 

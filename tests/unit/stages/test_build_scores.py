@@ -43,7 +43,7 @@ def added_scores(release: Release) -> list[float]:
 @pytest.fixture(scope="module")
 def job(tmp_path_factory) -> Job:
     """Images of which half show a second class, too noisy to be sure of all of them."""
-    return labeled_job(tmp_path_factory.mktemp("run"), make_scenes(300, CLASSES, noise=3.0))
+    return labeled_job(tmp_path_factory.mktemp("run"), make_scenes(500, CLASSES, noise=3.0))
 
 
 def test_the_estimate_is_that_of_the_released_labels(job):
