@@ -23,14 +23,15 @@ OTHERS = {
     "versions": "list the published versions of a dataset on the Hub",
     "diff": "show what changed between two releases, in folders or on the Hub",
     "import": "make a release from the paper's TSV, COCO JSON or ReLabel's files",
-    "export": "write a release as the paper's TSV, as COCO JSON or as a folder for FiftyOne",
+    "export": "write a release as the paper's TSV or COCO JSON, or for FiftyOne, YOLO or Label Studio",
     "audit": "compare a release's labels with true labels: precision, recall, reliability of scores, confusions",
     "fit": "train an image classifier on a release",
     "evaluate": "evaluate an image classifier against single or multi-label truth",
+    "label-maps": "make label maps with an image classifier, for score.method label_map",
     "transfer": "fine-tune a classifier on a multi-label dataset and report its mAP over classes",
 }
 
-MODULES = {"import": "import_release"} | dict.fromkeys(PIPELINE, "pipeline")
+MODULES = {"import": "import_release", "label-maps": "label_maps"} | dict.fromkeys(PIPELINE, "pipeline")
 """Commands whose module has another name; `import` is a Python keyword."""
 
 RESUMABLE = ("fit", "transfer")
