@@ -164,12 +164,18 @@ class FolderImages:
             raise ValueError(f"the image id {image_id!r} leads out of {self.folder}")
         return path
 
+    def _file(self, image_id: str) -> str:
+        """Path of an image, also where its id has the split's name in front, which folders need not have."""
+        path = self.path(image_id)
+        alone = image_id.partition("/")[2]
+        return path if os.path.isfile(path) or not alone else self.path(alone)
+
     def missing(self, image_ids: list[str]) -> list[str]:
         """Return the ids without an image."""
-        return [image_id for image_id in image_ids if not os.path.isfile(self.path(image_id))]
+        return [image_id for image_id in image_ids if not os.path.isfile(self._file(image_id))]
 
     def __getitem__(self, image_id: str) -> Image.Image:
-        with Image.open(self.path(image_id)) as image:
+        with Image.open(self._file(image_id)) as image:
             return upright_rgb(image)
 
 
@@ -201,6 +207,9 @@ class DatasetImages:
     def _row(self, image_id: str) -> int | None:
         if self.rows is not None and image_id in self.rows:
             return self.rows[image_id]
+        alone = image_id.partition("/")[2]  # of several splits with the same ids, all but one have their name in front
+        if self.rows is not None and alone in self.rows:
+            return self.rows[alone]
         by_row = re.fullmatch(r"[\w.-]+/(\d{8})", image_id)
         return int(by_row[1]) if by_row and int(by_row[1]) < len(self.data) else None
 

@@ -6,6 +6,7 @@ Settings that depend on the backbone are null or `auto` by default, and `vision/
 """
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,7 +28,9 @@ class SourceConfig:
         path: The image folder, or the dataset's local folder or Hub id, or a file: a CSV, JSONL or Parquet file of
             labels next to its images (`folder`) or a file with the rows of a dataset (`dataset`).
         config_name: Configuration of the Hub dataset.
-        split: Split to relabel. For a folder it is only the name of the result's split.
+        split: Split to relabel; for a folder only the name of the result's split. A list relabels several: the labeler
+            is trained on the first and labels the others. Their images are in splits of these names, or in folders
+            below the path (`val` for validation), or where `NAME:PLACE` says: a folder, or another dataset.
         revision: Branch, tag or commit of the Hub dataset.
         streaming: Read a Parquet or WebDataset dataset part by part instead of downloading it first.
         labels: For a folder without class subfolders: CSV, TSV, JSONL or Parquet file with a row per image, its name in
@@ -53,7 +56,7 @@ class SourceConfig:
     kind: Literal["folder", "dataset"] = "folder"
     path: str = ""
     config_name: str | None = None
-    split: str = "train"
+    split: list[str] | str = "train"
     revision: str | None = None
     streaming: bool = False
     labels: str | None = None
@@ -72,12 +75,24 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         _require(self.limit is None or self.limit > 0, "source.limit", self.limit, "1 or more, or null")
+        names = self.split_names
+        for name in names:
+            ok = re.fullmatch(r"\w+([.-]\w+)*", name) is not None
+            rule = "the name of a split, or NAME:PLACE (to use part of a split, set source.limit)"
+            _require(ok, "source.split", name, rule)
+        _require(len(set(names)) == len(names) > 0, "source.split", self.split, "one name or more, each once")
         _require(self.max_pixels > 0, "source.max_pixels", self.max_pixels, "1 or more")
         is_folder = self.kind == "folder"
         _require(not (is_folder and self.streaming), "source.streaming", True, "false for source.kind folder")
         _require(is_folder or self.labels is None, "source.labels", self.labels, "null for source.kind dataset")
         ok = self.id_column is None or self.id_from == "auto"
         _require(ok, "source.id_from", self.id_from, "auto if source.id_column is set")
+
+    @property
+    def split_names(self) -> list[str]:
+        """Names of the splits, the one to train on first."""
+        entries = [self.split] if isinstance(self.split, str) else self.split
+        return [entry.partition(":")[0] for entry in entries]
 
 
 FeatureKind = Literal["auto", "key", "query", "value", "token"]
@@ -326,7 +341,9 @@ class BuildConfig:
 
     Args:
         version: Semantic version recorded in every row.
-        name: Pretty name of the dataset; by default the name of the run's folder.
+        name: Pretty name of the dataset; by default that of `base` or the name of the run's folder.
+        base: An earlier release (a folder, or user/name@v1.0.0 on the Hub) whose other splits this one takes over: this
+            is how a split is added to a release.
         calibrated: Score labels by their estimated probability of being true. Without it, as in the paper, the score is
             the labeler's highest softmax probability over the proposals, which is far too sure on real photos.
         threshold: Minimum score of a label in the table.
@@ -344,6 +361,7 @@ class BuildConfig:
 
     version: str = "1.0.0"
     name: str | None = None
+    base: str | None = None
     calibrated: bool = True
     threshold: float = 0.5
     precision: float | None = None
@@ -423,7 +441,9 @@ class Config:
 
     def __post_init__(self) -> None:
         source = self.source
-        if self.labeler is None and (source.unlabeled == "keep" or not source.labeled):
+        # Of several splits, only the first trains; whether its images have labels is checked when they are read.
+        keeps = source.unlabeled == "keep" and len(source.split_names) == 1
+        if self.labeler is None and (keeps or not source.labeled):
             key, value = ("labeled", "false") if not source.labeled else ("unlabeled", "keep")
             raise UsageError(
                 f"source.{key}: {value}, but no labeler can be trained on images without labels; name a finished one "

@@ -87,6 +87,9 @@ def _describe(result: "Comparison", top: int) -> str:
         ["images with the same masks but other region labels", result.images_other_region_labels],
     ]
     blocks = [f"{result.old} -> {result.new}", render(["", "number"], rows)]
+    for title, splits in (("added", result.splits_added), ("removed", result.splits_gone)):
+        if splits:
+            blocks.append(f"splits {title}: {', '.join(splits)}")
     for title, examples in (("added", result.examples_added), ("removed", result.examples_gone)):
         if examples:
             blocks.append(f"images {title}, the first: {', '.join(examples)}")

@@ -18,11 +18,13 @@ class ExportSettings:
     Args:
         release: Release folder, or user/name@revision on the Hub.
         output: File or folder to write.
+        split: Split of the release; needed only if it has several.
         overwrite: Replace an existing file or folder.
     """
 
     release: str = positional("RELEASE")
     output: Path = positional("OUTPUT")
+    split: str | None = option(None, "NAME")
     overwrite: bool = False
 
 
@@ -84,7 +86,7 @@ def run_tsv(settings: ExportSettings) -> int:
     from hf_relabel.formats import paper_tsv
     from hf_relabel.hub.releases import open_release
 
-    release = open_release(settings.release)
+    release = open_release(settings.release).only(settings.split)
     exported = paper_tsv.export_tsv(release, settings.output, overwrite=settings.overwrite)
     print(f"{settings.output}: {exported.images:,} images, {exported.labels:,} labels")
     print(paper_tsv.CARRIES)
@@ -96,7 +98,7 @@ def run_coco(settings: CocoSettings) -> int:
     from hf_relabel.formats import coco_export
     from hf_relabel.hub.releases import open_release
 
-    release = open_release(settings.release)
+    release = open_release(settings.release).only(settings.split)
     exported = coco_export.export_coco(release, settings.output, masks=settings.masks, overwrite=settings.overwrite)
     _print_counts(settings, exported, coco_export.CARRIES)
     return 0
@@ -107,7 +109,7 @@ def run_fiftyone(settings: FiftyOneSettings) -> int:
     from hf_relabel.formats import fiftyone_folder
     from hf_relabel.hub.releases import open_release
 
-    release = open_release(settings.release)
+    release = open_release(settings.release).only(settings.split)
     exported = fiftyone_folder.export_fiftyone(
         release,
         settings.output,
@@ -129,7 +131,7 @@ def run_yolo(settings: ImagesSettings) -> int:
     from hf_relabel.formats import yolo_folder
     from hf_relabel.hub.releases import open_release
 
-    release = open_release(settings.release)
+    release = open_release(settings.release).only(settings.split)
     exported = yolo_folder.export_yolo(
         release, settings.output, images=settings.images, copy=settings.copy, overwrite=settings.overwrite
     )
@@ -142,7 +144,7 @@ def run_label_studio(settings: LabelStudioSettings) -> int:
     from hf_relabel.formats import label_studio
     from hf_relabel.hub.releases import open_release
 
-    release = open_release(settings.release)
+    release = open_release(settings.release).only(settings.split)
     exported = label_studio.export_label_studio(
         release,
         settings.output,

@@ -12,6 +12,7 @@ from hf_relabel.commands.parser import Command, parse, parse_tree
 from hf_relabel.config import Config
 from hf_relabel.errors import UsageError
 from hf_relabel.sources.path import check_source_path
+from hf_relabel.sources.splits import split_configs
 from hf_relabel.stages.settings import READS, is_read
 
 if TYPE_CHECKING:
@@ -86,9 +87,11 @@ def check_source(config: Config) -> None:
         UsageError: No path is given.
         SourceError: The path does not exist.
     """
-    if not config.source.path:
+    has_places = all(":" in entry for entry in config.source.split) if isinstance(config.source.split, list) else False
+    if not config.source.path and not has_places:
         raise UsageError("source.path: no dataset is given; set it to an image folder, a dataset's folder or a Hub id")
-    check_source_path(config.source)
+    for source in split_configs(config.source):
+        check_source_path(source)
 
 
 def after_run(config: Config, pictures: str) -> list[str]:
@@ -96,7 +99,8 @@ def after_run(config: Config, pictures: str) -> list[str]:
     from hf_relabel.release.versions import stored_releases
 
     folder, version = Path(config.run.dir), config.build.version
-    release = stored_releases(folder)[version].folder
+    stored = stored_releases(folder)[version]
+    release = stored.folder
     major, minor, patch = version.split(".")
     another = f"--build.version {major}.{minor}.{int(patch) + 1} --build.threshold 0.7"
     return [
@@ -104,7 +108,7 @@ def after_run(config: Config, pictures: str) -> list[str]:
         f"pictures: {pictures}",
         "",
         "Next:",
-        f"  python -c \"from datasets import load_dataset; print(load_dataset('{release}')['train'][0])\"",
+        f"  python -c \"from datasets import load_dataset; print(load_dataset('{release}')['{stored.split}'][0])\"",
         f"  hf-relabel build --config {folder / 'config.yaml'} {another}",
         f"  hf-relabel publish {release} USER/NAME --version {version} --license LICENSE --dry-run",
     ]

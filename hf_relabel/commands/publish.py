@@ -57,6 +57,7 @@ class PublishSettings:
         branch: Branch to commit to.
         message: First line of the commit message.
         previous: Folder of the previous version, to save downloading it.
+        drop_split: A split of the previous version that this one no longer has; may be given several times.
         card: What the card says.
     """
 
@@ -70,6 +71,7 @@ class PublishSettings:
     branch: str = option("main", "NAME")
     message: str | None = None
     previous: Path | None = option(None, "RELEASE")
+    drop_split: list[str] = field(default_factory=list, metadata={"metavar": "NAME"})
     card: CardSettings
 
 
@@ -95,6 +97,7 @@ def run(settings: PublishSettings) -> int:
             shown_images=card.show_images,
         ),
         previous=settings.previous,
+        dropped_splits=settings.drop_split,
     )
     release = Release.open(settings.release)
     if settings.card_only is not None:

@@ -44,9 +44,8 @@ def import_coco(
     names = _names(path, info, version, name, split)
     release = write_release(
         folder,
-        tables(_rows(coco, len(class_names)), class_names),
+        {names.split: tables(_rows(coco, len(class_names)), class_names)},
         class_names=class_names,
-        split=names.split,
         version=names.version,
         name=names.name,
         provenance=info["provenance"] | {"imported": {"format": "coco", **origin(path)}},

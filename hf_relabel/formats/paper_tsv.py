@@ -74,9 +74,8 @@ def import_tsv(
     lines = _read(path, len(classes.names))
     release = write_release(
         folder,
-        tables(_rows(path, lines, len(classes.names)), classes.names),
+        {names.split: tables(_rows(path, lines, len(classes.names)), classes.names)},
         class_names=classes.names,
-        split=names.split,
         version=names.version,
         name=names.name,
         provenance=provenance(format="tsv", **origin(path)),

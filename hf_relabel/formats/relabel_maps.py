@@ -90,9 +90,8 @@ def import_label_maps(
     settings = {"threshold": threshold, "top_k": top_k, "rule": "softmax of the mean logits over the map's grid cells"}
     release = write_release(
         folder,
-        tables(rows(), classes.names),
+        {names.split: tables(rows(), classes.names)},
         class_names=classes.names,
-        split=names.split,
         version=names.version,
         name=names.name,
         provenance=provenance(format="relabel", folder=maps.resolve().name, **settings),

@@ -80,6 +80,7 @@ def render_card(release: Release, repo_id: str, options: CardOptions) -> str:
         name=one_line(release.name),
         version=release.version,
         split=release.split,
+        splits=_splits(release),
         num_classes=len(release.class_names),
         source_dataset=source_dataset,
         license=_license(options.license),
@@ -212,6 +213,14 @@ def _numbers(release: Release) -> dict[str, Any]:
         "pairs": [(names[a], names[b], f"{count:,}") for a, b, count in statistics["label_pairs"][:MAX_ROWS]],
         "excluded": [(reason, f"{count:,}") for reason, count in statistics["excluded"].items()],
     }
+
+
+def _splits(release: Release) -> list[tuple[str, str, str, str]]:
+    """Name, images, labels and regions of each split, if there are several."""
+    return [
+        (split, f"{counts['images']:,}", f"{counts['labels']:,}", f"{counts['regions']:,}")
+        for split, counts in release.of_splits.items()
+    ]
 
 
 def _unlabeled(statistics: dict[str, Any]) -> list[tuple[str, str]]:

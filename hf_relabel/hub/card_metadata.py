@@ -89,7 +89,7 @@ def card_metadata(release: Release, license: License, source_dataset: str | None
         "task_ids": list(TASK_IDS),
         "size_categories": [size_category(release.num_images)],
         "tags": ["multi-label", "relabeling", *by_maskcut, "hf_relabel", *tags],
-        "configs": data_configs(release.split, release.files),
+        "configs": data_configs(release.splits, release.files),
     }
     if source_dataset:
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source_dataset, re.ASCII):

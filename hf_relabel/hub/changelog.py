@@ -53,6 +53,9 @@ def entry(comparison: Comparison, previous: str) -> str:
         int(counts.sum()) for counts in (comparison.labels_added, comparison.labels_removed, comparison.labels_rescored)
     )
     lines = [f"Since {previous}:", ""]
+    for title, splits in (("added", comparison.splits_added), ("removed", comparison.splits_gone)):
+        if splits:
+            lines.append(f"- splits {title}: {', '.join(f'`{split}`' for split in splits)}")
     lines.append(f"- images: {comparison.images_added:,} added, {comparison.images_gone:,} removed")
     lines.append(
         f"- labels: {added:,} added, {removed:,} removed, {rescored:,} rescored; "

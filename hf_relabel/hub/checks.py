@@ -7,6 +7,7 @@ from hf_relabel.errors import HubError
 from hf_relabel.hub.client import HubRepo, Refs, RemoteFile
 from hf_relabel.hub.files import PlannedFile, PublishOptions, differences
 from hf_relabel.release.layout import MANIFEST
+from hf_relabel.release.reader import Release
 from hf_relabel.release.versions import version_key
 
 MAX_FILES = 100
@@ -75,6 +76,18 @@ def refuse_older_version(
         raise HubError(
             f"{repo.id}: {options.branch} already contains version {there}; publish {options.version} on another "
             "branch with --branch"
+        )
+
+
+def refuse_dropped_splits(repo: HubRepo, before: Release, release: Release, options: PublishOptions) -> None:
+    """Refuse a version without a split that the previous version has, unless that is asked for."""
+    dropped = [split for split in before.splits if split not in release.splits]
+    unexpected = [split for split in dropped if split not in options.dropped_splits]
+    if unexpected:
+        raise HubError(
+            f"{repo.id}: version {before.version} has the splits {', '.join(before.splits)}, this release only "
+            f"{', '.join(release.splits)}, so {', '.join(unexpected)} would be removed; build the release with "
+            f"--build.base {repo.id}@v{before.version} to keep it, or remove it with --drop-split {unexpected[0]}"
         )
 
 

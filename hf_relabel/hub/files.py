@@ -29,6 +29,7 @@ class PublishOptions:
         message: First line of the commit message.
         card: Contents of the card that the manifest does not record.
         previous: Folder of the previous version, so that it need not be downloaded for the changelog.
+        dropped_splits: Splits of the previous version that this one need not have.
     """
 
     version: str
@@ -38,6 +39,7 @@ class PublishOptions:
     message: str | None = None
     card: CardOptions = field(default_factory=CardOptions)
     previous: Path | None = None
+    dropped_splits: list[str] = field(default_factory=list)
 
     @property
     def tag(self) -> str:

@@ -17,6 +17,7 @@ from hf_relabel.hub.changelog import entry, extended, first_entry, preview_entry
 from hf_relabel.hub.checks import (
     check_limits,
     check_token,
+    refuse_dropped_splits,
     refuse_moved_tag,
     refuse_older_version,
     refuse_shadowing_script,
@@ -100,6 +101,8 @@ def make_plan(release: Release, repo: HubRepo, options: PublishOptions, *, dry: 
     previous = previous_version(refs, options.version)
     has_rows = not dry or options.previous is not None
     before = previous_release(repo, previous, options, rows=has_rows)
+    if before is not None:
+        refuse_dropped_splits(repo, before, release, options)
     if before is None:
         changes = first_entry(release)
     elif has_rows:

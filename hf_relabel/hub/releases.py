@@ -48,17 +48,15 @@ def load_labels(name: str, split: str | None = None, with_regions: bool = False)
 
     Args:
         name: A folder, or `user/name` or `user/name@revision` on the Hub.
-        split: The split that the release must have; None accepts any.
+        split: The split to read; None is the only one.
         with_regions: Also read the regions, with masks.
 
     Raises:
-        ReleaseError: There is no release, it has another split, or its rows are not valid.
+        ReleaseError: There is no release, it has not this split, or several, or its rows are not valid.
         HubError: The repository or the revision cannot be downloaded.
     """
     release = open_release(name, ["regions" if with_regions else "labels"])
-    if split not in (None, release.split):
-        raise ReleaseError(f"{name}: has the split {release.split!r}, not {split!r}")
-    return label_table(release, with_regions=with_regions, origin=name)
+    return label_table(release.only(split), with_regions=with_regions, origin=name)
 
 
 def split_revision(name: str) -> tuple[str, str | None]:

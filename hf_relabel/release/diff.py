@@ -32,6 +32,7 @@ class Comparison:
     Args:
         old, new: Names and versions of the releases, for messages.
         class_names: The C classes of both.
+        splits_added, splits_gone: Splits that only `new` or only `old` has.
         images_added, images_gone, images_common: Number of images only in `new`, only in `old`, and in both.
         examples_added, examples_gone: Ids of a few added and removed images.
         images_relabeled: Common images with different label sets.
@@ -47,6 +48,8 @@ class Comparison:
     old: str
     new: str
     class_names: list[str]
+    splits_added: list[str] = field(default_factory=list)
+    splits_gone: list[str] = field(default_factory=list)
     images_added: int = 0
     images_gone: int = 0
     images_common: int = 0
@@ -88,8 +91,12 @@ def compare(old: Release, new: Release) -> Comparison:
     names, old_ids, new_ids = _common_classes(old, new)
     result = Comparison(f"{old.name} {old.version}", f"{new.name} {new.version}", names)
     result.settings = changed_settings(old, new)
-    for before, after in _windows(old, new):
-        _compare_window(result, _translated(before, old_ids), _translated(after, new_ids))
+    result.splits_added = [split for split in new.splits if split not in old.splits]
+    result.splits_gone = [split for split in old.splits if split not in new.splits]
+    for split in dict.fromkeys([*old.splits, *new.splits]):
+        parts = [release.only(split) if split in release.splits else None for release in (old, new)]
+        for before, after in _windows(*parts):
+            _compare_window(result, _translated(before, old_ids), _translated(after, new_ids))
     return result
 
 
@@ -114,9 +121,9 @@ def _common_classes(old: Release, new: Release) -> tuple[list[str], np.ndarray |
     return names, old_ids, new_ids
 
 
-def _windows(old: Release, new: Release) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Iterate over the rows of both releases, cut at the same image ids."""
-    streams = [release.batches("regions", COLUMNS) for release in (old, new)]
+def _windows(old: Release | None, new: Release | None) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Iterate over the rows of a split of both releases, cut at the same image ids; None for one without the split."""
+    streams = [iter(()) if release is None else release.batches("regions", COLUMNS) for release in (old, new)]
     pending: list[pa.Table | None] = [_next(stream) for stream in streams]
     while any(table is not None for table in pending):
         last = min(table["image_id"][-1].as_py() for table in pending if table is not None)

@@ -15,7 +15,7 @@ EXCLUDED = "excluded.jsonl"
 README = "README.md"
 
 _DIGEST_LENGTH = 16
-_DIGEST = re.compile(rf"-([0-9a-f]{{{_DIGEST_LENGTH}}})\.parquet")
+_DATA_FILE = re.compile(rf"(?:.*/)?([^/]+)-\d{{5}}-of-\d{{5}}-([0-9a-f]{{{_DIGEST_LENGTH}}})\.parquet")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,18 @@ class ReleaseFile:
     rows: int
     bytes: int
     sha256: str
+
+    @property
+    def split(self) -> str | None:
+        """The split whose rows a data file has, as its name says; None for other files."""
+        match = _DATA_FILE.fullmatch(self.path) if self.config_name is not None else None
+        return match[1] if match else None
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of the content in a data file's name; None for other files and names without one."""
+        match = _DATA_FILE.fullmatch(self.path) if self.config_name is not None else None
+        return match[2] if match else None
 
     def __post_init__(self) -> None:
         parts = PurePosixPath(self.path).parts
@@ -58,27 +70,26 @@ def data_file_name(split: str, index: int, count: int, digest: str) -> str:
     return f"{split}-{index:05d}-of-{count:05d}-{digest}.parquet"
 
 
-def data_configs(split: str, files: Iterable[ReleaseFile]) -> list[dict[str, Any]]:
+def data_configs(splits: Iterable[str], files: Iterable[ReleaseFile]) -> list[dict[str, Any]]:
     """The `configs` of a card's front matter.
 
-    The patterns are explicit, because `datasets` would otherwise merge the two folders.
+    The patterns are explicit, because `datasets` would otherwise merge the folders.
 
     Raises:
         ReleaseError: The names of the data files contain no content digest.
     """
-    digests: dict[str | None, set[str]] = {name: set() for name in CONFIG_NAMES}
-    for file in files:
-        if file.config_name is not None:
-            match = _DIGEST.search(file.path)
-            digests[file.config_name].add(match[1] if match else "")
+    stored, names = list(files), list(splits)
     configs: list[dict[str, Any]] = []
     for name in CONFIG_NAMES:
-        if len(digests[name]) != 1 or "" in digests[name]:
-            raise ReleaseError(
-                f"data/{name}: the file names lack the digest of the content, without which `load_dataset` may return "
-                "the rows of another release; build the release again"
-            )
-        pattern = f"data/{name}/{split}-*-{digests[name].pop()}.parquet"
-        config: dict[str, Any] = {"config_name": name, "data_files": [{"split": split, "path": pattern}]}
+        patterns = []
+        for split in names:
+            digests = {file.digest for file in stored if file.config_name == name and file.split == split}
+            if len(digests) != 1:
+                raise ReleaseError(
+                    f"data/{name}: the file names lack the digest of the content, without which `load_dataset` may "
+                    "return the rows of another release; build the release again"
+                )
+            patterns.append({"split": split, "path": f"data/{name}/{split}-*-{digests.pop()}.parquet"})
+        config: dict[str, Any] = {"config_name": name, "data_files": patterns}
         configs.append(config | ({"default": True} if name == CONFIG_NAMES[0] else {}))
     return configs

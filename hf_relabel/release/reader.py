@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,19 @@ ADDED_TO_REGIONS = {"generator": pa.string()}
 
 @dataclass(frozen=True)
 class Release:
-    """An opened release folder: its manifest, and its rows on demand."""
+    """An opened release folder: its manifest, and its rows on demand.
+
+    Args:
+        folder: The folder.
+        version: Its version.
+        name: Display name of the dataset.
+        split: Its split; of several the first.
+        class_names: Names of the classes.
+        files: All files but the manifest.
+        statistics: Statistics of all rows (`release/statistics.py`).
+        provenance: How it was made.
+        of_splits: Statistics of each split, if there are several.
+    """
 
     folder: Path
     version: str
@@ -37,6 +49,7 @@ class Release:
     files: list[ReleaseFile]
     statistics: dict[str, Any]
     provenance: dict[str, Any]
+    of_splits: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path | str) -> "Release":
@@ -80,9 +93,34 @@ class Release:
                 files=[ReleaseFile(**entry) for entry in values["files"]],
                 statistics=values["statistics"],
                 provenance=values["provenance"],
+                of_splits=values.get("splits", {}),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise ReleaseError(f"{path}: damaged manifest ({error}); build the release again") from error
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits in their order."""
+        return list(self.of_splits) or [self.split]
+
+    def only(self, split: str | None) -> "Release":
+        """Return the release with only one of its splits.
+
+        Args:
+            split: The split; None is the only one.
+
+        Raises:
+            ReleaseError: There is no such split, or there are several and none is named.
+        """
+        if split is None and len(self.splits) > 1:
+            raise ReleaseError(f"{self.folder}: has the splits {', '.join(self.splits)}; name one with --split")
+        if split not in (None, *self.splits):
+            known = "the split" if len(self.splits) == 1 else "the splits"
+            raise ReleaseError(f"{self.folder}: has {known} {', '.join(map(repr, self.splits))}, not {split!r}")
+        if len(self.splits) == 1 or split is None:
+            return self
+        files = [file for file in self.files if file.split in (None, split)]
+        return replace(self, split=split, files=files, statistics=self.of_splits[split], of_splits={})
 
     @property
     def num_images(self) -> int:
@@ -90,7 +128,7 @@ class Release:
         return int(self.statistics["images"])
 
     def files_of(self, config_name: str) -> list[ReleaseFile]:
-        """The Parquet files of a configuration, in row order."""
+        """The Parquet files of a configuration in row order, one split after another."""
         return [file for file in self.files if file.config_name == config_name]
 
     def path_of(self, file: ReleaseFile) -> Path:

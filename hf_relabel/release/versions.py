@@ -99,7 +99,7 @@ def has_same_content(a: Release, b: Release) -> bool:
 
     def content(release: Release) -> tuple[object, ...]:
         files = [(file.path, file.sha256) for file in release.files if file.config_name or file.path == EXCLUDED]
-        return release.name, release.version, release.split, release.class_names, sorted(files)
+        return release.name, release.version, release.splits, release.class_names, sorted(files)
 
     return content(a) == content(b)
 

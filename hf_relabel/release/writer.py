@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ ROW_GROUP_BYTES = 100_000_000
 LABELS_ROWS_PER_FILE = 2_000_000
 """Images per file of the `labels` configuration; each takes tens of bytes."""
 
+Batches = Iterable[pa.RecordBatch | pa.Table]
+
 _STEP = 500  # rows between two checks of a row group's size
 
 _SPLIT_NAME = re.compile(r"\w+(\.\w+)*")  # what the datasets library accepts
@@ -55,10 +57,9 @@ _SPLIT_NAME = re.compile(r"\w+(\.\w+)*")  # what the datasets library accepts
 
 def write_release(
     folder: Path,
-    batches: Iterable[pa.RecordBatch | pa.Table],
+    tables: Mapping[str, Batches],
     *,
     class_names: list[str],
-    split: str,
     version: str,
     name: str,
     provenance: dict[str, Any],
@@ -70,10 +71,10 @@ def write_release(
 
     Args:
         folder: The release folder.
-        batches: Rows of the `regions` configuration (`schema.release_features`), sorted by image_id, in batches of any
-            size; the column `version` is filled in here. The files do not depend on the sizes of the batches.
+        tables: For each split the rows of the `regions` configuration (`schema.release_features`), sorted by image_id,
+            in batches of any size; the column `version` is filled in here. The files do not depend on the sizes of the
+            batches.
         class_names: Class names in the order of the class ids.
-        split: Name of the split.
         version: Version, recorded in every row and in the manifest.
         name: Display name of the dataset.
         provenance: Plain JSON values: configuration, models with revisions, package versions. It is read after the
@@ -87,16 +88,24 @@ def write_release(
         ReleaseError: Another folder is in the way, a row is out of order or has an invalid class, there are no rows
             (datasets cannot load an empty split), or the disk is full.
     """
-    if not _SPLIT_NAME.fullmatch(split):
-        raise ReleaseError(f"split {split!r}: use letters, digits and underscores, such as `train`")
+    for split in tables:
+        if not _SPLIT_NAME.fullmatch(split):
+            raise ReleaseError(f"split {split!r}: use letters, digits and underscores, such as `train`")
     _refuse_to_replace(folder, overwrite)
     staging = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         statistics = ReleaseStatistics(len(class_names))
-        files = _write_tables(staging, batches, class_names, split, version, rows_per_file, statistics)
+        of_split = {split: ReleaseStatistics(len(class_names)) for split in tables} if len(tables) > 1 else {}
+        files: list[dict[str, Any]] = []
+        for split, batches in tables.items():
+            counted = [statistics, *([of_split[split]] if of_split else [])]
+            files += _write_tables(staging, batches, class_names, split, version, rows_per_file, counted)
+        files.sort(key=lambda entry: CONFIG_NAMES.index(entry["config_name"]))
         files.append(_write_excluded(staging, excluded, statistics))
+        if empty := [split for split, counts in of_split.items() if not counts.images]:
+            raise ReleaseError(f"{folder}: no image to release in the split {empty[0]!r}; nothing was changed")
         if not statistics.images:
             reason = next(iter(statistics.excluded.most_common(1)), ("there were no images", 0))[0]
             raise ReleaseError(
@@ -107,7 +116,8 @@ def write_release(
             "schema_version": SCHEMA_VERSION,
             "version": version,
             "name": name,
-            "split": split,
+            "split": next(iter(tables)),
+            **({"splits": {split: counts.result() for split, counts in of_split.items()}} if of_split else {}),
             "class_names": class_names,
             "files": files,
             "statistics": statistics.result(),
@@ -134,33 +144,32 @@ def _refuse_to_replace(folder: Path, overwrite: bool) -> None:
 
 def _write_tables(
     staging: Path,
-    batches: Iterable[pa.RecordBatch | pa.Table],
+    batches: Batches,
     class_names: list[str],
     split: str,
     version: str,
     rows_per_file: int,
-    statistics: ReleaseStatistics,
+    statistics: list[ReleaseStatistics],
 ) -> list[dict[str, Any]]:
-    """Write both configurations in one pass and return the manifest entries of their files."""
+    """Write both configurations of a split in one pass and return the manifest entries of their files."""
     schema = release_schema("regions", class_names)
     labels_schema = release_schema("labels", class_names)
     rows_of = {"labels": LABELS_ROWS_PER_FILE, "regions": rows_per_file}
     writers = {
-        "labels": _ShardedWriter(staging / "data" / "labels", labels_schema, rows_of["labels"]),
-        "regions": _ShardedWriter(staging / "data" / "regions", schema, rows_of["regions"]),
+        "labels": _ShardedWriter(staging / "data" / "labels", split, labels_schema, rows_of["labels"]),
+        "regions": _ShardedWriter(staging / "data" / "regions", split, schema, rows_of["regions"]),
     }
     last_id = None
     for group in _row_groups(batches, schema, version, rows_per_file):
         last_id = _check_rows(group, last_id, len(class_names))
-        statistics.add(group)
+        for counts in statistics:
+            counts.add(group)
         writers["regions"].write(group)
         writers["labels"].write(group.select(labels_schema.names).cast(labels_schema))
-    return [entry for name in CONFIG_NAMES for entry in writers[name].finish(staging, name, split)]
+    return [entry for name in CONFIG_NAMES for entry in writers[name].finish(staging, name)]
 
 
-def _row_groups(
-    batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema, version: str, rows_per_file: int
-) -> Iterator[pa.Table]:
+def _row_groups(batches: Batches, schema: pa.Schema, version: str, rows_per_file: int) -> Iterator[pa.Table]:
     """Cut the rows into row groups at positions that depend only on the rows."""
     pending: list[pa.Table] = []
     held = size = total = 0
@@ -202,13 +211,14 @@ def _check_rows(table: pa.Table, last_id: str | None, num_classes: int) -> str:
 class _ShardedWriter:
     """Write row groups to Parquet files with a maximum number of rows, named when all files are written."""
 
-    def __init__(self, folder: Path, schema: pa.Schema, rows_per_file: int):
+    def __init__(self, folder: Path, split: str, schema: pa.Schema, rows_per_file: int):
         self.folder = folder
+        self.split = split
         self.schema = schema
         self.rows_per_file = rows_per_file
         self.rows: list[int] = []
         self._writer: pq.ParquetWriter | None = None
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, group: pa.Table) -> None:
         """Add a row group; it ends its file when the file has reached the maximum number of rows."""
@@ -228,20 +238,20 @@ class _ShardedWriter:
             self._close()
 
     def _path(self, index: int) -> Path:
-        return self.folder / f"{index}.part"
+        return self.folder / f"{self.split}-{index}.part"
 
     def _close(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
-    def finish(self, root: Path, config_name: str, split: str) -> list[dict[str, Any]]:
+    def finish(self, root: Path, config_name: str) -> list[dict[str, Any]]:
         """Name the files by position and content, and return their manifest entries."""
         self._close()
         entries = [_entry(root, self._path(index), config_name, rows) for index, rows in enumerate(self.rows)]
         digest = content_digest(entry["sha256"] for entry in entries)
         for index, entry in enumerate(entries):
-            path = self.folder / data_file_name(split, index, len(entries), digest)
+            path = self.folder / data_file_name(self.split, index, len(entries), digest)
             self._path(index).rename(path)
             entry["path"] = path.relative_to(root).as_posix()
         return entries
@@ -299,7 +309,9 @@ def _readme(manifest: dict[str, Any]) -> str:
     import yaml
 
     files = [ReleaseFile(**entry) for entry in manifest["files"]]
-    header = yaml.safe_dump({"configs": data_configs(manifest["split"], files)}, sort_keys=False)
+    header = yaml.safe_dump(
+        {"configs": data_configs(manifest.get("splits") or [manifest["split"]], files)}, sort_keys=False
+    )
     return (
         f"---\n{header}---\n\n# {escape(manifest['name'])} {manifest['version']}\n\n"
         f"{manifest['statistics']['images']:,} images, {manifest['statistics']['labels']:,} labels, "

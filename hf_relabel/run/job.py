@@ -1,6 +1,7 @@
 """What the stages share: the source, its shards, and the folder of each stage in the run's folder."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from hf_relabel.errors import StageError
 from hf_relabel.run.claims import Claims
 from hf_relabel.run.ranks import Rank
 from hf_relabel.run.shard_folder import MANIFEST, ShardFolder
-from hf_relabel.run.shards import Process, Shard, existing_work, make_shards, run_shards
+from hf_relabel.run.shards import Process, Shard, existing_work, run_shards, shards_of_splits
 from hf_relabel.run.snapshot import SNAPSHOT, Snapshot, describe_changes
 from hf_relabel.run.store import Fingerprint, clock, make_folder, read_record
 from hf_relabel.sources.source import Source, open_source
@@ -35,6 +36,7 @@ class Job:
         rank: This process.
         labeler: Folder of a finished labeler from elsewhere; None: this run trains its own.
         class_names: Classes of that labeler, which the images' labels are matched with.
+        only_training: Whether `shards` has only the images that a labeler is trained on.
         accepted: Called by a stage once its settings and the existing work have passed all checks, before it writes.
     """
 
@@ -43,6 +45,7 @@ class Job:
     accepted: Callable[[], None] = field(default=_nothing, compare=False)
     labeler: Path | None = None
     class_names: list[str] | None = None
+    only_training: bool = False
 
     @property
     def folder(self) -> Path:
@@ -130,8 +133,32 @@ class Job:
 
     @cached_property
     def shards(self) -> list[Shard]:
-        """The shards of every stage: the source's images in the order of their ids."""
-        return make_shards(len(self.snapshot), self.config.run.shard_size)
+        """The shards of a stage: the images of one split after another, each in the order of their ids.
+
+        A shard has images of one split, and those of the first split, which trains, come first.
+        """
+        shards = shards_of_splits(self.snapshot.split_sizes.values(), self.config.run.shard_size)
+        return [shard for shard in shards if not self.only_training or self.trains(shard)]
+
+    def shards_of(self, split: str) -> list[Shard]:
+        """The shards of one split."""
+        start = 0
+        for name, size in self.snapshot.split_sizes.items():
+            if name == split:
+                return [shard for shard in self.shards if start <= shard.start < start + size]
+            start += size
+        raise StageError(f"{self.folder / SNAPSHOT}: has no split {split!r}")
+
+    def trains(self, shard: Shard) -> bool:
+        """Whether a labeler is trained on the images of a shard."""
+        return shard.stop <= self.snapshot.training_images
+
+    @cached_property
+    def training(self) -> "Job":
+        """The same job with only the images that a labeler is trained on, those of the first split."""
+        job = dataclasses.replace(self, only_training=True)
+        job.__dict__["snapshot"] = self.snapshot
+        return job
 
     def stage_folder(self, stage: str) -> Path:
         """Where a stage writes."""
@@ -189,7 +216,9 @@ class Job:
         for name, digest in upstream.items():
             if manifest["inputs"].get(name) != digest:
                 raise StageError(f"{folder}: was made from a different {name}; {again} and --run.overwrite true")
-        if manifest["shards"] != [len(shard) for shard in self.shards]:
+        expected = [len(shard) for shard in self.shards]
+        made = manifest["shards"][: len(expected)] if self.only_training else manifest["shards"]
+        if made != expected:
             raise StageError(
                 f"{folder}: was made from {sum(manifest['shards'])} images in {len(manifest['shards'])} shards, the "
                 f"source has {len(self.snapshot)} in shards of {self.config.run.shard_size}; {again}"

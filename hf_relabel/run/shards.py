@@ -1,7 +1,7 @@
 """Shards of a run, and the loop that processes them together with other processes."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +43,18 @@ class Shard:
 
 def make_shards(images: int, size: int) -> list[Shard]:
     """Cut `images` images into shards of `size`; the last may be smaller."""
-    return [Shard(i, start, min(start + size, images)) for i, start in enumerate(range(0, images, size))]
+    return shards_of_splits([images], size)
+
+
+def shards_of_splits(splits: Iterable[int], size: int) -> list[Shard]:
+    """Cut splits, given by their numbers of images, into shards of `size`; the last of each split may be smaller."""
+    shards: list[Shard] = []
+    first = 0
+    for images in splits:
+        for start in range(first, first + images, size):
+            shards.append(Shard(len(shards), start, min(start + size, first + images)))
+        first += images
+    return shards
 
 
 @dataclass

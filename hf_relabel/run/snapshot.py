@@ -10,7 +10,7 @@ that reads an older `source.json` still finds the table that belongs to it or an
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,11 +21,31 @@ import pyarrow.parquet as pq
 from hf_relabel.config import SourceConfig, as_dict
 from hf_relabel.errors import StageError
 from hf_relabel.run.store import atomic_open, read_record, write_record
-from hf_relabel.sources.source import Source, StoredImages, reopen_images
+from hf_relabel.sources.source import Source, StoredImages, combine, reopen_images
+from hf_relabel.sources.splits import prefixed, split_configs
 from hf_relabel.sources.streaming import stream_fingerprint
 
 SNAPSHOT = "source.json"
 EXCLUDED = "source-excluded.jsonl"
+
+
+@dataclass(frozen=True)
+class SplitPart:
+    """One of several splits of a source.
+
+    Args:
+        split: Its name.
+        images: Its number of images.
+        has_prefix: Whether its image ids start with its name, because an earlier split has some of them too.
+        fingerprint: That of the split alone.
+        dataset_fingerprint: The fingerprint that `datasets` gives it; None for a folder.
+    """
+
+    split: str
+    images: int
+    has_prefix: bool
+    fingerprint: str
+    dataset_fingerprint: str | None
 
 
 @dataclass(frozen=True)
@@ -34,16 +54,18 @@ class Snapshot:
 
     Args:
         kind: `folder` or `dataset`.
-        split: Name of the split.
+        split: Name of the split; of several the first, whose images come first.
         class_names: The C names, each once.
-        image_ids: N ids, sorted, each once.
+        image_ids: N ids, each once, sorted within each split.
         labels: Class index of each image, int32 [N].
         fingerprint: Hash that changes when any image is added, removed, renamed, relabeled or replaced.
         settings: The source's settings as others may read them: of a folder on this machine only its name.
         places: Where the images are: `sizes` and `modified` of files, `rows` of a dataset, or places in streamed data
             files; each int64 [N].
-        dataset_fingerprint: The fingerprint that `datasets` gives the split, or that of a stream; None for a folder.
+        dataset_fingerprint: The fingerprint that `datasets` gives the split, or that of a stream; None for a
+            folder and for several splits.
         excluded: (image_id, reason) of each image of the source that cannot be used; empty when read from a run.
+        parts: The splits, if there are several.
     """
 
     kind: str
@@ -56,13 +78,35 @@ class Snapshot:
     places: dict[str, np.ndarray]
     dataset_fingerprint: str | None = None
     excluded: list[tuple[str, str]] = field(default_factory=list)
+    parts: tuple[SplitPart, ...] = ()
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    @property
+    def split_sizes(self) -> dict[str, int]:
+        """Number of images of each split, in their order."""
+        return {part.split: part.images for part in self.parts} or {self.split: len(self)}
+
+    def ids_of(self, split: str) -> list[str]:
+        """Ids of the images of a split."""
+        start = 0
+        for name, size in self.split_sizes.items():
+            if name == split:
+                return self.image_ids[start : start + size]
+            start += size
+        return []
+
+    @property
+    def training_images(self) -> int:
+        """Number of images that a labeler is trained on: those of the first split, which come first."""
+        return self.split_sizes[self.split]
+
     @classmethod
     def of(cls, source: Source, config: SourceConfig) -> "Snapshot":
         """The snapshot of an opened source."""
+        if source.parts:
+            return cls._of_several(source, config)
         images = cast(StoredImages, source.images)
         return cls(
             source.kind,
@@ -79,7 +123,61 @@ class Snapshot:
 
     def is_current(self, config: SourceConfig) -> bool:
         """Whether a streamed dataset is still the one that was listed, so that it need not be listed again."""
-        return config.streaming and self.dataset_fingerprint == stream_fingerprint(config)
+        if not config.streaming:
+            return False
+        configs = {each.split: each for each in split_configs(config)}
+        known = {part.split: part.dataset_fingerprint for part in self.parts} or {self.split: self.dataset_fingerprint}
+        return configs.keys() == known.keys() and all(
+            stream_fingerprint(each) == known[str(split)] for split, each in configs.items()
+        )
+
+    @classmethod
+    def _of_several(cls, source: Source, config: SourceConfig) -> "Snapshot":
+        """The snapshot of a source of several splits."""
+        alone = [cls.of(part, each) for part, each in zip(source.parts, split_configs(config), strict=True)]
+        parts, start = [], 0
+        for snapshot in alone:
+            stop = start + len(snapshot)
+            has_prefix = source.image_ids[start:stop] != snapshot.image_ids
+            parts.append(
+                SplitPart(snapshot.split, len(snapshot), has_prefix, snapshot.fingerprint, snapshot.dataset_fingerprint)
+            )
+            start = stop
+        return cls(
+            source.kind,
+            source.split,
+            source.class_names,
+            source.image_ids,
+            source.labels,
+            source.fingerprint,
+            public_settings(config),
+            {key: np.concatenate([snapshot.places[key] for snapshot in alone]) for key in alone[0].places},
+            None,
+            source.excluded,
+            tuple(parts),
+        )
+
+    def _alone(self) -> list["Snapshot"]:
+        """The snapshot of each split, as it would be without the others."""
+        found, start = [], 0
+        for part in self.parts:
+            span = slice(start, start + part.images)
+            prefix = prefixed(part.split, "") if part.has_prefix else ""
+            found.append(
+                Snapshot(
+                    self.kind,
+                    part.split,
+                    self.class_names,
+                    [image_id.removeprefix(prefix) for image_id in self.image_ids[span]],
+                    self.labels[span],
+                    part.fingerprint,
+                    self.settings,
+                    {key: values[span] for key, values in self.places.items()},
+                    part.dataset_fingerprint,
+                )
+            )
+            start = span.stop
+        return found
 
     def open(self, config: SourceConfig) -> Source:
         """Open the images without listing them again.
@@ -87,6 +185,9 @@ class Snapshot:
         Raises:
             SourceError: The dataset is missing, or is no longer the one that the snapshot was taken from.
         """
+        if self.parts:
+            return combine([each.open(place) for each, place in zip(self._alone(), split_configs(config), strict=True)])
+        config = split_configs(config)[0]
         images = reopen_images(config, self.image_ids, self.places, self.dataset_fingerprint)
         return Source(
             self.kind, self.split, self.class_names, self.image_ids, self.labels, images, [], config.max_pixels
@@ -113,6 +214,8 @@ class Snapshot:
             "table": table,
             "table_sha256": hashlib.sha256(content).hexdigest(),
         }
+        if self.parts:
+            record["splits"] = [asdict(part) for part in self.parts]
         if self.excluded:
             rows = [json.dumps({"image_id": name, "reason": reason}) + "\n" for name, reason in self.excluded]
             with atomic_open(folder / EXCLUDED) as file:
@@ -153,6 +256,7 @@ class Snapshot:
             record["settings"],
             places,
             record["dataset_fingerprint"],
+            parts=tuple(SplitPart(**part) for part in record.get("splits", [])),
         )
 
 
@@ -174,7 +278,17 @@ def public_settings(config: SourceConfig) -> dict[str, Any]:
     for key in ("path", "class_names", "labels", "image_root", "only_ids", "only_classes"):
         if isinstance(settings[key], str) and settings[key] and Path(settings[key]).exists():
             settings[key] = Path(settings[key]).resolve().name
+    if not isinstance(settings["split"], str):
+        settings["split"] = [_public_split(entry) for entry in settings["split"]]
+    elif ":" in settings["split"]:
+        settings["split"] = _public_split(settings["split"])
     return settings
+
+
+def _public_split(entry: str) -> str:
+    """`NAME:PLACE` with only the last part of a folder on this machine."""
+    name, colon, place = entry.partition(":")
+    return name + colon + (Path(place).resolve().name if colon and Path(place).exists() else place)
 
 
 def describe_changes(old: Snapshot, new: Snapshot) -> str:

@@ -144,7 +144,7 @@ def _split_of(saved: Any, config: SourceConfig) -> "datasets.Dataset":
             raise no_split(config, list(saved))
         return saved[config.split]
     # Part of a split is stored as `train[:100]`; a dataset made in memory has no split, so any name is accepted.
-    stored = str(saved.split).partition("[")[0] if saved.split is not None else config.split
+    stored = str(saved.split).partition("[")[0] if saved.split is not None else str(config.split)
     if stored != config.split:
         raise no_split(config, [stored])
     return saved

@@ -121,7 +121,7 @@ def _image_ids(rows: Rows, config: SourceConfig) -> list[str]:
             reason = "not every stored path makes an image id"
         if any(paths):
             logger.warning("%s: %s, so ids are split and row (or set --source.id_column)", rows.origin, reason)
-    return [f"{config.split}/{row:08d}" for row in range(rows.count)]
+    return [f"{config.split_names[0]}/{row:08d}" for row in range(rows.count)]
 
 
 def _ids_from_column(rows: Rows, name: str) -> list[str]:

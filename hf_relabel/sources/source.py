@@ -3,11 +3,11 @@
 import hashlib
 import json
 import logging
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, BinaryIO, Protocol
+from itertools import accumulate
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,19 +19,10 @@ from hf_relabel.sources.image_dataset import check_dataset, load_dataset, read_d
 from hf_relabel.sources.image_folder import FolderImages, scan_classes, scan_unlabeled
 from hf_relabel.sources.labeled_files import image_root, is_table_file, scan_table
 from hf_relabel.sources.selection import Selected
+from hf_relabel.sources.splits import Images, SplitImages, is_taken, prefixed, split_configs
 from hf_relabel.sources.streaming import StreamedImages, open_stream, opened, reopen_stream
 
-__all__ = ["LoadedImage", "Source", "open_source", "source_of_dataset"]
-
-
-class Images(Protocol):
-    """Opens the image files of a source by index."""
-
-    def open(self, index: int) -> BinaryIO:
-        """Open the file of an image for reading; raises OSError."""
-
-    def content_key(self) -> bytes:
-        """Bytes that change when an image is replaced; no image is read."""
+__all__ = ["Images", "LoadedImage", "Source", "combine", "open_source", "source_of_dataset"]
 
 
 class StoredImages(Images, Protocol):
@@ -57,13 +48,14 @@ class Source:
 
     Args:
         kind: `folder` or `dataset`.
-        split: Name of the split.
+        split: Name of the split; of several the first, whose images come first.
         class_names: C unique names.
-        image_ids: N unique ids, sorted; relative paths without `..` and control characters.
+        image_ids: N unique ids, sorted within each split; relative paths without `..` and control characters.
         labels: Class index of each image, int32 [N]; -1 for an image without a label.
         images: Opens the image files.
         excluded: (image_id, reason) of each image that cannot be used; it is not among the N.
         max_pixels: Number of pixels above which an image counts as unreadable; None for Pillow's limit.
+        parts: The splits, if there are several.
     """
 
     kind: str
@@ -74,9 +66,23 @@ class Source:
     images: Images
     excluded: list[tuple[str, str]] = field(default_factory=list)
     max_pixels: int | None = None
+    parts: tuple["Source", ...] = ()
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    @property
+    def split_sizes(self) -> dict[str, int]:
+        """Number of images of each split, in their order."""
+        return {part.split: len(part) for part in self.parts or (self,)}
+
+    def split_of(self, index: int) -> str:
+        """Name of the split of an image."""
+        for split, size in self.split_sizes.items():
+            if index < size:
+                return split
+            index -= size
+        raise IndexError(f"no image {index} beyond the last")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -85,7 +91,8 @@ class Source:
         It covers kind, split, class names, ids, labels, and for each file its size and modification time, or for a
         dataset its own fingerprint, the excluded images, and the limit on pixels. No image is read.
         """
-        digest = hashlib.sha256(json.dumps([self.kind, self.split, self.class_names]).encode())
+        split = list(self.split_sizes.items()) if self.parts else self.split
+        digest = hashlib.sha256(json.dumps([self.kind, split, self.class_names]).encode())
         for image_id in self.image_ids:
             digest.update(f"\n{image_id}".encode())
         digest.update(self.labels.astype("<i4").tobytes())
@@ -95,7 +102,18 @@ class Source:
 
     def read(self, indices: range) -> Iterable[Any]:
         """What `load` takes for each image of a range: its index, and its content if that is read in this process."""
+        if self.parts:
+            return self._read_parts(indices)
         return self.images.read(indices) if isinstance(self.images, StreamedImages) else indices
+
+    def _read_parts(self, indices: range) -> Iterator[Any]:
+        """What `read` returns, from the splits that a range touches."""
+        first = 0
+        for part in self.parts:
+            within = range(max(indices.start - first, 0), min(indices.stop - first, len(part)))
+            for item in part.read(within) if len(within) else ():
+                yield (item[0] + first, item[1]) if isinstance(item, tuple) else item + first
+            first += len(part)
 
     def load(self, item: int | tuple[int, bytes | None], min_side: int | None = None) -> LoadedImage:
         """Decode an image.
@@ -143,15 +161,15 @@ def open_source(config: SourceConfig) -> Source:
     """Open the dataset that the configuration names; no image is decoded.
 
     Raises:
-        UsageError: The configuration has no path, or its split is not a plain name.
-        SourceError: The dataset is missing or does not match the configuration.
+        UsageError: The configuration has no path.
+        SourceError: The dataset is missing or does not match the configuration, or a split has other classes.
     """
+    configs = split_configs(config)
+    if len(configs) > 1:
+        return combine([open_source(each) for each in configs])
+    config = configs[0]
     if not config.path:
         raise UsageError("source.path: is missing; set it to an image folder, a dataset's folder or a Hub id")
-    if not re.fullmatch(r"\w+([.-]\w+)*", config.split):
-        raise UsageError(
-            f"source.split: must be the name of a split, got {config.split!r}; to use part of it, set source.limit"
-        )
     if config.streaming:
         listing, streamed = open_stream(config)
         return _source("dataset", config, listing.image_ids, listing.selected, streamed)
@@ -186,6 +204,33 @@ def reopen_images(
     return reopen_stream(config, places, str(fingerprint))
 
 
+def combine(parts: list[Source]) -> Source:
+    """Make one source of several splits; the classes are those of the first.
+
+    Raises:
+        SourceError: A later split has a class that the first does not have.
+    """
+    first = parts[0]
+    parts = [first, *(part.in_classes(first.class_names, f"the split {first.split}") for part in parts[1:])]
+    image_ids: list[str] = []
+    earlier: list[set[str]] = []
+    for part in parts:
+        own = part.image_ids
+        if is_taken(own, earlier):
+            own = [prefixed(part.split, image_id) for image_id in own]
+        earlier.append(set(own))
+        image_ids += own
+    starts = [0, *accumulate(len(part) for part in parts)][:-1]
+    return replace(
+        first,
+        image_ids=image_ids,
+        labels=np.concatenate([part.labels for part in parts]),
+        images=SplitImages([part.images for part in parts], starts),
+        excluded=sorted(pair for part in parts for pair in part.excluded),
+        parts=tuple(parts),
+    )
+
+
 def source_of_dataset(data: object, config: SourceConfig) -> Source:
     """Make a source from an opened map-style `datasets.Dataset`, using the columns that the configuration names.
 
@@ -203,7 +248,7 @@ def _source(kind: str, config: SourceConfig, image_ids: list[str], selected: Sel
         logger.warning("%s: excluded %d images, such as %s: %s", config.path, len(selected.excluded), name, reason)
     return Source(
         kind,
-        config.split,
+        config.split_names[0],
         selected.class_names,
         image_ids,
         selected.labels,

@@ -27,7 +27,7 @@ from hf_relabel.labeling.image_labels import (
 from hf_relabel.labeling.score_record import AddedLabels, score_record
 from hf_relabel.release.reader import Release
 from hf_relabel.release.versions import add_version, find_version
-from hf_relabel.release.writer import write_release
+from hf_relabel.release.writer import Batches, write_release
 from hf_relabel.run.claims import Claims
 from hf_relabel.run.job import Job
 from hf_relabel.run.shard_folder import ShardFolder
@@ -35,6 +35,8 @@ from hf_relabel.run.snapshot import read_excluded
 from hf_relabel.run.store import Fingerprint, make_folder
 from hf_relabel.schema import NO_LABEL, release_schema
 from hf_relabel.sources.classes import nearest
+from hf_relabel.sources.splits import is_taken
+from hf_relabel.stages.carried import Carried, open_base, refuse_same_ids, with_prefix
 
 ALGORITHM = 4
 """Raise it when a change of the code changes the rows of a release."""
@@ -46,9 +48,10 @@ def run(job: Job) -> dict[str, Any]:
     """Write the release; returns its counters, its folder, and what there is to say about its labels."""
     proposals, proposed = job.finished("proposals", "propose")
     regions, labeled = job.finished("regions", "label", proposals=proposals.fingerprint.digest)
-    inputs = {"algorithm": ALGORITHM, **job.settings("build"), "regions": regions.fingerprint.digest}
+    build, own = job.config.build, list(job.snapshot.split_sizes)
+    carried = open_base(build.base, build.version, job.snapshot.class_names, own) if build.base else None
+    inputs = {"algorithm": ALGORITHM, **_settings(job, carried), "regions": regions.fingerprint.digest}
     fingerprint = Fingerprint(inputs)
-    build = job.config.build
     rule = _rule(job, regions)
 
     def find() -> dict[str, Any] | None:
@@ -59,20 +62,31 @@ def run(job: Job) -> dict[str, Any]:
         job.accepted()
         excluded = read_excluded(job.folder)
         added = AddedLabels()
-        provenance = _provenance(job, fingerprint, proposed, labeled)
+        provenance = _provenance(job, fingerprint, proposed, labeled, carried)
+        taken = carried.taken_ids() if carried else set()
+        if carried:
+            excluded += carried.excluded(set(job.snapshot.image_ids))
 
-        def tables() -> Iterator[pa.Table]:
-            yield from release_tables(job, proposals, regions, rule, excluded, added)
+        def tables(split: str) -> Batches:
+            if carried and split in carried.splits:
+                return carried.tables(split)
+            return own_tables(split)
+
+        def own_tables(split: str) -> Iterator[pa.Table]:
+            has_prefix = carried is not None and is_taken(job.snapshot.ids_of(split), [taken])
+            if carried and has_prefix:
+                refuse_same_ids(carried, split)
+            for table in release_tables(job, split, proposals, regions, rule, excluded, added):
+                yield with_prefix(table, split) if has_prefix else table
             provenance["scores"] = score_record(labeled["inputs"]["labeler"]["training"], rule, added)
 
         def write(folder: Path) -> Release:
             return write_release(
                 folder,
-                tables(),
+                {split: tables(split) for split in (carried.order(own) if carried else own)},
                 class_names=job.snapshot.class_names,
-                split=job.snapshot.split,
                 version=build.version,
-                name=build.name or job.folder.name,
+                name=build.name or (carried.release.name if carried else job.folder.name),
                 provenance=provenance,
                 excluded=excluded,
                 rows_per_file=build.rows_per_file,
@@ -122,18 +136,19 @@ def label_rule(build: BuildConfig, names: list[str]) -> LabelRule:
 
 def release_tables(
     job: Job,
+    split: str,
     proposals: ShardFolder,
     regions: ShardFolder,
     rule: LabelRule,
     excluded: list[tuple[str, str]],
     added: AddedLabels,
 ) -> Iterator[pa.Table]:
-    """Yield the release's rows, one table per shard.
+    """Yield the rows of a split, one table per shard.
 
     An image with an error goes to `excluded` with its reason; `added` counts the labels that are not given ones.
     """
     schema = release_schema("regions", job.snapshot.class_names)
-    for shard in job.shards:
+    for shard in job.shards_of(split):
         rows = []
         pairs = zip(proposals.read(shard.index).to_pylist(), regions.read(shard.index).to_pylist(), strict=True)
         for image, labeled in pairs:
@@ -169,7 +184,11 @@ def release_row(image: dict[str, Any], labeled: dict[str, Any], rule: LabelRule)
 
 
 def _provenance(
-    job: Job, fingerprint: Fingerprint, proposed: dict[str, Any], labeled: dict[str, Any]
+    job: Job,
+    fingerprint: Fingerprint,
+    proposed: dict[str, Any],
+    labeled: dict[str, Any],
+    carried: Carried | None,
 ) -> dict[str, Any]:
     """How the release was made: models, settings, seeds, versions and counts, as the stages recorded them.
 
@@ -185,7 +204,7 @@ def _provenance(
         "score": {**_public(scored["inputs"]["score"]), **training["inputs"]["score"]},
         "train": training["inputs"]["train"],
         "label": labeled["inputs"]["label"],
-        **job.settings("build"),
+        **_settings(job, carried),
         "run": made["run"],
     }
     return {
@@ -200,7 +219,17 @@ def _provenance(
         "machines": proposed.get("machines", {}),
         "packages": {name: version(name) for name in (*PACKAGES, "transformers")},
         "python": platform.python_version(),
+        **({"carried": carried.provenance()} if carried else {}),
     }
+
+
+def _settings(job: Job, carried: Carried | None) -> dict[str, Any]:
+    """The settings of the build, with the identity of the earlier release instead of its place."""
+    settings = job.settings("build")
+    settings["build"].pop("base")
+    if carried:
+        settings["build"]["base"] = carried.identity()
+    return settings
 
 
 def _backbone_settings(identity: dict[str, Any]) -> dict[str, Any]:

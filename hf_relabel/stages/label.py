@@ -61,7 +61,8 @@ def run(job: Job) -> dict[str, Any]:
         rows = proposals.read(shard.index, columns).to_pylist()
         regions = read_regions(proposals, shard.index)
         whole = np.array(proposals.features(shard.index)[[max(0, row["feature_row"]) for row in rows]])
-        folds = np.full(len(rows), NEW) if is_new else labeler.folds_of(regions.image_ids)
+        was_trained_on = not is_new and job.trains(shard)
+        folds = labeler.folds_of(regions.image_ids) if was_trained_on else np.full(len(rows), NEW)
         result = _collect(label_images(labeler, rows, regions, whole, folds, job.config.label.top_k))
         tick(len(rows))
         return result

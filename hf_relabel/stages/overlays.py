@@ -84,10 +84,13 @@ def _place(job: Job, image_id: str) -> int:
     Raises:
         ValueError: The source no longer has it.
     """
-    place = bisect_left(job.source.image_ids, image_id)
-    if place == len(job.source) or job.source.image_ids[place] != image_id:
-        raise ValueError(f"the source no longer has {image_id}")
-    return place
+    ids, first = job.source.image_ids, 0
+    for size in job.source.split_sizes.values():  # sorted within each split
+        place = bisect_left(ids, image_id, first, first + size)
+        if place < first + size and ids[place] == image_id:
+            return place
+        first += size
+    raise ValueError(f"the source no longer has {image_id}")
 
 
 def _release_of(sheet: Path) -> str | None:

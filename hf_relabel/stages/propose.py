@@ -331,7 +331,7 @@ class Proposer:
     def _row(self, index: int, width: int, height: int, error: str | None, proposals: list) -> dict[str, Any]:
         return {
             "image_id": self.job.source.image_ids[index],
-            "split": self.job.source.split,
+            "split": self.job.source.split_of(index),
             "label": int(self.job.source.labels[index]),
             "width": width,
             "height": height,

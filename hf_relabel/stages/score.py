@@ -60,8 +60,9 @@ class Scorer(Protocol):
 
 def run(job: Job) -> dict[str, Any]:
     """Score every region; returns the stage's manifest."""
+    job = job.training
     proposals, _ = job.finished("proposals", "propose")
-    if without := int(np.count_nonzero(job.snapshot.labels == NO_LABEL)):
+    if without := int(np.count_nonzero(job.snapshot.labels[: job.snapshot.training_images] == NO_LABEL)):
         raise StageError(
             f"{job.folder / SNAPSHOT}: {without} images have no label, and no labeler can be trained on them; use "
             "a finished one (`hf-relabel run --labeler`)"

@@ -56,6 +56,7 @@ MIN_FOLDS_TO_HALVE = 4
 
 def run(job: Job) -> dict[str, Any]:
     """Train the labeler, or wait for the process that does; returns the training record of its `config.json`."""
+    job = job.training
     proposals, manifest = job.finished("proposals", "propose")
     scores, scored = job.finished("scores", "score", proposals=proposals.fingerprint.digest)
     bootstrap = job.config.score.bootstrap

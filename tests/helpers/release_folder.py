@@ -22,9 +22,7 @@ def write_release(folder: Path, class_names: list[str], rows: list[dict[str, Any
     """
     filled = [{"width": 0, "height": 0, **row, "regions": _regions(row)} for row in rows]
     table = pa.Table.from_pylist(filled, release_schema("regions", class_names))
-    writer.write_release(
-        folder, [table], class_names=class_names, split=split, version="1.0.0", name="Tiny", provenance={}
-    )
+    writer.write_release(folder, {split: [table]}, class_names=class_names, version="1.0.0", name="Tiny", provenance={})
     return folder
 
 

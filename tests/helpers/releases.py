@@ -88,13 +88,13 @@ def make_release(
     table = pa.Table.from_pylist(rows, schema=release_schema("regions", names))
     settings = {
         "class_names": names,
-        "split": "train",
         "name": "Tiny",
         "provenance": provenance(threshold, version),
         "excluded": [("00/broken.jpg", "cannot identify image file")],
         "rows_per_file": rows_per_file,
     }
-    return write_release(folder, [table], version=version, **{**settings, **options})
+    split = options.pop("split", "train")
+    return write_release(folder, {split: [table]}, version=version, **{**settings, **options})
 
 
 def as_version_1(folder: Path) -> Release:

@@ -25,8 +25,9 @@ def contents(folder):
 
 
 def write(folder, tables, **options):
-    settings = {"class_names": CLASSES, "split": "train", "version": "1.0.0", "name": "Tiny", "provenance": {}}
-    return write_release(folder, tables, **{**settings, **options})
+    settings = {"class_names": CLASSES, "version": "1.0.0", "name": "Tiny", "provenance": {}}
+    split = options.pop("split", "train")
+    return write_release(folder, {split: tables}, **{**settings, **options})
 
 
 def test_rows_are_read_as_they_were_written(tmp_path):

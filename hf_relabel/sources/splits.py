@@ -1,0 +1,93 @@
+"""Several splits of a source: `source.split: [train, validation]`, each with a place of its own.
+
+The images of the first split keep the ids that they have alone. A later split keeps its own ids too, unless one of them
+is also that of an image in an earlier split: then all of its ids start with its name.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from hf_relabel.config import SourceConfig
+from hf_relabel.errors import SourceError
+
+OTHER_NAMES = {"validation": ("val", "valid"), "train": ("training",), "test": ("testing",)}
+"""Usual names of a split's folder besides its own."""
+
+
+class Images(Protocol):
+    """Opens the image files of a source by index."""
+
+    def open(self, index: int) -> BinaryIO:
+        """Open the file of an image for reading; raises OSError."""
+
+    def content_key(self) -> bytes:
+        """Bytes that change when an image is replaced; no image is read."""
+
+
+@dataclass(frozen=True)
+class SplitImages:
+    """The images of several splits, one after another.
+
+    Args:
+        parts: The images of each split.
+        starts: Index of the first image of each.
+    """
+
+    parts: list[Images]
+    starts: list[int]
+
+    def open(self, index: int) -> BinaryIO:
+        """Open the file of an image for reading; raises OSError."""
+        part = bisect_right(self.starts, index) - 1
+        return self.parts[part].open(index - self.starts[part])
+
+    def content_key(self) -> bytes:
+        """Bytes that change when an image is replaced; no image is read."""
+        return b"".join(part.content_key() for part in self.parts)
+
+
+def split_configs(config: SourceConfig) -> list[SourceConfig]:
+    """Return the settings of each split, with its name as `split` and its place as `path`.
+
+    Raises:
+        SourceError: A folder has no subfolder for a split.
+    """
+    if isinstance(config.split, str) and ":" not in config.split:
+        return [config]
+    entries = [config.split] if isinstance(config.split, str) else config.split
+    found = []
+    for entry in entries:
+        name, _, place = entry.partition(":")
+        found.append(replace(config, split=name, path=_place(config, name, place, len(entries) > 1)))
+    return found
+
+
+def _place(config: SourceConfig, name: str, place: str, is_one_of_several: bool) -> str:
+    """The path of a split."""
+    root = Path(config.path)
+    if place:
+        inside = root / place
+        return str(inside) if config.kind == "folder" and config.path and inside.exists() else place
+    if config.kind == "dataset" or not is_one_of_several:
+        return config.path
+    names = (name, *OTHER_NAMES.get(name, ()))
+    for folder in names:
+        if (root / folder).is_dir():
+            return str(root / folder)
+    raise SourceError(
+        f"{root}: no folder for the split {name!r} ({' or '.join(names)}); name it in --source.split, such as "
+        f"'[train, {name}:FOLDER]'"
+    )
+
+
+def is_taken(image_ids: Iterable[str], earlier: Sequence[set[str]]) -> bool:
+    """Whether one of the ids is also in an earlier split, so that all get the split's name as prefix."""
+    return any(image_id in ids for ids in earlier for image_id in image_ids)
+
+
+def prefixed(split: str, image_id: str) -> str:
+    """The id of an image in a split whose own ids are taken."""
+    return f"{split}/{image_id}"
