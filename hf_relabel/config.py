@@ -6,7 +6,6 @@ Settings that depend on the backbone are null or `auto` by default, and `vision/
 """
 
 import dataclasses
-import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -76,10 +75,6 @@ class SourceConfig:
     def __post_init__(self) -> None:
         _require(self.limit is None or self.limit > 0, "source.limit", self.limit, "1 or more, or null")
         names = self.split_names
-        for name in names:
-            ok = re.fullmatch(r"\w+([.-]\w+)*", name) is not None
-            rule = "the name of a split, or NAME:PLACE (to use part of a split, set source.limit)"
-            _require(ok, "source.split", name, rule)
         _require(len(set(names)) == len(names) > 0, "source.split", self.split, "one name or more, each once")
         _require(self.max_pixels > 0, "source.max_pixels", self.max_pixels, "1 or more")
         is_folder = self.kind == "folder"

@@ -4,6 +4,7 @@ The images of the first split keep the ids that they have alone. A later split k
 is also that of an image in an earlier split: then all of its ids start with its name.
 """
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from hf_relabel.config import SourceConfig
-from hf_relabel.errors import SourceError
+from hf_relabel.errors import SourceError, UsageError
 
 OTHER_NAMES = {"validation": ("val", "valid"), "train": ("training",), "test": ("testing",)}
 """Usual names of a split's folder besides its own."""
@@ -53,14 +54,18 @@ def split_configs(config: SourceConfig) -> list[SourceConfig]:
     """Return the settings of each split, with its name as `split` and its place as `path`.
 
     Raises:
+        UsageError: A name is not plain.
         SourceError: A folder has no subfolder for a split.
     """
-    if isinstance(config.split, str) and ":" not in config.split:
-        return [config]
     entries = [config.split] if isinstance(config.split, str) else config.split
     found = []
     for entry in entries:
         name, _, place = entry.partition(":")
+        if not re.fullmatch(r"\w+([.-]\w+)*", name):
+            raise UsageError(
+                f"source.split: must be the name of a split, or NAME:PLACE, got {entry!r}; to use part of a split, set "
+                "source.limit"
+            )
         found.append(replace(config, split=name, path=_place(config, name, place, len(entries) > 1)))
     return found
 

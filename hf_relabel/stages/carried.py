@@ -100,12 +100,12 @@ def open_base(name: str, version: str, class_names: list[str], own: list[str]) -
 
 
 def refuse_same_ids(carried: Carried, split: str) -> None:
-    """Refuse a new version of a split whose ids are now those of images in another split.
+    """Refuse to put the split's name before the ids of the first split, which keep the form that they have alone.
 
     Raises:
-        ReleaseError: The split is in the earlier release.
+        ReleaseError: It is the first split.
     """
-    if split in carried.release.splits:
+    if split == carried.release.splits[0]:
         raise ReleaseError(
             f"build.base: image ids of the split {split!r} are also in its other splits "
             f"({', '.join(carried.splits)}); relabel all splits in one run (source.split)"

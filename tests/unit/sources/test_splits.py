@@ -1,0 +1,104 @@
+"""Several splits as one source: their places, their order, unique ids, their classes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features
+from datasets import Image as ImageFeature
+from PIL import Image
+
+from hf_relabel.config import SourceConfig
+from hf_relabel.errors import SourceError, UsageError
+from hf_relabel.run.snapshot import Snapshot
+from hf_relabel.sources.source import Source, open_source
+
+
+def save(path: Path, gray: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), (gray, gray, gray)).save(path)
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """`train/` and `val/`, with one file name in both."""
+    for gray, name in enumerate(["train/cat/1.png", "train/cat/2.png", "train/dog/1.png", "val/dog/1.png"]):
+        save(tmp_path / name, gray)
+    save(tmp_path / "val/cat/9.png", 9)
+    return tmp_path
+
+
+def grays(source: Source) -> list[int]:
+    return [source.load(index).image.getpixel((0, 0))[0] for index in range(len(source))]
+
+
+def test_folders_below_one_root(root):
+    source = open_source(SourceConfig(path=str(root), split=["train", "validation"]))
+    assert source.split_sizes == {"train": 3, "validation": 2}
+    # The file dog/1.png is in both, so all ids of the later split have its name; those of the first are as if alone.
+    assert source.image_ids == ["cat/1.png", "cat/2.png", "dog/1.png", "validation/cat/9.png", "validation/dog/1.png"]
+    assert source.image_ids[:3] == open_source(SourceConfig(path=str(root / "train"))).image_ids
+    assert source.class_names == ["cat", "dog"]
+    assert source.labels.tolist() == [0, 0, 1, 0, 1]
+    assert grays(source) == [0, 1, 2, 9, 3]
+    assert [source.split_of(index) for index in (0, 2, 3, 4)] == ["train", "train", "validation", "validation"]
+
+
+def test_ids_that_are_unique_stay_as_they_are(root):
+    (root / "val/dog/1.png").rename(root / "val/dog/8.png")
+    source = open_source(SourceConfig(path=str(root), split=["train", "validation"]))
+    assert source.image_ids[3:] == ["cat/9.png", "dog/8.png"]
+
+
+@pytest.mark.parametrize("entry", ["test:val", "test:{root}/val"])
+def test_a_place_for_a_split(root, entry):
+    source = open_source(SourceConfig(path=str(root), split=["train", entry.format(root=root)]))
+    assert source.split_sizes == {"train": 3, "test": 2}
+    assert grays(source) == [0, 1, 2, 9, 3]
+
+
+def test_splits_of_a_dataset(tmp_path):
+    features = Features({"image": ImageFeature(), "label": ClassLabel(names=["cat", "dog"])})
+
+    def rows(*values: tuple[int, int]) -> Dataset:
+        pictures = [Image.new("RGB", (8, 6), (gray, gray, gray)) for gray, _ in values]
+        return Dataset.from_dict({"image": pictures, "label": [label for _, label in values]}, features=features)
+
+    DatasetDict({"train": rows((5, 0), (6, 1)), "validation": rows((7, 1))}).save_to_disk(str(tmp_path / "data"))
+    config = SourceConfig(kind="dataset", path=str(tmp_path / "data"), split=["train", "validation"])
+    source = open_source(config)
+    assert source.image_ids == ["train/00000000", "train/00000001", "validation/00000000"]
+    assert source.labels.tolist() == [0, 1, 1]
+    assert grays(source) == [5, 6, 7]
+    (tmp_path / "run").mkdir()
+    Snapshot.of(source, config).save(tmp_path / "run")
+    assert grays(Snapshot.load(tmp_path / "run").open(config)) == [5, 6, 7]
+
+
+def test_a_snapshot_has_the_splits(root, tmp_path):
+    config = SourceConfig(path=str(root), split=["train", "validation"])
+    source = open_source(config)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    Snapshot.of(source, config).save(folder)
+    loaded = Snapshot.load(folder)
+    assert loaded.split_sizes == source.split_sizes
+    assert loaded.training_images == 3
+    assert loaded.image_ids == source.image_ids
+    assert np.array_equal(loaded.labels, source.labels)
+    reopened = loaded.open(config)
+    assert grays(reopened) == grays(source)
+    assert reopened.image_ids == source.image_ids
+    other = open_source(SourceConfig(path=str(root), split=["validation", "train"]))
+    assert other.fingerprint != source.fingerprint
+
+
+def test_refusals(root):
+    with pytest.raises(SourceError, match=r"no folder for the split 'test' \(test or testing\)"):
+        open_source(SourceConfig(path=str(root), split=["train", "test"]))
+    save(root / "val/horse/1.png")
+    with pytest.raises(SourceError, match=r"'horse'.*the split train"):
+        open_source(SourceConfig(path=str(root), split=["train", "validation"]))
+    for split in ([], ["train", "train:other"], "train[:10%]", ["train", "a b"]):
+        with pytest.raises(UsageError, match=r"source\.split"):
+            open_source(SourceConfig(path=str(root), split=split))
