@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features
+from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image
 
@@ -57,22 +57,29 @@ def test_a_place_for_a_split(root, entry):
     assert grays(source) == [0, 1, 2, 9, 3]
 
 
-def test_splits_of_a_dataset(tmp_path):
+@pytest.mark.parametrize("streaming", [False, True])
+def test_splits_of_a_dataset(tmp_path, streaming):
     features = Features({"image": ImageFeature(), "label": ClassLabel(names=["cat", "dog"])})
 
     def rows(*values: tuple[int, int]) -> Dataset:
         pictures = [Image.new("RGB", (8, 6), (gray, gray, gray)) for gray, _ in values]
         return Dataset.from_dict({"image": pictures, "label": [label for _, label in values]}, features=features)
 
-    DatasetDict({"train": rows((5, 0), (6, 1)), "validation": rows((7, 1))}).save_to_disk(str(tmp_path / "data"))
-    config = SourceConfig(kind="dataset", path=str(tmp_path / "data"), split=["train", "validation"])
+    (tmp_path / "data").mkdir()
+    rows((5, 0), (6, 1)).to_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
+    rows((7, 1), (8, 0)).to_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet")
+    config = SourceConfig("dataset", str(tmp_path / "data"), split=["train", "validation"], streaming=streaming)
     source = open_source(config)
-    assert source.image_ids == ["train/00000000", "train/00000001", "validation/00000000"]
-    assert source.labels.tolist() == [0, 1, 1]
-    assert grays(source) == [5, 6, 7]
+    assert source.image_ids == ["train/00000000", "train/00000001", "validation/00000000", "validation/00000001"]
+    assert source.labels.tolist() == [0, 1, 1, 0]
     (tmp_path / "run").mkdir()
     Snapshot.of(source, config).save(tmp_path / "run")
-    assert grays(Snapshot.load(tmp_path / "run").open(config)) == [5, 6, 7]
+    again = Snapshot.load(tmp_path / "run")
+    assert again.is_current(config) == streaming
+    for opened in (source, again.open(config)):
+        for indices in (range(4), range(2), range(3, 4), range(1, 3)):
+            read = [opened.load(item).image.getpixel((0, 0))[0] for item in opened.read(indices)]
+            assert read == [5 + index for index in indices]
 
 
 def test_a_snapshot_has_the_splits(root, tmp_path):
