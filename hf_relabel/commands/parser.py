@@ -351,7 +351,7 @@ def _is_list(item: Option) -> bool:
 
 
 def _expected(annotation: Any) -> str:
-    """Say in words which values a type accepts."""
+    """Describe which values a type accepts."""
     words = []
     for kind in _alternatives(annotation):
         if typing.get_origin(kind) is Literal:

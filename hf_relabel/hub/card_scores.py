@@ -9,13 +9,13 @@ from typing import Any
 from hf_relabel.release.markdown import escape
 
 GENERATORS = {"maskcut": "MaskCut", "merge": "merging similar patches", "file": "a file of masks"}
-"""Generators of proposals, in words."""
+"""Descriptions of the generators of proposals."""
 
 EVIDENCE = {
     "object": "the surest single proposal for an object",
     "agreement": "agreement of several proposals and windows",
 }
-"""Kinds of evidence that scores are made from, in words."""
+"""Descriptions of the kinds of evidence that scores are made from."""
 
 
 def generators_of(provenance: dict[str, Any]) -> list[str]:

@@ -61,7 +61,7 @@ class Claims:
                 path.unlink(missing_ok=True)
 
     def holder(self, name: str) -> str | None:
-        """The process that holds a claim, in words; None if none does."""
+        """Description of the process that holds a claim; None if none does."""
         owner = _read_owner(self._path(name))
         return f"process {owner['pid']} on {owner['host'].partition(' ')[0]}" if owner else None
 
@@ -80,7 +80,7 @@ class Claims:
         while (found := find()) is None:
             with self.hold(name) as mine:
                 if mine:
-                    found = find()  # made by another process a moment ago
+                    found = find()  # just made by another process
                     return make() if found is None else found
             waiting.tick(self.holder(name))
         return found
@@ -105,7 +105,7 @@ class Claims:
             except FileExistsError:
                 try:
                     expired = self._expired_owner(path)
-                except FileNotFoundError:  # released a moment ago; the next one there would be somebody else's
+                except FileNotFoundError:  # just released; the next claim with this name would be another process's
                     continue
                 if expired is None or not self._remove(path, expired):
                     return False

@@ -170,7 +170,7 @@ class Job:
         return self.labeler or self.stage_folder("labeler")
 
     def later_records(self, stage: str) -> list[Path]:
-        """The records of the stages after one, the last stage first: they no longer hold once it is redone."""
+        """The records of the stages after one, the last stage first: they are no longer valid once it is redone."""
         later = list(RECORDS)[list(RECORDS).index(stage) + 1 :] if stage in RECORDS else []
         return [self.stage_folder(name) / RECORDS[name] for name in reversed(later)]
 

@@ -111,7 +111,7 @@ def existing_work(
 
 
 def _prepare_overwrite(folder: ShardFolder, shards: list[Shard], later: Sequence[Path]) -> dict[str, Any] | None:
-    """The manifest if it and all of its shards are good; else the manifests that no longer hold are removed."""
+    """The manifest if it and all of its shards are good; else the manifests that are no longer valid are removed."""
     try:
         manifest = folder.manifest()
     except StageError as error:  # damaged
@@ -202,7 +202,7 @@ def _process_all(
                     if not claim.enter_context(claims.hold(shard.claim)):
                         left.append(shard)
                         continue
-                    if folder.is_done(shard.index):  # by the process whose claim ended a moment ago
+                    if folder.is_done(shard.index):  # by another process, which has just released its claim
                         bar.skip(len(shard))
                         continue
                     result = process(shard, bar.update)

@@ -292,7 +292,7 @@ def _public_split(entry: str) -> str:
 
 
 def describe_changes(old: Snapshot, new: Snapshot) -> str:
-    """What has changed in a source, in words: counts, and the first image of each kind of change."""
+    """Describe what has changed in a source: counts, and the first image of each kind of change."""
     found = []
     if old.class_names != new.class_names:
         gone = [name for name in old.class_names if name not in set(new.class_names)]

@@ -45,7 +45,7 @@ PACKAGES = ("accelerate", "datasets", "huggingface-hub", "numpy", "pillow", "pya
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Write the release; returns its counters, its folder, and what there is to say about its labels."""
+    """Write the release; returns its counters, its folder, and a note if no label was added."""
     proposals, proposed = job.finished("proposals", "propose")
     regions, labeled = job.finished("regions", "label", proposals=proposals.fingerprint.digest)
     build, own = job.config.build, list(job.snapshot.split_sizes)
@@ -245,7 +245,7 @@ def _public(score: dict[str, Any]) -> dict[str, Any]:
 
 
 def _outcome(release: Release) -> dict[str, Any]:
-    """What the command reports: counts, the folder, and a line about the labels where there is something to say."""
+    """What the command reports: counts, the folder, and a note if no label was added."""
     outcome: dict[str, Any] = {"counters": _counters(release.statistics), "folder": str(release.folder)}
     note = release.provenance.get("scores", {}).get("note")
     return outcome | ({"note": note} if note else {})
