@@ -8,8 +8,8 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 from hf_relabel.training.config import TrainingConfig
-from hf_relabel.training.models import ClassifierTransform
 from hf_relabel.training.targets import WHOLE_IMAGE, Box
+from hf_relabel.training.transform import ClassifierTransform
 
 ASPECT = (3 / 4, 4 / 3)
 """Minimum and maximum ratio of a crop's width to its height (Szegedy et al. 2015)."""

@@ -13,14 +13,12 @@ from hf_relabel.sources.loader import worker_context
 from hf_relabel.training.augment import Augmentation
 from hf_relabel.training.targets import Targets
 
-WORKER_TIMEOUT = 600
-"""Seconds to wait for a worker's next batch, so that a stuck worker raises an error instead of blocking the run."""
-
 
 def make_loader(dataset: Dataset, batch_size: int, workers: int, **settings: Any) -> DataLoader:
     """Make a loader; each worker process has a copy of the dataset, which must be one that can be pickled."""
     if workers:
-        settings |= {"multiprocessing_context": worker_context(__name__), "timeout": WORKER_TIMEOUT}
+        # No `timeout`: with one, PyTorch notices a worker that was killed only when it has passed.
+        settings |= {"multiprocessing_context": worker_context(__name__)}
     return DataLoader(dataset, batch_size=batch_size, num_workers=workers, **settings)
 
 

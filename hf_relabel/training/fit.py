@@ -23,13 +23,13 @@ from hf_relabel.training.inference import open_accelerator
 from hf_relabel.training.loop import CHECKPOINTS, last_checkpoint, train
 from hf_relabel.training.losses import balanced_weights
 from hf_relabel.training.models import (
-    ClassifierTransform,
     default_size_of,
     head_parameters,
     make_classifier,
     read_transform,
 )
 from hf_relabel.training.targets import WHOLE_IMAGE, KeptTargets, Targets
+from hf_relabel.training.transform import ClassifierTransform
 from hf_relabel.training.validation import SELECTED_BY, ValidationSet, Validator, held_out, per_class
 
 SETTINGS = "training.json"

@@ -2,12 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from PIL import Image
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
 # Imported from its module because, without torchvision, transformers 5.17 exports a placeholder under the short name.
@@ -15,8 +13,7 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.utils import cached_file, logging
 
 from hf_relabel.errors import BackboneError
-from hf_relabel.run.store import write_json
-from hf_relabel.vision.backbone import Preprocess
+from hf_relabel.training.transform import ClassifierTransform
 from hf_relabel.vision.pretrained import IMAGENET_MEAN, IMAGENET_STD, mismatched_names
 
 MULTI_LABEL, SINGLE_LABEL = "multi_label_classification", "single_label_classification"
@@ -27,28 +24,6 @@ DEFAULT_SIZE = 224
 
 TAKES_ANY_SIZE = ("dinov2", "dinov2_with_registers", "dinov3_vit", "dinov3_convnext")
 """Model types that interpolate their position embeddings, or have none."""
-
-
-@dataclass(frozen=True)
-class ClassifierTransform(Preprocess):
-    """The input transform of a classifier that we train; other tools can repeat it from its file."""
-
-    filter: Image.Resampling = Image.Resampling.BILINEAR
-
-    def save(self, folder: Path) -> None:
-        """Write `preprocessor_config.json`, which makes transformers' ViT image processor do the same steps."""
-        value = {
-            "image_processor_type": "ViTImageProcessor",
-            "do_resize": True,
-            "size": {"height": self.side, "width": self.side},
-            "resample": int(self.filter),
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": list(self.mean),
-            "image_std": list(self.std),
-        }
-        write_json(folder / "preprocessor_config.json", value)
 
 
 def open_classifier(name: str, revision: str | None = None) -> tuple[PreTrainedModel, Any]:

@@ -1,5 +1,6 @@
 """A function that needs a lock, as many libraries do inside: a forked child never gets a lock that was held."""
 
+import os
 import threading
 
 import torch
@@ -22,3 +23,10 @@ class LockedItems(Dataset):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return locked(index) + index
+
+
+class KilledWorker(LockedItems):
+    """Items whose worker process ends at the first of them, as when memory runs out."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        os._exit(9)

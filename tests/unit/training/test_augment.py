@@ -7,8 +7,9 @@ from PIL import Image
 
 from hf_relabel.training import augment
 from hf_relabel.training.augment import Augmentation, mix_batch, rand_augment, random_box
-from hf_relabel.training.models import ClassifierTransform, read_transform
+from hf_relabel.training.models import read_transform
 from hf_relabel.training.targets import WHOLE_IMAGE
+from hf_relabel.training.transform import ClassifierTransform
 
 
 def _gradient(width=40, height=30):

@@ -11,8 +11,8 @@ from hf_relabel.config import SourceConfig
 from hf_relabel.evaluation.datasets import from_dataset, from_rows, from_source
 from hf_relabel.training.augment import Augmentation
 from hf_relabel.training.data import AugmentedImages, batches, make_loader
-from hf_relabel.training.models import ClassifierTransform
 from hf_relabel.training.targets import SetTargets
+from hf_relabel.training.transform import ClassifierTransform
 
 
 @pytest.mark.timeout(60)
@@ -21,6 +21,12 @@ def test_workers_do_not_inherit_a_lock_that_a_thread_holds():
     with locking.LOCK:
         (batch,) = batches(make_loader(locking.LockedItems(), 4, workers=1))
     assert batch[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.timeout(60)
+def test_a_killed_worker_is_noticed():
+    with pytest.raises(RuntimeError, match="exited unexpectedly"):
+        list(batches(make_loader(locking.KilledWorker(), 4, workers=1)))
 
 
 def of_files(folder, tmp_path):
