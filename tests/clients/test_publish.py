@@ -155,6 +155,7 @@ def test_files_go_one_by_one_and_then_there_is_one_commit(hub, hf_relabel, repo_
     assert routes[-2:] == ["commit", "tag"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_needs_no_token(command, repo_id, v1):
     assert (
         "files would be uploaded"
@@ -345,6 +346,7 @@ def test_the_gallery_with_pictures(hub, hf_relabel, repo_id, v1, tmp_path):
     assert "gallery: cannot read" in error
 
 
+@pytest.mark.slow
 def test_the_stored_login_works_too(hub, command, repo_id, v1, tmp_path):
     home = tmp_path / "home"
     home.mkdir()

@@ -49,6 +49,7 @@ def puts(hub):
     return Counter(path.rsplit("/", 1)[1] for route, _, path in hub.requests if route == "lfs_put")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [503, pytest.param(429, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("route", ROUTES_OF_PUBLISH)
 def test_waits_out_a_busy_endpoint(hub, hf_relabel, repo_id, v1, v2, route, status):

@@ -99,6 +99,7 @@ def test_a_folder_with_other_files_is_not_changed(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_outputs_that_differ_from_the_onnx_model_are_an_error(tmp_path, monkeypatch):
     def transposed(model: onnx.ModelProto) -> dict[str, np.ndarray]:
         weights = trunk_weights(model)
@@ -125,6 +126,7 @@ def test_the_error_for_a_missing_package_says_how_to_install_it(tmp_path, monkey
         ensure_checkpoint(tmp_path / "new")
 
 
+@pytest.mark.slow
 def test_the_script_prints_the_folder(folder):
     done = subprocess.run([sys.executable, SCRIPT, folder], capture_output=True, text=True, check=True, timeout=300)
     assert str(folder) in done.stdout

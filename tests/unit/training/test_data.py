@@ -23,6 +23,7 @@ def test_workers_do_not_inherit_a_lock_that_a_thread_holds():
     assert batch[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_killed_worker_is_noticed():
     with pytest.raises(RuntimeError, match="exited unexpectedly"):
