@@ -90,6 +90,9 @@ class SourceConfig:
         return [entry.partition(":")[0] for entry in entries]
 
 
+REGION_BACKBONE = "region_backbone"
+"""Key of a backbone's identity with the identity of the second one, `backbone.region_model`, if there is one."""
+
 FeatureKind = Literal["auto", "key", "query", "value", "token"]
 
 
@@ -124,6 +127,10 @@ class BackboneConfig:
         dtype: Precision of the forward pass. The features are converted to float32.
         proposal_feature: Patch features that MaskCut uses.
         region_feature: Patch features that are averaged over a mask for the labeler.
+        region_model: Another model for `region_feature`, so that proposals come from one model and labels from another;
+            null uses `model` for both.
+        region_revision: Branch, tag or commit of `region_model`.
+        region_image_size: Side in pixels of the images for `region_model`; null: what suits it.
     """
 
     model: str = "facebook/dinov3-vitl16-pretrain-lvd1689m"
@@ -132,8 +139,15 @@ class BackboneConfig:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     proposal_feature: FeatureConfig = field(default_factory=FeatureConfig)
     region_feature: FeatureConfig = field(default_factory=FeatureConfig)
+    region_model: str | None = None
+    region_revision: str | None = None
+    region_image_size: int | None = None
 
     def __post_init__(self) -> None:
+        for key in ("region_revision", "region_image_size"):
+            ok = self.region_model is not None or getattr(self, key) is None
+            _require(ok, f"backbone.{key}", getattr(self, key), "null without backbone.region_model")
+        _require(self.region_model != "", "backbone.region_model", "", "a Hub id or a local folder, or null")
         _require(bool(self.model), "backbone.model", self.model, "a Hub id or a local folder")
         ok = self.image_size is None or self.image_size > 0
         _require(ok, "backbone.image_size", self.image_size, "a positive multiple of the patch size, or null")

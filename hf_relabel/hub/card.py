@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from hf_relabel.config import REGION_BACKBONE
 from hf_relabel.errors import HubError
 from hf_relabel.hub.card_metadata import License, card_metadata
 from hf_relabel.hub.card_scores import score_values
@@ -165,7 +166,9 @@ def _describe_backbone(backbone: dict[str, Any]) -> str | None:
     else:
         name = f"a local {escape(backbone.get('architecture') or 'model')}"
         details.append(f"weights SHA-256 `{_code(weights)}`")
-    return f"{name} ({', '.join(details)})" if details else name
+    phrase = f"{name} ({', '.join(details)})" if details else name
+    regions = _describe_backbone(backbone.get(REGION_BACKBONE) or {})
+    return f"{phrase}, with the regions' features from {regions}" if regions else phrase
 
 
 def _imported_from(settings: dict[str, Any]) -> str | None:

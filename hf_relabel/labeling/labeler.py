@@ -23,6 +23,7 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 from torch.nn import functional
 
+from hf_relabel.config import REGION_BACKBONE
 from hf_relabel.errors import LabelerError, StageError
 from hf_relabel.labeling.calibration import Calibration
 from hf_relabel.labeling.discriminant import fold_of
@@ -297,4 +298,6 @@ def describe_backbone(identity: dict[str, Any]) -> str:
     """Summarize a backbone's identity for error messages."""
     feature = json.dumps(identity.get("region_feature"), sort_keys=True)
     revision = identity.get("revision") or (identity.get("weights_sha256") or "")[:12] or "no revision"
-    return f"{identity.get('model')} ({revision}, {identity.get('image_size')} px, {feature})"
+    text = f"{identity.get('model')} ({revision}, {identity.get('image_size')} px, {feature})"
+    region = identity.get(REGION_BACKBONE)
+    return text if region is None else f"{text} with regions from {describe_backbone(region)}"

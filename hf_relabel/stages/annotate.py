@@ -25,8 +25,8 @@ from hf_relabel.stages.build import label_rule, release_row
 from hf_relabel.stages.finished import FinishedLabeler
 from hf_relabel.stages.label import NEW, label_images
 from hf_relabel.stages.propose import Proposer
-from hf_relabel.vision.backbone import Backbone
 from hf_relabel.vision.families import resolve
+from hf_relabel.vision.pair import load_backbone
 
 NOT_THE_FIRST = 1
 """Number of the shard of images: in a run's first shard, images without proposals mean that the settings are wrong."""
@@ -67,7 +67,7 @@ class Annotator:
         """
         self._config = resolve(finished.configure(config))
         self._rank = rank
-        self._backbone = Backbone.load(self._config.backbone, rank.device)
+        self._backbone = load_backbone(self._config.backbone, rank.device)
         self.labeler = Labeler.load(finished.folder, self._backbone.identity)
         self.labeler.heads.to(rank.device)
         self.class_names = self.labeler.class_names

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_relabel import __version__
-from hf_relabel.config import BuildConfig
+from hf_relabel.config import REGION_BACKBONE, BuildConfig
 from hf_relabel.errors import UsageError
 from hf_relabel.labeling.image_labels import (
     LabelRule,
@@ -235,7 +235,11 @@ def _settings(job: Job, carried: Carried | None) -> dict[str, Any]:
 def _backbone_settings(identity: dict[str, Any]) -> dict[str, Any]:
     """The backbone's settings from its recorded identity."""
     keys = ("model", "revision", "image_size", "dtype", "proposal_feature", "region_feature")
-    return {key: identity[key] for key in keys if key in identity}
+    settings = {key: identity[key] for key in keys if key in identity}
+    if (region := identity.get(REGION_BACKBONE)) is not None:
+        settings |= {f"region_{key}": region[key] for key in ("model", "revision", "image_size")}
+        settings["region_feature"] = region["region_feature"]
+    return settings
 
 
 def _public(score: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from hf_relabel.config import BackboneConfig, Config, FeatureConfig, ProposeConfig, as_dict
+from hf_relabel.config import REGION_BACKBONE, BackboneConfig, Config, FeatureConfig, ProposeConfig, as_dict
 from hf_relabel.errors import LabelerError, UsageError
 from hf_relabel.hub.labelers import download_labeler
 from hf_relabel.labeling.labeler import CONFIG, read_config
@@ -67,22 +67,28 @@ class FinishedLabeler:
             if key in identity:
                 found[key] = FeatureConfig(**identity[key])
         if given.model == default.model:
-            found |= {"model": self._model(), "revision": identity.get("revision")}
+            found |= {"model": self._model(identity, "model"), "revision": identity.get("revision")}
+        if (region := identity.get(REGION_BACKBONE)) is not None:
+            found |= {
+                "region_feature": FeatureConfig(**region["region_feature"]),
+                "region_image_size": region["image_size"],
+                "region_revision": region.get("revision"),
+                "region_model": given.region_model or self._model(region, "region_model"),
+            }
         kept = {key: value for key, value in vars(given).items() if value != getattr(default, key)}
         return dataclasses.replace(default, **(found | kept))
 
-    def _model(self) -> str:
-        """The Hub id of the backbone, or the folder that the labeler's run took it from."""
-        identity = self.record["backbone"]
+    def _model(self, identity: dict[str, Any], key: str) -> str:
+        """The Hub id of a backbone, or the folder that the labeler's run took it from; `key` is its setting."""
         if not identity.get("weights_sha256"):
             return str(identity["model"])
-        path = _model_in(self.folder.parent / RUN_CONFIG)
+        path = _model_in(self.folder.parent / RUN_CONFIG, key)
         if path is not None and Path(path).is_dir():
             return path
         where = f" (it was {path})" if path else ""
         raise LabelerError(
             f"{self.name}: its backbone is the local model {identity['model']!r}{where}, weights SHA-256 "
-            f"{identity['weights_sha256'][:12]}; give its folder with --backbone.model"
+            f"{identity['weights_sha256'][:12]}; give its folder with --backbone.{key}"
         )
 
     def propose(self, given: ProposeConfig) -> ProposeConfig:
@@ -148,12 +154,12 @@ def refuse_own(labeler: FinishedLabeler, run: Path) -> None:
         )
 
 
-def _model_in(path: Path) -> str | None:
-    """The backbone in a run's configuration; None if there is no such file."""
+def _model_in(path: Path, key: str) -> str | None:
+    """The backbone's `model` or `region_model` in a run's configuration; None if there is no such file."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
     backbone = content.get("backbone") if isinstance(content, dict) else None
-    model = backbone.get("model") if isinstance(backbone, dict) else None
+    model = backbone.get(key) if isinstance(backbone, dict) else None
     return model if isinstance(model, str) else None

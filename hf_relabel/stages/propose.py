@@ -27,9 +27,10 @@ from hf_relabel.run.store import Fingerprint
 from hf_relabel.schema import PROPOSALS
 from hf_relabel.sources.loader import Batch, BatchLoader, Decoded
 from hf_relabel.vision import allocator, masks, onednn
-from hf_relabel.vision.backbone import Backbone, identify_backbone
+from hf_relabel.vision.backbone import Backbone
 from hf_relabel.vision.maskcut import maskcut_batch
 from hf_relabel.vision.merging import merge_masks
+from hf_relabel.vision.pair import BackbonePair, identify_backbone, load_backbone
 from hf_relabel.vision.pooling import pool, pool_views
 from hf_relabel.vision.windows import window_masks
 
@@ -77,7 +78,7 @@ def run(job: Job) -> dict[str, Any]:
     if given is not None and job.rank.is_main:
         given.warn_of_left_out()
     with thread_pool(job.rank.threads) as threads:
-        backbone = Backbone.load(config.backbone, job.rank.device)
+        backbone = load_backbone(config.backbone, job.rank.device)
         return job.run_shards(folder, Proposer(job, backbone, threads, given).process)
 
 
@@ -90,6 +91,10 @@ def _settings(job: Job) -> dict[str, Any]:
         return settings
     kept = ("windows", "views", "view_drop", "masks_orientation")
     return {"masks": identity_of(file)} | {key: settings[key] for key in kept}
+
+
+Patches = tuple[torch.Tensor, torch.Tensor]
+"""An image's patches, float32 [n, dim]: those that are pooled under the masks, and those that are merged."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,9 @@ class Proposer:
     On a CPU each image is its own batch, and one thread does all of its work.
     """
 
-    def __init__(self, job: Job, backbone: Backbone, threads: ThreadPoolExecutor, given: GivenMasks | None = None):
+    def __init__(
+        self, job: Job, backbone: Backbone | BackbonePair, threads: ThreadPoolExecutor, given: GivenMasks | None = None
+    ):
         """`threads` has as many threads as `job.rank`; `given` masks are used instead of MaskCut's."""
         run = job.config.run
         on_cpu = job.rank.device.type == "cpu"
@@ -216,8 +223,8 @@ class Proposer:
         described = [self.threads.submit(self._describe, *parts) for parts in self._parts(batch)]
         return lambda: [future.result() for future in described]
 
-    def _parts(self, batch: Batch) -> list[tuple[Decoded, np.ndarray | None, torch.Tensor | None]]:
-        """For each image of a batch: MaskCut's masks on the grid, bool [k, h, w], and the patches, float32 [n, dim].
+    def _parts(self, batch: Batch) -> list[tuple[Decoded, np.ndarray | None, Patches | None]]:
+        """For each image of a batch: MaskCut's masks on the grid, bool [k, h, w], and the patches.
 
         There are no such masks where features are not finite, masks are given, or MaskCut is not a generator.
         """
@@ -225,7 +232,8 @@ class Proposer:
             return [(image, None, None) for image in batch.images]
         features = self.backbone(batch.pixels)
         cuts = self._cut(features.proposal) if self._uses_maskcut else [None] * len(features.region)
-        found = iter(zip(cuts, features.region, strict=True))
+        merging = features.region if features.merging is None else features.merging
+        found = iter(zip(cuts, zip(features.region, merging, strict=True), strict=True))
         return [(image, *(next(found) if image.error is None else (None, None))) for image in batch.images]
 
     def _cut(self, patches: torch.Tensor) -> list[np.ndarray | None]:
@@ -236,15 +244,16 @@ class Proposer:
             patches, self.backbone.grid, tau=settings.tau, max_masks=settings.max_masks, solver=settings.solver
         )
 
-    def _describe(self, item: Decoded, cut: np.ndarray | None, patches: torch.Tensor | None) -> Proposed:
+    def _describe(self, item: Decoded, cut: np.ndarray | None, both: Patches | None) -> Proposed:
         """The proposals and pooled features of an image, from what `_parts` gives."""
         if item.error is not None:
             return self._error_row(item.index, item.error)
-        if (cut is None and self._uses_maskcut) or patches is None or not torch.isfinite(patches).all():
+        if (cut is None and self._uses_maskcut) or both is None or not all(map(_is_finite, both)):
             return self._error_row(item.index, "the backbone's features are not finite")
+        patches, merging = both
         dropped: Counter[str] = Counter()
         try:
-            found = list(self._generate(item, cut, patches, dropped))
+            found = list(self._generate(item, cut, merging, dropped))
         except MaskError as error:
             return self._error_row(item.index, str(error))
         settings = self.job.config.propose
@@ -380,3 +389,7 @@ def _shift_rows(row: dict[str, Any], by: int) -> None:
     row["window_row"] += by
     for proposal in row["proposals"]:
         proposal["feature_row"] += by
+
+
+def _is_finite(features: torch.Tensor) -> bool:
+    return bool(torch.isfinite(features).all())

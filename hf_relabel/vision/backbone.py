@@ -58,10 +58,12 @@ class PatchFeatures:
     Args:
         proposal: Input of MaskCut, [B, n, C].
         region: Features that are pooled under each mask, [B, n, D].
+        merging: Input of the proposals by merging, [B, n, E], if it is not `region`.
     """
 
     proposal: torch.Tensor
     region: torch.Tensor
+    merging: torch.Tensor | None = None
 
 
 class Backbone:

@@ -6,7 +6,9 @@ A value of `auto` or null in the configuration is replaced by what a checkpoint 
     "hf_relabel": {"proposal_feature": {"kind": "token", "block": -3}, "tau": 0.4, "image_size": 448}
 """
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -88,15 +90,51 @@ def recommend(config: BackboneConfig, settings: Any) -> Recommended:
 def resolve_backbone(config: BackboneConfig, settings: Any) -> BackboneConfig:
     """Replace every `auto` and null of the backbone's features and image size by what suits the model.
 
-    Arguments and errors as in `recommend`.
+    `region_feature` and `region_image_size` are what suits `region_model`, if there is one. Arguments and errors as in
+    `recommend`.
     """
     found = recommend(config, settings)
+    of_regions, region_size = found, None
+    if config.region_model is not None:
+        with _as_region_model():
+            region = parts_of(config)[1]
+            assert region is not None
+            of_regions = recommend(region, read_settings(region))
+            region_size = config.region_image_size or of_regions.image_size
     return dataclasses.replace(
         config,
         image_size=config.image_size or found.image_size,
         proposal_feature=_resolve(config.proposal_feature, found.proposal_feature),
-        region_feature=_resolve(config.region_feature, found.region_feature),
+        region_feature=_resolve(config.region_feature, of_regions.region_feature),
+        region_image_size=region_size,
     )
+
+
+def parts_of(config: BackboneConfig) -> tuple[BackboneConfig, BackboneConfig | None]:
+    """The configurations of the model for proposals and of that for regions; None if it is the same model.
+
+    With two models, proposals by merging use the first one's recommended `region_feature`.
+    """
+    if config.region_model is None:
+        return config, None
+    alone = dataclasses.replace(config, region_model=None, region_revision=None, region_image_size=None)
+    region = dataclasses.replace(
+        alone,
+        model=config.region_model,
+        revision=config.region_revision,
+        image_size=config.region_image_size,
+        proposal_feature=config.region_feature,
+    )
+    return dataclasses.replace(alone, region_feature=FeatureConfig()), region
+
+
+@contextlib.contextmanager
+def _as_region_model() -> Iterator[None]:
+    """Name `backbone.region_model` instead of `backbone.model` in errors."""
+    try:
+        yield
+    except BackboneError as error:
+        raise BackboneError(str(error).replace("backbone.model", "backbone.region_model", 1)) from error
 
 
 def resolve(config: Config) -> Config:
