@@ -10,7 +10,8 @@ shards. The plain forward pass is that of the transformers model, with all block
 thread or in batches, whichever is faster. Both alternate in one process on the same cores. Wall-clock time and
 processor time are reported; other processes on the machine hardly affect the latter. `--processes` also measures the
 command with one process (one thread per core), started directly and by torchrun, and with one process per core, started
-by torchrun. The last example is for a GPU.
+by torchrun. One more turn measures the share of MaskCut's solver in the stage. The last example is for a GPU; `gpu.py`
+runs it, with other checks.
 """
 
 import argparse
@@ -19,8 +20,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 from timing import ROOT, copy_photos, ratio_and_spread, seconds, use_cores, use_one_thread, wall_and_cpu, write_report
 
@@ -35,8 +40,10 @@ from hf_relabel.run.ranks import current_rank, thread_pool  # noqa: E402
 from hf_relabel.run.shard_folder import ShardFolder  # noqa: E402
 from hf_relabel.run.shards import run_shards  # noqa: E402
 from hf_relabel.run.store import Fingerprint  # noqa: E402
+from hf_relabel.stages import propose  # noqa: E402
 from hf_relabel.stages.propose import Proposer  # noqa: E402
 from hf_relabel.vision.backbone import Backbone  # noqa: E402
+from hf_relabel.vision.maskcut import maskcut_batch  # noqa: E402
 
 RANDOM = "random-vitl16"
 
@@ -107,9 +114,16 @@ def measure_stage(photos: Path, folder: Path, options: argparse.Namespace) -> di
                 spent = wall_and_cpu(work, turn)
                 if turn:  # the first turn is for warming up
                     taken[name].append(spent)
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        solver_share = measure_solver(partial(stage, 1 + options.repeats), job.rank.threads, on_gpu)
+        peak = torch.cuda.max_memory_allocated() if on_gpu else None
     device = torch.cuda.get_device_name() if on_gpu else "cpu"
+    rate = len(pixels) / statistics.median(wall for wall, _ in taken["stage"])
     print(f"{device}, {len(pixels)} images, {job.rank.threads} threads")
+    print(f"{rate:.1f} images per second; MaskCut's solver takes {solver_share:.1%} of the stage", flush=True)
     report: dict = {"device": device, "images": len(pixels), "threads": job.rank.threads}
+    report |= {"images_per_second": rate, "solver_share": solver_share, "peak_gpu_bytes": peak}
     for index, clock in enumerate(("wall",) if on_gpu else ("wall", "processor")):
         values = {name: [spent[index] for spent in spents] for name, spents in taken.items()}
         medians = {name: statistics.median(times) / len(pixels) for name, times in values.items()}
@@ -119,6 +133,25 @@ def measure_stage(photos: Path, folder: Path, options: argparse.Namespace) -> di
         print(f"{clock:9s} stage / plain forward {text}; ms per image: {parts}", flush=True)
         report[clock] = {"ratio": ratio, "seconds": values}
     return report
+
+
+def measure_solver(stage: Callable[[], None], threads: int, on_gpu: bool) -> float:
+    """Measure the share of MaskCut in the time of a stage; on a CPU, where threads share the work, in that of all."""
+    spent = []
+
+    def timed(*arguments: Any, **keywords: Any) -> Any:
+        if on_gpu:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        result = maskcut_batch(*arguments, **keywords)
+        if on_gpu:
+            torch.cuda.synchronize()
+        spent.append(time.perf_counter() - start)
+        return result
+
+    with mock.patch.object(propose, "maskcut_batch", timed):
+        whole = seconds(stage)
+    return sum(spent) / (whole * (1 if on_gpu else threads))
 
 
 def measure_processes(photos: Path, folder: Path, options: argparse.Namespace) -> dict:

@@ -359,6 +359,7 @@ def test_a_configuration_that_asks_for_hidden_states(tiny_dinov2, tmp_path):
     assert torch.equal(load(folder)(pixels).region, load(tiny_dinov2)(pixels).region)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_and_cpu_features_are_close(any_tiny):
     pixels = pixels_of(5)
