@@ -41,11 +41,6 @@ class Shard:
         return f"shard-{self.index:05d}"
 
 
-def make_shards(images: int, size: int) -> list[Shard]:
-    """Cut `images` images into shards of `size`; the last may be smaller."""
-    return shards_of_splits([images], size)
-
-
 def shards_of_splits(splits: Iterable[int], size: int) -> list[Shard]:
     """Cut splits, given by their numbers of images, into shards of `size`; the last of each split may be smaller."""
     shards: list[Shard] = []

@@ -10,7 +10,7 @@ from hf_relabel.config import RunConfig
 from hf_relabel.errors import OutputError, StageError
 from hf_relabel.run.ranks import Rank
 from hf_relabel.run.shard_folder import ShardFolder
-from hf_relabel.run.shards import ShardResult, existing_work, make_shards
+from hf_relabel.run.shards import ShardResult, existing_work, shards_of_splits
 from hf_relabel.run.shards import run_shards as work_off
 from hf_relabel.run.store import Fingerprint, read_record, write_record
 
@@ -34,15 +34,15 @@ def numbers(shard, tick) -> ShardResult:
     return ShardResult(pa.table({"n": list(range(shard.start, shard.stop))}), counters={"numbers": len(shard)})
 
 
-def test_make_shards_covers_every_image_once():
-    shards = make_shards(10, 4)
+def test_shards_cover_every_image_once():
+    shards = shards_of_splits([10], 4)
     assert [(shard.start, shard.stop) for shard in shards] == [(0, 4), (4, 8), (8, 10)]
-    assert make_shards(0, 4) == []
+    assert shards_of_splits([0], 4) == []
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_the_number_of_ranks_does_not_change_what_is_written(tmp_path, world):
-    shards = make_shards(10, 3)
+    shards = shards_of_splits([10], 3)
     threads = [
         threading.Thread(target=run_shards, args=(folder(tmp_path), shards, numbers, rank(index, world), RunConfig()))
         for index in range(world)
@@ -58,7 +58,7 @@ def test_the_number_of_ranks_does_not_change_what_is_written(tmp_path, world):
 
 
 def test_done_shards_are_not_redone(tmp_path):
-    shards = make_shards(10, 3)
+    shards = shards_of_splits([10], 3)
     done = []
 
     def process(shard, tick):
@@ -92,7 +92,7 @@ def test_a_shard_is_written_while_the_next_one_is_computed(tmp_path, monkeypatch
         write(self, shard, *arguments)
 
     monkeypatch.setattr(ShardFolder, "write", slow_write)
-    run_shards(folder(tmp_path), make_shards(9, 3), process, rank(), RunConfig())
+    run_shards(folder(tmp_path), shards_of_splits([9], 3), process, rank(), RunConfig())
     assert overlapped == [True, True]  # and its claim is held until it is there
     assert folder(tmp_path).manifest()["shards"] == [3, 3, 3]
 
@@ -108,7 +108,7 @@ def test_a_write_that_fails_stops_the_run_and_gives_the_claim_back(tmp_path, mon
 
     monkeypatch.setattr(ShardFolder, "write", full_disk)
     with pytest.raises(OutputError, match="No space left"):
-        run_shards(folder(tmp_path), make_shards(9, 3), numbers, rank(), RunConfig())
+        run_shards(folder(tmp_path), shards_of_splits([9], 3), numbers, rank(), RunConfig())
     assert folder(tmp_path).manifest() is None
     assert not folder(tmp_path).is_done(failing)
     assert not list(tmp_path.glob("*.claim"))
@@ -121,19 +121,19 @@ def test_an_interrupted_run_ends_the_write_it_has_begun(tmp_path):
         return numbers(shard, tick)
 
     with pytest.raises(KeyboardInterrupt):
-        run_shards(folder(tmp_path), make_shards(9, 3), process, rank(), RunConfig())
+        run_shards(folder(tmp_path), shards_of_splits([9], 3), process, rank(), RunConfig())
     assert folder(tmp_path).is_done(0)
     assert not list(tmp_path.glob("*.claim"))
 
 
 def test_a_fast_rank_takes_the_shards_of_one_that_never_came(tmp_path):
-    shards = make_shards(9, 3)
+    shards = shards_of_splits([9], 3)
     run_shards(folder(tmp_path), shards, numbers, rank(0, 2), RunConfig())
     assert folder(tmp_path).manifest()["shards"] == [3, 3, 3]
 
 
 def test_too_many_errors_stop_the_run_every_time_and_name_the_first_images(tmp_path):
-    shards = make_shards(10, 2)
+    shards = shards_of_splits([10], 2)
     done = []
 
     def process(shard, tick):
@@ -160,7 +160,7 @@ def test_too_many_errors_stop_the_run_every_time_and_name_the_first_images(tmp_p
 
 def test_a_killed_overwrite_leaves_no_manifest_to_trust(tmp_path):
     """The overwrite stops after one shard; then neither the old nor the new settings take the mixture for finished."""
-    shards = make_shards(6, 2)
+    shards = shards_of_splits([6], 2)
     run_shards(folder(tmp_path / "stage"), shards, numbers, rank(), RunConfig())
     later = tmp_path / "later.json"
     write_record(later, {})
@@ -184,7 +184,7 @@ def test_a_killed_overwrite_leaves_no_manifest_to_trust(tmp_path):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_truncated_or_missing_shard_is_made_again(tmp_path, overwrite):
-    shards = make_shards(6, 2)
+    shards = shards_of_splits([6], 2)
     run_shards(folder(tmp_path), shards, numbers, rank(), RunConfig())
     folder(tmp_path).path(1).write_bytes(b"PAR1")
     folder(tmp_path).path(2).unlink()
@@ -200,7 +200,7 @@ def test_a_truncated_or_missing_shard_is_made_again(tmp_path, overwrite):
 
 
 def test_overwrite_makes_a_damaged_shard_again_and_keeps_what_is_good(tmp_path):
-    shards = make_shards(6, 2)
+    shards = shards_of_splits([6], 2)
     run_shards(folder(tmp_path / "stage"), shards, numbers, rank(), RunConfig())
     later = tmp_path / "later.json"
     write_record(later, {})
@@ -221,7 +221,7 @@ def test_overwrite_makes_a_damaged_shard_again_and_keeps_what_is_good(tmp_path):
 
 
 def test_overwrite_redoes_other_work_only(tmp_path):
-    shards = make_shards(4, 2)
+    shards = shards_of_splits([4], 2)
     ShardFolder(tmp_path, "numbers", Fingerprint({"of": "old"})).write(0, pa.table({"n": [9, 9]}), {})
     folder(tmp_path).write(1, pa.table({"n": [2, 3]}), {"images": 2})
     with pytest.raises(StageError, match="another configuration"):
