@@ -131,7 +131,9 @@ def run_yolo(settings: ImagesSettings) -> int:
     from hf_relabel.formats import yolo_folder
     from hf_relabel.hub.releases import open_release
 
-    release = open_release(settings.release).only(settings.split)
+    release = open_release(settings.release)
+    if settings.split is not None:
+        release = release.only(settings.split)
     exported = yolo_folder.export_yolo(
         release, settings.output, images=settings.images, copy=settings.copy, overwrite=settings.overwrite
     )

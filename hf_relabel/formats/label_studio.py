@@ -96,7 +96,7 @@ def _task(row: dict[str, Any], release: Release, image_root: str, masks: LabelSt
     data = {
         "image": image_root + quote(row["image_id"]),
         "image_id": row["image_id"],
-        "original_label": names[row["label"]],
+        "original_label": None if row["label"] is None else names[row["label"]],
         "label_scores": {name: round(score, 4) for name, score in zip(shown, row["scores"], strict=True)},
     }
     # A task's own score sorts tasks in the data manager: the least sure label first.

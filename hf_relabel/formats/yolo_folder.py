@@ -1,6 +1,6 @@
 """Export a release as a folder for training YOLO segmentation models (Ultralytics' format).
 
-    data.yaml                   split and class names
+    data.yaml                   splits (the first is `train`, the second `val`) and class names
     images/SPLIT/NAME.jpg       links to the images, or copies; only with the images' folder
     labels/SPLIT/NAME.txt       one line per region: class index, then the polygon's x and y relative to the image
     labels.csv, regions.csv     the scores, for which the format has no place (`score_files`)
@@ -14,12 +14,13 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from hf_relabel.errors import FormatError
+from hf_relabel.errors import FormatError, ReleaseError
 from hf_relabel.formats.coco_export import Exported
 from hf_relabel.formats.output import new_folder
 from hf_relabel.formats.release_images import check_images, image_ids, place_image
 from hf_relabel.formats.score_files import LABELS, REGIONS, ScoreFiles, all_rows, open_csv
 from hf_relabel.release.reader import Release
+from hf_relabel.sources.image_ids import is_safe
 from hf_relabel.vision.masks import RLE, decode
 from hf_relabel.vision.polygons import joined, polygons
 
@@ -48,30 +49,35 @@ def export_yolo(
         ReleaseError: The release cannot be read, or an image id leads out of a folder.
     """
     contents = (DATA, "images", "labels", LABELS, REGIONS)
+    counts = [0, 0, 0]
     with new_folder(folder, DATA, contents, overwrite) as staging, contextlib.ExitStack() as files:
-        names = _names(release)
         if images is not None:
             check_images(release, images)
-        labels = staging / "labels" / release.split
-        labels.mkdir(parents=True)
         scores = ScoreFiles(
             files.enter_context(open_csv(staging / LABELS)),
             files.enter_context(open_csv(staging / REGIONS)),
             release.class_names,
         )
-        counts = [0, 0, 0]
-        for row in all_rows(release):
-            image_id = row["image_id"]
-            path = labels / PurePosixPath(names[image_id]).with_suffix(".txt")
-            lines = [
-                f"{region['label']} {_relative(region['segmentation'], row['width'], row['height'])}\n"
-                for region in row["regions"]
-            ]
-            path.write_text("".join(lines), encoding="utf-8")
-            scores.add(row, path.name)
-            if images is not None:
-                place_image(images / image_id, staging / "images" / release.split / names[image_id], copy)
-            counts = [counts[0] + 1, counts[1] + len(row["labels"]), counts[2] + len(row["regions"])]
+        for split in release.splits:
+            if not is_safe(split) or "/" in split:
+                raise ReleaseError(
+                    f"{release.folder}: the split {split!a} is not a folder name; do not use this release"
+                )
+            part = release.only(split)
+            names = _names(part)
+            (staging / "labels" / split).mkdir(parents=True)
+            for row in all_rows(part):
+                name = names[row["image_id"]]
+                path = PurePosixPath("labels", split, name).with_suffix(".txt")
+                lines = [
+                    f"{region['label']} {_relative(region['segmentation'], row['width'], row['height'])}\n"
+                    for region in row["regions"]
+                ]
+                (staging / path).write_text("".join(lines), encoding="utf-8")
+                scores.add(row, str(path))
+                if images is not None:
+                    place_image(images / row["image_id"], staging / "images" / split / name, copy)
+                counts = [counts[0] + 1, counts[1] + len(row["labels"]), counts[2] + len(row["regions"])]
         (staging / DATA).write_text(_data(release), encoding="utf-8")
     return Exported(*counts)
 
@@ -102,10 +108,11 @@ def _relative(rle: RLE, width: int, height: int) -> str:
 
 
 def _data(release: Release) -> str:
+    train, *others = release.splits
     data = {
-        # Ultralytics demands both; give a held-out part as `val` before judging a model.
-        "train": f"images/{release.split}",
-        "val": f"images/{release.split}",
+        # Ultralytics demands both; a release of one split has no other to judge a model on.
+        "train": f"images/{train}",
+        "val": f"images/{others[0] if others else train}",
         "nc": len(release.class_names),
         "names": list(release.class_names),
     }

@@ -2,12 +2,16 @@
 
 import csv
 
+import pyarrow as pa
 import pytest
 import yaml
-from releases import make_release, make_rows
+from releases import CLASSES, make_release, make_rows
 
+from hf_relabel.cli import main
 from hf_relabel.errors import FormatError
 from hf_relabel.formats.yolo_folder import export_yolo
+from hf_relabel.release.writer import write_release
+from hf_relabel.schema import release_schema
 from hf_relabel.vision import masks
 
 
@@ -17,7 +21,8 @@ def test_files_lines_and_scores_belong_together(tmp_path):
     data = yaml.safe_load((tmp_path / "yolo/data.yaml").read_text())
     assert data["names"] == release.class_names
     rows = {row["image_id"]: row for row in release.rows("regions")}
-    files = {path.name: path.read_text().splitlines() for path in (tmp_path / "yolo/labels/train").iterdir()}
+    folder = tmp_path / "yolo/labels/train"
+    files = {f"labels/train/{path.name}": path.read_text().splitlines() for path in folder.iterdir()}
     assert len(files) == len(rows) == exported.images
     with open(tmp_path / "yolo/regions.csv", newline="") as file:
         listed = list(csv.DictReader(file))
@@ -38,6 +43,28 @@ def test_files_lines_and_scores_belong_together(tmp_path):
         labels = list(csv.DictReader(file))
     assert len(labels) == exported.labels
     assert sum(int(entry["is_original"]) for entry in labels) == len(rows)
+
+
+def test_every_split_has_its_folders(tmp_path):
+    names = release_schema("regions", CLASSES)
+    rows = {"train": list(make_rows(6)), "validation": [row | {"label": None} for row in make_rows(4, seed=1)]}
+    tables = {
+        split: [pa.Table.from_pylist(sorted(part, key=lambda row: row["image_id"]), schema=names)]
+        for split, part in rows.items()
+    }
+    settings = {"class_names": CLASSES, "version": "1.0.0", "name": "Two", "provenance": {}}
+    write_release(tmp_path / "release", tables, **settings)
+    command = ["export", "yolo", str(tmp_path / "release"), str(tmp_path / "yolo")]
+    assert main(command) == 0
+    data = yaml.safe_load((tmp_path / "yolo/data.yaml").read_text())
+    assert (data["train"], data["val"]) == ("images/train", "images/validation")
+    counts = {split: len(list((tmp_path / "yolo/labels" / split).iterdir())) for split in rows}
+    assert counts == {"train": 6, "validation": 4}
+    assert main([*command, "--overwrite", "--split", "validation"]) == 0
+    assert [path.name for path in (tmp_path / "yolo/labels").iterdir()] == ["validation"]
+    tasks = ["export", "label-studio", str(tmp_path / "release"), str(tmp_path / "tasks"), "--split", "validation"]
+    assert main(tasks) == 0
+    assert '"original_label": null' in (tmp_path / "tasks/tasks.json").read_text()
 
 
 def test_images_with_one_name_are_refused(tmp_path):
