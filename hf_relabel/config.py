@@ -80,6 +80,7 @@ class SourceConfig:
         is_folder = self.kind == "folder"
         _require(not (is_folder and self.streaming), "source.streaming", True, "false for source.kind folder")
         _require(is_folder or self.labels is None, "source.labels", self.labels, "null for source.kind dataset")
+        _require(not is_folder or self.id_column is None, "source.id_column", self.id_column, "null for a folder")
         ok = self.id_column is None or self.id_from == "auto"
         _require(ok, "source.id_from", self.id_from, "auto if source.id_column is set")
 
