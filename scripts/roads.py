@@ -77,7 +77,7 @@ def compare(options: argparse.Namespace, out: Path, hub: Any) -> int:
         "flat + CSV, labeler": ["--source.path", str(out / "flat" / "labels.csv"), *use],
     }
     settings = ["--backbone.model", options.model, "--backbone.image_size", str(options.size), "--propose.tau", "0.3"]
-    settings += ["--run.shard_size", "64", "--run.max_error_rate", "0", "--build.threshold", "0.3"]
+    settings += ["--run.shard_size", "64", "--run.max_error_rate", "0", "--build.threshold", "0.15"]
     settings += ["--build.calibrated", "false", "--train.head", "mlp", "--train.folds", "2", "--train.epochs", "3"]
     digests: dict[str, str] = {}
     for name, source in roads.items():

@@ -14,6 +14,7 @@ from hf_relabel.config import SourceConfig
 from hf_relabel.errors import ImageReadError, SourceError
 from hf_relabel.evaluation import metrics
 from hf_relabel.evaluation.ground_truth import Truth, class_indices, labels_of, read_truth
+from hf_relabel.sources.classes import ClassList
 from hf_relabel.sources.decoding import decode
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ def from_coco(annotations: str, images: str) -> LabeledImages:
     except (KeyError, TypeError) as error:
         raise SourceError(f"{annotations}: not a COCO detection file (missing or unknown {error})") from error
     names = [category["name"] for category in categories]
+    ClassList(f"{annotations}, categories", names)  # refuses a name that two categories have
     return _from_files(annotations, Path(images), names, [file for file, _ in named], [found for _, found in named])
 
 

@@ -95,6 +95,8 @@ def _class_names(coco: CocoFile) -> list[str]:
                 f"{coco.path}: category {len(names) + FIRST_CATEGORY_ID} is {category!r}; each needs a name, and the "
                 f"ids must be consecutive from {FIRST_CATEGORY_ID}"
             )
+        if name in names:
+            raise FormatError(f"{coco.path}: two categories are named {name!r}; rename one of them")
         names.append(name)
     if not names:
         raise FormatError(f"{coco.path}: has no categories{NOT_OURS}")

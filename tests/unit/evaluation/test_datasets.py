@@ -44,6 +44,15 @@ def test_coco(coco):
     assert open_labeled(str(coco[0]), str(coco[1]), "x", "labels", "image").labels == images.labels
 
 
+def test_two_categories_of_one_name_are_refused(coco):
+    """`transfer` matches the classes of training and test images by name."""
+    content = json.loads(coco[0].read_text())
+    content["categories"][1]["name"] = "dog"
+    coco[0].write_text(json.dumps(content))
+    with pytest.raises(SourceError, match="the class name 'dog' occurs more than once"):
+        from_coco(*map(str, coco))
+
+
 def test_damaged_coco_files(coco, tmp_path):
     (coco[1] / "b.png").unlink()
     with pytest.raises(SourceError, match=r"1 of 2 images are not in .*: 'b.png'"):

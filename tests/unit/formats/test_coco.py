@@ -195,6 +195,7 @@ def change(content: dict, path: str, value) -> None:
         ("categories", None, "has no categories"),
         ("categories.1.id", 7, "category 2 is"),
         ("categories.1.name", None, "category 2 is"),
+        ("categories.1.name", "cat", "two categories are named 'cat'"),
         ("excluded.0.reason", None, "`excluded` contains"),
         ("images", [], "lists no images"),
         ("images.1.id", 1, "line 11: the image id 1 occurs twice"),
