@@ -20,6 +20,7 @@ OTHERS = {
     "annotate": "label photos with a finished labeler: labels, and a picture of each",
     "demo": "run the pipeline on generated scenes and compare it with their known truth",
     "publish": "publish a release on the Hub: checked first, one commit, one tag that is never moved",
+    "publish-labeler": "publish a finished labeler on the Hub, from where others can use it",
     "versions": "list the published versions of a dataset on the Hub",
     "diff": "show what changed between two releases, in folders or on the Hub",
     "import": "make a release from the paper's TSV, COCO JSON or ReLabel's files",
@@ -31,7 +32,11 @@ OTHERS = {
     "transfer": "fine-tune a classifier on a multi-label dataset and report its mAP over classes",
 }
 
-MODULES = {"import": "import_release", "label-maps": "label_maps"} | dict.fromkeys(PIPELINE, "pipeline")
+MODULES = {
+    "import": "import_release",
+    "label-maps": "label_maps",
+    "publish-labeler": "publish_labeler",
+} | dict.fromkeys(PIPELINE, "pipeline")
 """Commands whose module has another name; `import` is a Python keyword."""
 
 RESUMABLE = ("fit", "transfer")

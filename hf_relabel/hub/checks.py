@@ -19,7 +19,7 @@ MAX_BYTES = 50_000_000_000
 """The Hub's size limit for a single file."""
 
 
-def check_token(repo: HubRepo, options: PublishOptions, dry: bool) -> None:
+def check_token(repo: HubRepo, create_pr: bool, dry: bool) -> None:
     """Refuse a missing token, and one that cannot write as far as the Hub reports it before the first write.
 
     The repository's owner may be written in any case; `repo.id` becomes the Hub's spelling.
@@ -37,7 +37,7 @@ def check_token(repo: HubRepo, options: PublishOptions, dry: bool) -> None:
     known = next((each for each in roles if each.lower() == owner.lower()), None)
     if known is not None:
         repo.id = f"{known}/{name}"
-    if options.create_pr:
+    if create_pr:
         return
     if known is None:
         raise HubError(

@@ -103,18 +103,19 @@ def release_patterns(config_names: Sequence[str]) -> list[str]:
 
 
 class HubRepo:
-    """One dataset repository.
+    """One repository, of a dataset or a model.
 
     Args:
         repo_id: `user/name`.
         retry: How failed requests are repeated.
+        kind: `dataset` or `model`.
 
     Raises:
         HubError: The name is not valid.
         HubUnreachable: `HF_HUB_OFFLINE` is set.
     """
 
-    def __init__(self, repo_id: str, retry: RetryPolicy | None = None):
+    def __init__(self, repo_id: str, retry: RetryPolicy | None = None, kind: str = "dataset"):
         from huggingface_hub import HfApi, constants
         from huggingface_hub.utils import disable_progress_bars, validate_repo_id
         from huggingface_hub.utils import logging as hub_logging
@@ -131,6 +132,7 @@ class HubRepo:
         hub_logging.set_verbosity_error()
         disable_progress_bars()
         self.id = repo_id
+        self.kind = kind
         self.api = HfApi(library_name="hf_relabel")
         self.retry = retry or RetryPolicy()
 
@@ -212,7 +214,7 @@ class HubRepo:
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
         def request() -> None:
-            body = {"content": content, "repoType": "dataset"}
+            body = {"content": content, "repoType": self.kind}
             url = f"{self.api.endpoint}/api/validate-yaml"
             hf_raise_for_status(get_session().post(url, json=body, headers=build_hf_headers()))
 
@@ -227,7 +229,7 @@ class HubRepo:
 
         def request() -> bool | None:
             try:
-                info = self.api.repo_info(self.id, repo_type="dataset", timeout=self.retry.timeout)
+                info = self.api.repo_info(self.id, repo_type=self.kind, timeout=self.retry.timeout)
                 if info.id.lower() == self.id.lower():
                     self.id = info.id
                 return bool(info.private)
@@ -240,7 +242,7 @@ class HubRepo:
         """Create the repository."""
         self.ask(
             "creating the repository",
-            lambda: self.api.create_repo(self.id, repo_type="dataset", private=private),
+            lambda: self.api.create_repo(self.id, repo_type=self.kind, private=private),
             done=lambda: True if self.is_private() is not None else None,
         )
 
@@ -248,7 +250,7 @@ class HubRepo:
         """Branches, tags and open pull requests."""
         found = self.ask(
             "listing branches and tags",
-            lambda: self.api.list_repo_refs(self.id, repo_type="dataset", include_pull_requests=True),
+            lambda: self.api.list_repo_refs(self.id, repo_type=self.kind, include_pull_requests=True),
         )
         return Refs(
             branches={ref.name: ref.target_commit for ref in found.branches},
@@ -262,7 +264,7 @@ class HubRepo:
 
         entries = self.ask(
             "listing the files",
-            lambda: list(self.api.list_repo_tree(self.id, repo_type="dataset", revision=revision, recursive=True)),
+            lambda: list(self.api.list_repo_tree(self.id, repo_type=self.kind, revision=revision, recursive=True)),
         )
         return {
             entry.path: RemoteFile(entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None)
@@ -274,7 +276,7 @@ class HubRepo:
         """The content of a small file, through the client's cache."""
         local = self.ask(
             f"downloading {path}",
-            lambda: self.api.hf_hub_download(self.id, path, repo_type="dataset", revision=revision),
+            lambda: self.api.hf_hub_download(self.id, path, repo_type=self.kind, revision=revision),
         )
         return Path(local).read_bytes()
 
@@ -291,14 +293,14 @@ class HubRepo:
                 self.ask(
                     f"downloading the release at {revision}",
                     lambda: snapshot_download(
-                        self.id, repo_type="dataset", revision=name, allow_patterns=release_patterns(config_names)
+                        self.id, repo_type=self.kind, revision=name, allow_patterns=release_patterns(config_names)
                     ),
                 )
             )
 
         commit = self.ask(
             f"looking up the revision {revision}",
-            lambda: self.api.repo_info(self.id, repo_type="dataset", revision=revision, timeout=self.retry.timeout).sha,
+            lambda: self.api.repo_info(self.id, repo_type=self.kind, revision=revision, timeout=self.retry.timeout).sha,
         )
         # By name, so that the cache knows the revision offline; a failed request silently gives an older commit.
         folder = download(revision)
@@ -308,7 +310,7 @@ class HubRepo:
         """Create a branch at a commit."""
         self.ask(
             f"creating the branch {branch}",
-            lambda: self.api.create_branch(self.id, branch=branch, revision=commit, repo_type="dataset"),
+            lambda: self.api.create_branch(self.id, branch=branch, revision=commit, repo_type=self.kind),
             done=lambda: True if branch in self.refs().branches else None,
         )
 
@@ -328,7 +330,7 @@ class HubRepo:
         self.ask(
             f"creating the tag {tag}",
             lambda: self.api.create_tag(
-                self.id, tag=tag, revision=commit, tag_message=message, repo_type="dataset", exist_ok=False
+                self.id, tag=tag, revision=commit, tag_message=message, repo_type=self.kind, exist_ok=False
             ),
             done=done,
         )

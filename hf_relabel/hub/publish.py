@@ -86,7 +86,7 @@ def make_plan(release: Release, repo: HubRepo, options: PublishOptions, *, dry: 
         HubError: The repository, the token, the card or a limit does not allow it.
     """
     _check_release(release, options)
-    check_token(repo, options, dry)
+    check_token(repo, options.create_pr, dry)
     private = repo.is_private()
     if private is False and options.private:
         raise HubError(f"{repo.id}: is public, but --private was given; change it in the repository's settings")

@@ -134,6 +134,11 @@ def read_json(path: Path) -> Any | None:
         raise StageError(f"{path}: not valid JSON ({error}); remove the file and run the stage again") from error
 
 
+def sealed_json(value: dict[str, Any]) -> str:
+    """The content of a record, as `write_record` writes it."""
+    return json.dumps(value | {SEAL: _digest_of(value)}, indent=2, ensure_ascii=False) + "\n"
+
+
 def write_record(path: Path, value: dict[str, Any]) -> None:
     """Write a dictionary as JSON together with its own hash, atomically."""
     write_json(path, value | {SEAL: _digest_of(value)})

@@ -1,4 +1,4 @@
-"""A server with the part of the Hub's HTTP interface that publishing and loading datasets use, over real sockets.
+"""A server with the part of the Hub's HTTP interface that publishing and loading use, over real sockets.
 
     python tests/clients/hub_server.py FOLDER [--port 8000]     then: HF_ENDPOINT=http://127.0.0.1:8000 ...
 
@@ -26,17 +26,17 @@ ROUTES = [
     ("whoami", "GET", r"/api/whoami-v2"),
     ("create", "POST", r"/api/repos/create"),
     ("validate", "POST", r"/api/validate-yaml"),
-    ("preupload", "POST", r"/api/datasets/(?P<id>[^/]+/[^/]+)/preupload/(?P<rev>[^/]+)"),
-    ("commit", "POST", r"/api/datasets/(?P<id>[^/]+/[^/]+)/commit/(?P<rev>[^/]+)"),
-    ("tag", "POST", r"/api/datasets/(?P<id>[^/]+/[^/]+)/tag/(?P<rev>[^/]+)"),
-    ("branch", "POST", r"/api/datasets/(?P<id>[^/]+/[^/]+)/branch/(?P<rev>[^/]+)"),
-    ("refs", "GET", r"/api/datasets/(?P<id>[^/]+/[^/]+)/refs"),
-    ("tree", "GET", r"/api/datasets/(?P<id>[^/]+/[^/]+)/tree/(?P<rev>[^/]+)(/(?P<path>.+))?"),
-    ("paths", "POST", r"/api/datasets/(?P<id>[^/]+/[^/]+)/paths-info/(?P<rev>[^/]+)"),
-    ("info", "GET", r"/api/datasets/(?P<id>[^/]+/[^/]+?)(/revision/(?P<rev>[^/]+))?"),
-    ("lfs_batch", "POST", r"/datasets/(?P<id>[^/]+/[^/]+)\.git/info/lfs/objects/batch"),
+    ("preupload", "POST", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/preupload/(?P<rev>[^/]+)"),
+    ("commit", "POST", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/commit/(?P<rev>[^/]+)"),
+    ("tag", "POST", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/tag/(?P<rev>[^/]+)"),
+    ("branch", "POST", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/branch/(?P<rev>[^/]+)"),
+    ("refs", "GET", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/refs"),
+    ("tree", "GET", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/tree/(?P<rev>[^/]+)(/(?P<path>.+))?"),
+    ("paths", "POST", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/paths-info/(?P<rev>[^/]+)"),
+    ("info", "GET", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+?)(/revision/(?P<rev>[^/]+))?"),
+    ("lfs_batch", "POST", r"/(datasets/)?(?P<id>[^/]+/[^/]+)\.git/info/lfs/objects/batch"),
     ("lfs_put", "PUT", r"/lfs/(?P<id>[^/]+/[^/]+)/(?P<oid>[0-9a-f]{64})"),
-    ("resolve", "GET", r"/datasets/(?P<id>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<path>.+)"),
+    ("resolve", "GET", r"/(datasets/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<path>.+)"),
 ]
 """Name, method and path. HEAD is served as GET without the body."""
 
@@ -296,7 +296,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not user.may_write(owner):
             raise Refused(403, f"You don't have the rights to create a dataset under the namespace {owner!r}")
         repo_id = f"{owner}/{asked['name']}"
-        url = f"{self.hub.endpoint}/datasets/{repo_id}"
+        kind = "datasets/" if asked.get("type") == "dataset" else ""
+        url = f"{self.hub.endpoint}/{kind}{repo_id}"
         try:
             self.hub.store.create(repo_id, asked.get("private") is True or asked.get("visibility") == "private")
         except Refused as refusal:
