@@ -47,8 +47,8 @@ def labeler_card(record: dict[str, Any], repo_id: str, license: License, tag: st
         "",
         f"# {escape(repo_id.split('/')[1])}",
         "",
-        "A multi-label labeler made with hf_relabel: small heads on a frozen vision transformer that find the labels of "
-        "a photo and the regions that show them. They were trained on images with one label each.",
+        "A multi-label labeler made with hf_relabel: small heads on a frozen vision transformer that find the labels "
+        "of a photo and the regions that show them. They were trained on images with one label each.",
         "",
         "```python",
         "from hf_relabel import Relabeler",
