@@ -25,6 +25,7 @@ OTHERS = {
     "diff": "show what changed between two releases, in folders or on the Hub",
     "import": "make a release from the paper's TSV, COCO JSON or ReLabel's files",
     "export": "write a release as the paper's TSV or COCO JSON, or for FiftyOne, YOLO or Label Studio",
+    "gallery": "write a page that shows a release's photos with masks, labels and scores",
     "audit": "compare a release's labels with true labels: precision, recall, reliability of scores, confusions",
     "fit": "train an image classifier on a release",
     "evaluate": "evaluate an image classifier against single or multi-label truth",
