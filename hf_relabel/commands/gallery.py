@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hf_relabel.release.reader import Release
     from hf_relabel.review.gallery import GalleryReport
     from hf_relabel.review.photos import Photos
+    from hf_relabel.sources.source import Source
 
 LIMIT = 5000
 
@@ -46,7 +47,7 @@ def run(settings: GallerySettings) -> int:
     from hf_relabel.hub.releases import open_release
     from hf_relabel.review.gallery import write_gallery
 
-    release = open_release(settings.release, ["regions"])
+    release = open_release(settings.release)
     photos = open_photos(release, settings.images)
     truth = _truth(release, settings.truth) if settings.truth.truth else None
     report = write_gallery(release, photos, settings.out, image_ids=_spread(release, settings.max_images), truth=truth)
@@ -64,19 +65,20 @@ def open_photos(release: "Release", settings: ImageSettings) -> "Photos":
     from hf_relabel.review.photos import photos_in_folder, photos_of_source
     from hf_relabel.sources.source import open_source
 
-    if settings.images and not settings.dataset:
-        if not Path(settings.images).is_dir():
-            raise UsageError(f"--images {settings.images}: no such folder")
-        return photos_in_folder(Path(settings.images))
-    config = settings.source_config(release.split) if settings.images else _source_of_run(release)
-    if config.kind == "folder":
-        return photos_in_folder(Path(config.path))
-    return photos_of_source(open_source(config))
+    if not settings.images:
+        return photos_of_source(_source_of_run(release))
+    if settings.dataset:
+        return photos_of_source(open_source(settings.source_config(release.split)))
+    if not Path(settings.images).is_dir():
+        raise UsageError(f"--images {settings.images}: no such folder")
+    return photos_in_folder(Path(settings.images))
 
 
-def _source_of_run(release: "Release") -> SourceConfig:
+def _source_of_run(release: "Release") -> "Source":
     """The source of the run that a release lies in."""
     import yaml
+
+    from hf_relabel.run.snapshot import Snapshot
 
     run = release.folder.parent.parent if release.folder.parent.name == "releases" else release.folder.parent
     path = run / "config.yaml"
@@ -87,14 +89,17 @@ def _source_of_run(release: "Release") -> SourceConfig:
         raise UsageError(f"--images is missing, and {path} does not name the images of this release") from error
     if config.kind == "folder" and not Path(config.path).is_dir():
         raise UsageError(f"{path}: its images, {config.path}, are not there; name their folder with --images")
-    return config
+    snapshot = Snapshot.load(run)
+    if snapshot is None:
+        raise UsageError(f"--images is missing, and {run} has no list of images")
+    return snapshot.open(config)
 
 
 def _spread(release: "Release", limit: int) -> set[str] | None:
     """Ids of at most `limit` images at equal distances; None if that is all of them."""
     if limit <= 0 or release.num_images <= limit:
         return None
-    ids = [row["image_id"] for row in release.rows("regions", ["image_id"])]
+    ids = [row["image_id"] for row in release.rows("labels", ["image_id"])]
     return {ids[place * len(ids) // limit] for place in range(limit)}
 
 
@@ -103,7 +108,7 @@ def _truth(release: "Release", settings: TruthSettings) -> dict[str, list[int]]:
     import numpy as np
 
     common, _ = settings.read().within(release.class_names)
-    ids = [row["image_id"] for row in release.rows("regions", ["image_id"])]
+    ids = [row["image_id"] for row in release.rows("labels", ["image_id"])]
     sets = common.of(ids, release.class_names)
     return {image_id: np.flatnonzero(row).tolist() for image_id, row in zip(ids, sets, strict=True)}
 

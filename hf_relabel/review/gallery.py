@@ -148,14 +148,23 @@ Joined = tuple[dict[str, Any], ImageDetails | None]
 def _joined(
     release: Release, wanted: set[str] | None, details: Iterator[tuple[str, ImageDetails]] | None
 ) -> Iterator[Joined]:
-    """The wanted rows of the release, each with what its run knows; both are sorted by image id."""
-    known: tuple[str, ImageDetails] | None = next(details, None) if details else None
+    """The wanted rows of the release, each with what its run knows.
+
+    Both are in the same order, but a run may have images that the release excludes, and a release may have splits of
+    an earlier one.
+    """
+    released = {row["image_id"] for row in release.rows("labels", ["image_id"])} if details else set()
+    known: tuple[str, ImageDetails] | None = None
     for row in release.rows("regions", COLUMNS):
-        image_id = row["image_id"]
-        while details is not None and known is not None and known[0] < image_id:
+        while details is not None and (known is None or known[0] not in released):
             known = next(details, None)
-        if wanted is None or image_id in wanted:
-            yield row, known[1] if known is not None and known[0] == image_id else None
+            if known is None:
+                details = None
+        found = None
+        if known is not None and known[0] == row["image_id"]:
+            found, known = known[1], None
+        if wanted is None or row["image_id"] in wanted:
+            yield row, found
 
 
 def _with_copies(

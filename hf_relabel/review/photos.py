@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -63,13 +62,15 @@ def photos_in_folder(folder: Path) -> Photos:
 def photos_of_source(source: Source) -> Photos:
     """The photos of an opened source."""
 
-    def load(image_id: str, min_side: int) -> LoadedImage:
-        place = bisect_left(source.image_ids, image_id)
-        if place == len(source) or source.image_ids[place] != image_id:
-            raise ImageReadError(f"{image_id}: not in the source")
-        return source.load(place, min_side)
+    places = {image_id: place for place, image_id in enumerate(source.image_ids)}
 
-    return Photos(load, lambda image_id: source.fingerprint)
+    def load(image_id: str, min_side: int) -> LoadedImage:
+        if image_id not in places:
+            raise ImageReadError(f"{image_id}: not in the source")
+        return source.load(places[image_id], min_side)
+
+    fingerprint = source.fingerprint
+    return Photos(load, lambda image_id: fingerprint)
 
 
 @dataclass(frozen=True)
