@@ -386,3 +386,17 @@ def test_what_the_command_line_refuses(loader, v1, tmp_path, capsys):
     assert loader.main([str(v1.folder), "9.0.0"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("load_relabel: error: asked for version 9.0.0, got rows of 1.0.0")
+
+
+def test_images_of_a_split_with_its_name_before_its_ids(loader, images, tmp_path):
+    """A release has `validation/...` where an earlier split has the same file names; the images need no such folder."""
+    rows = [{**row, "image_id": f"validation/{row['image_id']}"} for row in make_rows(20)]
+    release = make_release(tmp_path / "release", rows=rows, split="validation")
+    labels = loader.load_relabel(str(release.folder), split="validation")
+    paths = [str(images / row["image_id"].removeprefix("validation/")) for row in rows]
+    data = datasets.Dataset.from_dict({"image": paths}).cast_column("image", datasets.Image())
+    for source in (images, data):
+        found = list(loader.joined(labels, source))
+        assert len(found) == 20
+        assert all(is_image(row["image"], row) for row in found)
+        assert loader.open_images(source).missing(labels["image_id"][:]) == []

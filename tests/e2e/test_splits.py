@@ -143,6 +143,24 @@ def test_a_run_resumes_and_refuses_changes(both, images, tmp_path, capsys):
     assert "source has changed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_two_halves_of_real_photos(shared_data, tiny_dinov3, tmp_path):
+    source = shared_data / "voc" / "images"
+    halves: dict[str, list[str]] = {"train": [], "val": []}
+    for number, path in enumerate(sorted(source.rglob("*.jpg"))):
+        half = "val" if number % 2 else "train"
+        halves[half].append(path.relative_to(source).as_posix())
+        target = tmp_path / "photos" / half / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(path)
+    config = config_of(tmp_path, tmp_path / "photos", tiny_dinov3, run={"shard_size": 64})
+    arguments = ["--source.split", "[train, validation]", "--source.limit", "100", "--run.dir", f"{tmp_path}/r"]
+    assert main(["run", "--config", config, *arguments]) == 0
+    found = loaded(tmp_path / "r" / "release", tmp_path / "cache")
+    expected = {"train": sorted(halves["train"])[:100], "validation": sorted(halves["val"])[:100]}
+    assert found["labels"] == found["regions"] == expected
+
+
 def test_an_empty_split_is_refused(tmp_path):
     from hf_relabel.errors import ReleaseError
 

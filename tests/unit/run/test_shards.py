@@ -38,6 +38,8 @@ def test_shards_cover_every_image_once():
     shards = shards_of_splits([10], 4)
     assert [(shard.start, shard.stop) for shard in shards] == [(0, 4), (4, 8), (8, 10)]
     assert shards_of_splits([0], 4) == []
+    of_splits = [(shard.index, shard.start, shard.stop) for shard in shards_of_splits([5, 3], 4)]
+    assert of_splits == [(0, 0, 4), (1, 4, 5), (2, 5, 8)], "a shard has images of one split"
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

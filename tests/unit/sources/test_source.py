@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,26 @@ def error_of(config: SourceConfig, kind: type[Exception] = SourceError) -> str:
     message = str(caught.value)
     assert len(message.splitlines()) == 1
     return message
+
+
+class TestUnlabeled:
+    def test_images_anywhere_below_a_folder(self, tmp_path):
+        folder_of(tmp_path, "a.png", "sub/b.png", "sub/deep/c.png")
+        source = open_source(SourceConfig(path=str(tmp_path), labeled=False))
+        assert source.image_ids == ["a.png", "sub/b.png", "sub/deep/c.png"]
+        assert source.labels.tolist() == [-1, -1, -1]
+
+    def test_images_without_a_label_among_labeled_ones(self, tmp_path):
+        folder_of(tmp_path, "a.png", "b.png", "c.png")
+        (tmp_path / "labels.csv").write_text("image,label\na.png,dog\nb.png,\nc.png,cat\n")
+        config = SourceConfig(path=str(tmp_path), labels=str(tmp_path / "labels.csv"))
+        assert "1 of 3 images" in error_of(config)
+        source = open_source(replace(config, unlabeled="keep"))
+        assert (source.class_names, source.labels.tolist()) == (["cat", "dog"], [1, -1, 0])
+        moved = source.in_classes(["bird", "cat", "dog"], "runs/x")
+        assert moved.labels.tolist() == [2, -1, 1]
+        with pytest.raises(SourceError, match=r"'cat'.*runs/x"):
+            source.in_classes(["dog"], "runs/x")
 
 
 class TestFolder:
