@@ -11,8 +11,10 @@ Pillow only, and these checks run in it:
   release was built again in the same folder.
 - `dataset_card/load_relabel.py`: the rows of both configurations, from the folder and from the Hub, streaming or not,
   are the release's, and so are class names and masks; images are joined; rows of another version are refused.
+- A release of two splits, one of them without original labels: each split has its own rows.
 
-This needs a package registry and several minutes, so CI does not run it.
+This needs a package registry and about six minutes on two cores, so CI, which has fifteen for everything, does not run
+it; with environments that exist (--environments), it takes about one.
 """
 
 import argparse
@@ -79,11 +81,32 @@ def _make_releases(folder: Path) -> None:
         release = make_release(folder / "runs" / run / "release", "1.0.0", threshold=threshold)
         for config_name in ("labels", "regions"):
             expected[f"{config_name} {run}"] = list(release.rows(config_name))
+    _make_splits(folder / "splits", expected)
     for row in make_rows(60):
         path = folder / "images" / row["image_id"]
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (row["width"], row["height"])).save(path)
     (folder / "expected.json").write_text(json.dumps(expected))
+
+
+def _make_splits(folder: Path, expected: dict[str, object]) -> None:
+    """Write a release of two splits, the second without original labels."""
+    import pyarrow as pa
+    from releases import CLASSES, make_rows
+
+    from hf_relabel.release.writer import write_release
+    from hf_relabel.schema import release_schema
+
+    rows = {"train": list(make_rows(30)), "validation": [row | {"label": None} for row in make_rows(20, seed=1)]}
+    schema = release_schema("regions", CLASSES)
+    tables = {
+        split: [pa.Table.from_pylist(sorted(part, key=lambda row: row["image_id"]), schema=schema)]
+        for split, part in rows.items()
+    }
+    release = write_release(folder, tables, class_names=CLASSES, version="1.0.0", name="Splits", provenance={})
+    for split in rows:
+        for config_name in ("labels", "regions"):
+            expected[f"{config_name} {split}"] = list(release.only(split).rows(config_name))
 
 
 def _environment(endpoint: str) -> dict[str, str]:
@@ -161,6 +184,7 @@ def check_online(folder: Path) -> None:
                 data = loader.load_relabel(name, version, config_name, streaming=streaming)
                 assert list(data) == expected[f"{config_name} {version}"], (name, version, config_name, streaming)
                 assert loader.class_names(data) == expected["class_names"]
+    check_splits(folder / "splits", expected)
     regions = loader.load_relabel(REPO, "1.0.0", "regions")
     masks = 0
     for row in regions:
@@ -184,6 +208,24 @@ def check_online(folder: Path) -> None:
         raise AssertionError("a folder with 1.0.0 was accepted as 1.1.0")
     assert loader.main([REPO, "1.0.0", "--config", "regions", "--images", str(folder / "images"), "--show", "1"]) == 0
     snapshot_download(REPO, repo_type="dataset", revision="v1.1.0", local_dir=_kept())
+
+
+def check_splits(release: Path, expected: dict) -> None:
+    """Load each split of a release with several, with the library and with the script."""
+    import datasets
+    import load_relabel as loader
+
+    for config_name in ("labels", "regions"):
+        assert set(datasets.load_dataset(str(release), config_name)) == {"train", "validation"}
+        for split in ("train", "validation"):
+            rows = expected[f"{config_name} {split}"]
+            assert list(datasets.load_dataset(str(release), config_name, split=split)) == rows, (config_name, split)
+            assert list(loader.load_relabel(str(release), "1.0.0", config_name, split=split)) == rows
+    try:
+        loader.load_relabel(str(release), "1.0.0")
+    except ValueError:
+        return
+    raise AssertionError("a split was chosen without being asked for")
 
 
 def _kept() -> Path:
