@@ -199,6 +199,48 @@ class TestDatasetColumns:
         ]
 
 
+class TestColumnsThatAreCast:
+    """Images need not be a `datasets.Image`: naming the column is enough."""
+
+    @pytest.fixture(autouse=True)
+    def _cache(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def check(self, source: Source, ids: list[str]) -> None:
+        assert source.image_ids == ids
+        assert [source.load(place).image.getpixel((0, 0))[0] for place in range(3)] == [0, 1, 2]
+
+    def test_bytes(self):
+        data = datasets.Dataset.from_dict({"jpg": [png((row, 0, 0)) for row in range(3)], "label": ["a", "b", "a"]})
+        self.check(source_of(data, image_column="jpg"), [f"train/{row:08d}" for row in range(3)])
+
+    def test_bytes_and_path(self):
+        cells = [{"bytes": png((row, 0, 0)), "path": f"{row}.png"} for row in range(3)]
+        data = datasets.Dataset.from_dict({"photo": cells, "label": ["a", "b", "a"]})
+        self.check(source_of(data, image_column="photo"), ["0.png", "1.png", "2.png"])
+
+    @pytest.mark.parametrize("stored", ["relative", "root", "absolute"])
+    def test_paths(self, tmp_path, stored):
+        for row in range(3):
+            (tmp_path / "set" / "sub").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "set" / "sub" / f"{row}.png").write_bytes(png((row, 0, 0)))
+        base = {"relative": "sub/", "root": "", "absolute": f"{tmp_path}/set/sub/"}[stored]
+        lines = [f"{base}{row}.png,{'ab'[row % 2]}\n" for row in range(3)]
+        file = tmp_path / "set" / "train.csv"
+        file.write_text("photo,label\n" + "".join(lines))
+        root = str(tmp_path / "set" / "sub") if stored == "root" else None
+        config = SourceConfig(kind="dataset", path=str(file), image_column="photo", image_root=root)
+        self.check(open_source(config), [f"{'sub/' if stored == 'relative' else ''}{row}.png" for row in range(3)])
+
+    def test_paths_that_lead_out_of_the_folder(self, tmp_path):
+        (tmp_path / "set").mkdir()
+        (tmp_path / "outside.png").write_bytes(png())
+        (tmp_path / "set" / "train.csv").write_text("image,label\n../outside.png,a\n")
+        source = open_source(SourceConfig(kind="dataset", path=str(tmp_path / "set" / "train.csv")))
+        with pytest.raises(ImageReadError, match="its path is outside the dataset"):
+            source.load(0)
+
+
 def error_of(**settings) -> str:
     """The one-line error raised by opening a stored dataset."""
     with pytest.raises(SourceError) as caught:
