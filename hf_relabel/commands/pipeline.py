@@ -1,4 +1,4 @@
-"""The pipeline's commands: `run`, and each of its stages alone. All take the configuration tree of `config.py`.
+"""The pipeline's commands: `run`, and each of its stages alone. All take the configuration tree of `hf_relabel.config`.
 
 hf-relabel run --config imagenet.yaml --run.dir runs/imagenet
 """
