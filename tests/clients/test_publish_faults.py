@@ -27,6 +27,8 @@ ROUTES_OF_PUBLISH = [
     "resolve",
 ]
 
+pytestmark = pytest.mark.slow
+
 
 def assert_published(hub, repo_id, release, commits=1):
     """The branch and the tag hold the release, from the given number of commits after the first, without a token."""

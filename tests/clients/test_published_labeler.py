@@ -21,6 +21,8 @@ result = relabeler(photo)
 print(json.dumps([result.labels, result.scores]))
 """
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, image_folder, tiny_dinov3) -> Path:

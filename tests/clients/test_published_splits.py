@@ -31,6 +31,8 @@ except ValueError as error:
 print(json.dumps([labels, regions["image_id"][:], own["image_id"][:], refused]))
 """
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> Release:

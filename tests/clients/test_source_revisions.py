@@ -32,6 +32,8 @@ for revision in sys.argv[2:]:
 print(json.dumps(answers))
 """
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:

@@ -184,6 +184,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 def test_the_example_in_the_readme_runs_twice_in_one_process(calibrated, photos, tmp_path):
     """As in a notebook, in a folder with the run and the photos that the example names."""
     text = README.read_text(encoding="utf-8")

@@ -117,6 +117,7 @@ def test_scores_below_the_threshold_are_explained(data, tmp_path, capsys):
     assert "note:" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_settings_from_a_file(data, tmp_path):
     settings = {
         "loss": "asymmetric",
@@ -169,6 +170,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path, monkeypatch):
     assert [epoch["epoch"] for epoch in one] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_result(data, tmp_path):
     for workers in (0, 2):
         assert main(_arguments(data, tmp_path / str(workers), epochs=1, workers=workers, randaugment=1)) == 0
@@ -216,6 +218,7 @@ def tracker(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_a_tracker_receives_every_epoch(data, tmp_path, tracker):
     out = tmp_path / "out"
     assert main(_arguments(data, out, **{"log-with": "tensorboard"})) == 0

@@ -88,6 +88,7 @@ def test_a_wrong_given_label_has_a_low_score(scenes, tmp_path):
     assert np.mean(np.array(of_right) > 0.75) > 0.9
 
 
+@pytest.mark.slow
 def test_nothing_is_added_where_no_image_shows_a_second_class(tmp_path):
     """Unknown objects and surroundings are in most images, yet no label is invented."""
     job = labeled(tmp_path, make_scenes(300, CLASSES, extra=0.0, distractors=0.9))

@@ -83,6 +83,7 @@ def test_only_a_labeler_with_a_background_class_can_leave_regions_unnamed(tmp_pa
     assert unknown[False] > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["discriminant", "mlp"])
 def test_an_image_is_labeled_by_a_head_that_was_not_trained_on_it(tmp_path, head):
     """Only the label of one image differs between two runs: with folds, what its regions show does not depend on it."""

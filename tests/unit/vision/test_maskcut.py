@@ -179,6 +179,7 @@ def test_patches_without_a_feature(solver):
 # Rounds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_rejected_mask_can_be_accepted_in_the_next_round(solver):
     """Search for scenes with more masks than there would be if the rounds ended at the first rejection."""
