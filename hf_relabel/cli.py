@@ -26,6 +26,7 @@ OTHERS = {
     "import": "make a release from the paper's TSV, COCO JSON or ReLabel's files",
     "export": "write a release as the paper's TSV or COCO JSON, or for FiftyOne, YOLO or Label Studio",
     "gallery": "write a page that shows a release's photos with masks, labels and scores",
+    "review": "check a sample of the added labels by hand: precision with an interval, corrections",
     "audit": "compare a release's labels with true labels: precision, recall, reliability of scores, confusions",
     "fit": "train an image classifier on a release",
     "evaluate": "evaluate an image classifier against single or multi-label truth",

@@ -23,6 +23,7 @@ from PIL import Image
 
 from hf_relabel.errors import OutputError
 from hf_relabel.release.reader import Release
+from hf_relabel.review.corrections import proposal_number
 from hf_relabel.review.photos import Copy, Photos, fitted, make_copies
 from hf_relabel.review.run_details import ImageDetails, describe_target, read_details
 from hf_relabel.run.store import atomic_open, cannot_write
@@ -216,7 +217,7 @@ def _regions_row(row: dict[str, Any], details: ImageDetails | None, names: list[
     trained = details.trained if details else {}
     regions = []
     for region in row["regions"]:
-        target = trained.get(proposal_of(region["region_id"], row["image_id"]))
+        target = trained.get(f"{row['image_id']}#{proposal_number(region['region_id'], row['image_id'])}")
         regions.append(
             {
                 "id": region["region_id"],
@@ -241,12 +242,6 @@ def _regions_row(row: dict[str, Any], details: ImageDetails | None, names: list[
             for label, score, target, reason in details.windows
         ]
     return found
-
-
-def proposal_of(region_id: str, image_id: str) -> str:
-    """The proposal of a region; a second region of the same proposal has its class behind a colon."""
-    number = region_id.removeprefix(f"{image_id}#")
-    return region_id if number == region_id else f"{image_id}#{number.partition(':')[0]}"
 
 
 def _top(labels: list[int], scores: list[float]) -> list[list[Any]]:

@@ -94,7 +94,7 @@ const DETAIL = {
     if (row[GIVEN] === null) {
       blocks.push(element("p", "note", "The image came without a label."));
     } else {
-      const evidence = row[LABEL_SCORE] === null ? "" : `; a region shows it with probability ${row[LABEL_SCORE].toFixed(2)}`;
+      const evidence = row[LABEL_SCORE] === null || REVIEW.active ? "" : `; a region shows it with probability ${row[LABEL_SCORE].toFixed(2)}`;
       blocks.push(element("p", "note", `Given label: ${GALLERY.name(row[GIVEN])}${evidence}.`));
     }
     byId("labels").replaceChildren(...blocks);
@@ -126,7 +126,7 @@ const DETAIL = {
       block.addEventListener("mouseleave", () => { this.hovered = -1; this.draw(); });
       blocks.push(block);
     });
-    if (others && others.length) {
+    if (others && others.length && !REVIEW.active) {
       blocks.push(element("h2", "", "Not listed, by probability"));
       for (const [label, score] of others) blocks.push(scoreBar(GALLERY.name(label), score));
     }

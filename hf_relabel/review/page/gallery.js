@@ -134,7 +134,7 @@ const GALLERY = {
   chip(row, place) {
     const label = row[LABELS][place], isGiven = label === row[GIVEN];
     const isWrong = row[TRUTH] && !row[TRUTH].includes(label);
-    const text = isGiven ? this.name(label) : `${this.name(label)} ${row[SCORES][place].toFixed(2)}`;
+    const text = isGiven || REVIEW.active ? this.name(label) : `${this.name(label)} ${row[SCORES][place].toFixed(2)}`;
     const chip = element("span", `chip ${isWrong ? "wrong" : isGiven ? "given" : "added"}`, text);
     chip.title = `${isGiven ? "given" : "added"}${isWrong ? ", wrong by the truth" : ""}`;
     return chip;

@@ -12,6 +12,7 @@ const REVIEW = {
     this.sample = sample;
     this.active = sample !== null;
     byId("review-bar").hidden = !this.active;
+    document.body.classList.toggle("review", this.active); // no scores: they would suggest the answer
     if (!this.active) return;
     try {
       const kept = JSON.parse(localStorage.getItem(this.key)) || {};
@@ -32,7 +33,9 @@ const REVIEW = {
   },
 
   showProgress() {
-    byId("progress").textContent = `${Object.keys(this.answers).length} of ${this.sample.items.length} answered`;
+    const answered = Object.keys(this.answers).length, all = this.sample.items.length;
+    byId("progress").textContent = `${answered} of ${all} answered`;
+    byId("asked").textContent = answered < all ? byId("progress").textContent : "All answered: save review.json (s).";
   },
 
   labelOf(entry) { return this.active && entry ? entry.item.label : null; },
@@ -112,8 +115,9 @@ const REVIEW = {
     dialog.onclose = () => {
       const name = byId("picker-class").value;
       const isClass = GALLERY.data.classes.includes(name);
-      if (dialog.returnValue === "cancel" || (dialog.returnValue === "ok" && !isClass)) return;
-      const shows = dialog.returnValue === "none" ? null : name;
+      const isNothing = dialog.returnValue === "none"; // the Escape key leaves any other value
+      if (!isNothing && !(dialog.returnValue === "ok" && isClass)) return;
+      const shows = isNothing ? null : name;
       this.change({ image: entry.row[ID], region: region.id, old: GALLERY.name(region.label), new: shows });
     };
     dialog.showModal();
