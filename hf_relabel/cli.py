@@ -27,6 +27,7 @@ OTHERS = {
     "export": "write a release as the paper's TSV or COCO JSON, or for FiftyOne, YOLO or Label Studio",
     "gallery": "write a page that shows a release's photos with masks, labels and scores",
     "review": "check a sample of the added labels by hand: precision with an interval, corrections",
+    "compare": "compare proposals, or labels, with their alternatives on images with known truth",
     "audit": "compare a release's labels with true labels: precision, recall, reliability of scores, confusions",
     "fit": "train an image classifier on a release",
     "evaluate": "evaluate an image classifier against single or multi-label truth",

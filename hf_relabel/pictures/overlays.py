@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from pycocotools import mask as coco
 from scipy import ndimage
 
 from hf_relabel.errors import ReleaseError
@@ -44,7 +45,7 @@ def labeled_regions(row: dict[str, Any]) -> list[dict[str, Any]]:
 def draw_overlay(
     image: Image.Image,
     regions: Sequence[dict[str, Any]],
-    class_names: Sequence[str],
+    class_names: Sequence[str] | None,
     longer_side: int = MIN_LONGER_SIDE,
 ) -> Image.Image:
     """Draw the regions over an image.
@@ -52,7 +53,7 @@ def draw_overlay(
     Args:
         image: Image of the regions, upright as `source.load` returns it.
         regions: Regions from a row of a release: label (index in `class_names`), score, segmentation.
-        class_names: Class names for the tags.
+        class_names: Class names for the tags; None draws no tags.
         longer_side: Minimum longer side of the result in pixels; a smaller image is enlarged.
 
     Returns:
@@ -80,8 +81,16 @@ def draw_overlay(
         drawn = _blend(drawn, (255, 255, 255), _band(depth, 2.2 * stroke))
         drawn = _blend(drawn, color, _band(depth, 1.4 * stroke))
     canvas = Image.fromarray(drawn.round().astype(np.uint8))
-    _draw_tags(canvas, regions, depths, colors, class_names)
+    if class_names is not None:
+        _draw_tags(canvas, regions, depths, colors, class_names)
     return canvas
+
+
+def draw_masks(image: Image.Image, found: Sequence[masks.RLE], longer_side: int = MIN_LONGER_SIDE) -> Image.Image:
+    """Draw masks without classes over an image, each in its own color; the largest lie below the others."""
+    ordered = sorted(found, key=lambda mask: -int(coco.area(mask)))
+    regions = [{"label": number, "segmentation": mask} for number, mask in enumerate(ordered)]
+    return draw_overlay(image, regions, None, longer_side)
 
 
 def contact_sheet(
