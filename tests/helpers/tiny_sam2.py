@@ -22,8 +22,6 @@ def save_tiny_sam2(folder: Path) -> Path:
         hidden_size=32, mlp_dim=64, num_attention_heads=2, iou_head_hidden_dim=32
     )
     torch.manual_seed(0)
-    config = transformers.Sam2Config(
-        vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder
-    )
+    config = transformers.Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
     transformers.Sam2Model(config).save_pretrained(folder)
     return folder
