@@ -60,9 +60,15 @@ def _scores(provenance: dict[str, Any], record: dict[str, Any]) -> dict[str, Any
     if measured:
         evidence = str(record.get("evidence"))
         pairs, images = _number(record.get("observations")), _number(record.get("images"))
+        # Releases of earlier versions do not have it.
+        learning = _number(record.get("still_to_learn") or 0, ".2f")
+        curve = "" if learning == "0.00" else f"; {learning} of it by the learning curve"
         rows += [
             ("evidence", EVIDENCE.get(evidence) or escape(evidence)),
-            ("propensity", f"{_number(record['propensity'], '.2f')}, from {pairs} sure labels in {images} images"),
+            (
+                "propensity",
+                f"{_number(record['propensity'], '.2f')}, from {pairs} sure labels in {images} images{curve}",
+            ),
         ]
     rows.append(("threshold for added labels", _threshold(record, build)))
     for key, value in _dictionary(build.get("class_thresholds")).items():

@@ -4,6 +4,7 @@
     head, folds, background    the labeler: kind of head, number of cross-fitting folds, background class or not
     evidence      kind of evidence behind the scores (`labeling/evidence.py`)
     propensity    estimated chance of a class that an image shows to be its given label
+    still_to_learn    part of the propensity: what the labeler would name right with more images, by its learning curve
     images, observations    images of the calibration, and pairs of image and class that the propensity was measured on
     reliability   labels other than the given ones by score, as the calibration counted them, listed or not
     threshold     minimum score of a listed label; null if no threshold reaches `build.precision`
@@ -61,6 +62,7 @@ def score_record(training: dict[str, Any], rule: LabelRule, added: AddedLabels) 
         "background": training["inputs"]["train"]["background"],
         "evidence": scores.evidence if calibration else None,
         "propensity": calibration.propensity if calibration else None,
+        "still_to_learn": calibration.still_to_learn if calibration else None,
         "images": calibration.images if calibration else None,
         "observations": calibration.observations if calibration else None,
         "reliability": scores.estimates[scores.evidence]["reliability"] if calibration else [],

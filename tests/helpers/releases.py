@@ -144,6 +144,7 @@ def provenance(threshold: float, version: str) -> dict[str, Any]:
             "background": True,
             "evidence": "object",
             "propensity": 0.6,
+            "still_to_learn": 0.02,
             "images": 60,
             "observations": 44,
             "reliability": [

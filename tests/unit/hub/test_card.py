@@ -128,7 +128,7 @@ def test_the_card_says_what_scores_are_worth(tmp_path):
     assert summary[2:] == [
         ["labeler", "discriminant, 20 cross-fitting folds, with a background class"],
         ["evidence", "the surest single proposal for an object"],
-        ["propensity", "0.60, from 44 sure labels in 60 images"],
+        ["propensity", "0.60, from 44 sure labels in 60 images; 0.02 of it by the learning curve"],
         ["threshold for added labels", "0.5"],
         ["threshold for dog", "0.8"],
         ["classes never added", "tree, red \\| blue ball"],

@@ -47,6 +47,7 @@ def test_the_estimated_precision_is_the_mean_score_of_the_added_labels(scores):
     )  # fmt: skip
     assert (record["evidence"], record["threshold"], record["note"]) == ("object", 0.7, None)
     assert record["propensity"] == scores.calibration.propensity
+    assert record["still_to_learn"] == 0  # nothing is known of heads on fewer images
     assert record["images"] == 2000
     assert sum(row["labels"] + row["given"] for row in record["reliability"]) == 2000 * 20
 
