@@ -123,12 +123,19 @@ REGIONS = pa.schema(
 )
 
 
-def release_features(config_name: str, class_names: list[str]) -> Any:
+HUMAN, MACHINE = "human", "machine"
+"""Values of the column `source` of a release with corrections: whether a person has checked anything in the row."""
+
+
+def release_features(config_name: str, class_names: list[str], corrected: bool = False) -> Any:
     """Return the `datasets.Features` of a release configuration.
 
     `labels` (small, the default): image_id, label (the original), labels and scores (the multi-label annotation,
     highest score first; the original label has score 1), label_score (the probability that a region shows the original
     label; null if it was not measured), version. `regions` adds the image's size and its regions with their masks.
+
+    A release with corrections by hand (`corrected`) also has source (`human` if a person checked anything in the row,
+    else `machine`) and checked_labels (the classes that were checked: those in `labels` are true, the others false).
     """
     from datasets import ClassLabel, Features, List, Value
 
@@ -153,15 +160,17 @@ def release_features(config_name: str, class_names: list[str]) -> Any:
             "segmentation": {"size": List(Value("int32")), "counts": Value("string")},
         }
         columns |= {"width": Value("int32"), "height": Value("int32"), "regions": List(region)}
+    if corrected:
+        columns |= {"source": Value("string"), "checked_labels": List(class_label)}
     return Features(columns | {"version": Value("string")})
 
 
-def release_schema(config_name: str, class_names: list[str]) -> pa.Schema:
+def release_schema(config_name: str, class_names: list[str], corrected: bool = False) -> pa.Schema:
     """Return the Arrow schema of a release file, with metadata that datasets 2.14 to 5 read.
 
     datasets < 4 does not know the feature type `List`; all versions read the older notation `[feature]`.
     """
-    schema = release_features(config_name, class_names).arrow_schema
+    schema = release_features(config_name, class_names, corrected).arrow_schema
     metadata = json.loads(schema.metadata[b"huggingface"])
     metadata["info"]["features"] = _lists_in_brackets(metadata["info"]["features"])
     return schema.with_metadata({"huggingface": json.dumps(metadata)})

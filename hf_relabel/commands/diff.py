@@ -81,6 +81,8 @@ def _describe(result: "Comparison", top: int) -> str:
         ["labels added", int(result.labels_added.sum())],
         ["labels removed", int(result.labels_removed.sum())],
         ["labels rescored", int(result.labels_rescored.sum())],
+        ["labels checked by hand before", result.checked_old],
+        ["labels checked by hand now", result.checked_new],
         ["regions before", result.regions_old],
         ["regions now", result.regions_new],
         ["images with other masks", result.images_other_masks],

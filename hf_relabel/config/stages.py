@@ -219,6 +219,9 @@ class BuildConfig:
         include_original: Always list the original label, with score 1.
         include_global: Without `calibrated`, use the labeler's prediction for the whole image in the same way as a
             region's.
+        corrections: Corrections by hand, corrections.jsonl; by default the one in the run's folder, if there is one.
+        checked: Result of a review, checked.json; by default the one in the run's folder, if there is one.
+        recalibrate: Correct the scores of added labels by the answers of the review.
         rows_per_file: Maximum number of images per Parquet file of the `regions` configuration.
     """
 
@@ -233,9 +236,13 @@ class BuildConfig:
     region_score: float = 0.5
     include_original: bool = True
     include_global: bool = False
+    corrections: str | None = None
+    checked: str | None = None
+    recalibrate: bool = False
     rows_per_file: int = 100_000
 
     def __post_init__(self) -> None:
+        require(self.calibrated or not self.recalibrate, "build.recalibrate", True, "false without build.calibrated")
         for key in ("threshold", "region_score"):
             require(0 <= getattr(self, key) <= 1, f"build.{key}", getattr(self, key), "from 0 to 1")
         if self.precision is not None:

@@ -11,7 +11,7 @@ import yaml
 from hf_relabel.config import REGION_BACKBONE
 from hf_relabel.errors import HubError
 from hf_relabel.hub.card_metadata import License, card_metadata
-from hf_relabel.hub.card_scores import score_values
+from hf_relabel.hub.card_scores import checked_values, score_values
 from hf_relabel.release.markdown import escape, one_line
 from hf_relabel.release.reader import Release
 from hf_relabel.run.store import atomic_open
@@ -89,6 +89,7 @@ def render_card(release: Release, repo_id: str, options: CardOptions) -> str:
         bibtex_key=re.sub(r"[^a-z0-9]+", "_", repo_id.lower()).strip("_"),
         **_making(release.provenance),
         **score_values(release.provenance),
+        **checked_values(release.provenance),
         **_numbers(release),
     )
 

@@ -48,6 +48,48 @@ def score_values(provenance: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def checked_values(provenance: dict[str, Any]) -> dict[str, Any]:
+    """The values of the card's template that concern checks by hand; text is escaped.
+
+    Returns:
+        checked: A sentence on the precision that a review found; None without a review.
+        corrections: A sentence on the corrections; None without any.
+        recalibrated: Whether the scores were corrected by a review.
+    """
+    checked, corrections = _dictionary(provenance.get("checked")), _dictionary(provenance.get("corrections"))
+    return {
+        "checked": _checked(checked) if checked.get("precision") else None,
+        "corrections": _corrections(corrections) if corrections else None,
+        "recalibrated": bool(_dictionary(_dictionary(provenance.get("config")).get("build")).get("recalibrate")),
+    }
+
+
+def _checked(record: dict[str, Any]) -> str:
+    found = _dictionary(record["precision"])
+    low, high = _number(found.get("low"), ".1%"), _number(found.get("high"), ".1%")
+    threshold = record.get("threshold")
+    of = f" (threshold {_number(threshold, 'g')})" if threshold is not None else ""
+    text = (
+        f"Checked by hand: {_number(record.get('labels'))} labels, precision {_number(found.get('value'), '.1%')} "
+        f"[{low}, {high}]. They are a random sample, stratified by score, of the labels that version "
+        f"{escape(record.get('version'))}{of} added; the interval has 95% confidence."
+    )
+    if record.get("unsure"):
+        text += f" For {_number(record['unsure'])} more, the answer was unsure."
+    if record.get("mistakes"):
+        text += f" The precision is corrected for {_number(record['mistakes'], '.1%')} wrong answers."
+    return text
+
+
+def _corrections(record: dict[str, Any]) -> str:
+    return (
+        f"Corrected by hand: {_number(record.get('labels'))} labels were checked (images: "
+        f"{_number(record.get('images'))}), which added {_number(record.get('labels_added'))} labels and removed "
+        f"{_number(record.get('labels_removed'))}; {_number(record.get('regions'))} regions were given another class "
+        "or removed. Labels that were found to be true have the score 1."
+    )
+
+
 def _scores(provenance: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
     build = _dictionary(_dictionary(provenance.get("config")).get("build"))
     added = _dictionary(record.get("added"))

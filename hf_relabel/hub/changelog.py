@@ -61,6 +61,8 @@ def entry(comparison: Comparison, previous: str) -> str:
         f"- labels: {added:,} added, {removed:,} removed, {rescored:,} rescored; "
         f"{comparison.images_relabeled:,} images have a different label set"
     )
+    if comparison.checked_old != comparison.checked_new:
+        lines.append(f"- labels checked by hand: {comparison.checked_old:,} before, {comparison.checked_new:,} now")
     if comparison.originals_changed:
         lines.append(f"- original labels: {comparison.originals_changed:,} changed")
     if comparison.label_scores_changed:

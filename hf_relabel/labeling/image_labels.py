@@ -77,7 +77,11 @@ def raw_scores(labeled: dict[str, Any], include_global: bool) -> dict[int, float
 
 
 def image_regions(
-    image: dict[str, Any], labeled: dict[str, Any], labels: Sequence[tuple[int, float]], rule: LabelRule
+    image: dict[str, Any],
+    labeled: dict[str, Any],
+    labels: Sequence[tuple[int, float]],
+    rule: LabelRule,
+    moved: Mapping[tuple[int, int], int | None] | None = None,
 ) -> list[dict[str, Any]]:
     """Choose the regions that are released with an image, each with its mask at the image's size.
 
@@ -89,6 +93,8 @@ def image_regions(
         labeled: Its row of `schema.REGIONS`.
         labels: Its labels with their scores.
         rule: Which labels are listed.
+        moved: The right class of a region, by its proposal's number and the class that it would have; None if it shows
+            no object. Such a region is released whether or not it would be otherwise.
 
     Returns:
         Rows of the release's column `regions`, in the order of the proposals.
@@ -119,6 +125,9 @@ def image_regions(
         overlaps = (overlap(grid[number], grid[other]) > SAME_OBJECT for other, name in chosen if name == label)
         if not any(overlaps):
             chosen.append((number, label))
+    if moved:
+        right = [(number, label) for (number, _), label in moved.items() if label is not None and number < len(grid)]
+        chosen = list(dict.fromkeys([*(pair for pair in chosen if pair not in moved), *right]))
     own = labeled["label_score"]  # the given label is listed with 1, but its region has what the region is worth
     scores = calibrated_scores(labeled) | {image["label"]: 1.0 if own is None else own}
     seen: set[int] = set()

@@ -42,6 +42,7 @@ class Comparison:
         images_other_masks: Common images with different masks.
         images_other_region_labels: Common images with equal masks where a region's best class or score differs.
         regions_old, regions_new: Total number of regions.
+        checked_old, checked_new: Number of labels that a person has checked.
         settings: Provenance values that differ, as `name: old -> new`.
     """
 
@@ -65,6 +66,8 @@ class Comparison:
     images_other_region_labels: int = 0
     regions_old: int = 0
     regions_new: int = 0
+    checked_old: int = 0
+    checked_new: int = 0
     settings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -91,6 +94,7 @@ def compare(old: Release, new: Release) -> Comparison:
     names, old_ids, new_ids = _common_classes(old, new)
     result = Comparison(f"{old.name} {old.version}", f"{new.name} {new.version}", names)
     result.settings = changed_settings(old, new)
+    result.checked_old, result.checked_new = checked_labels(old), checked_labels(new)
     result.splits_added = [split for split in new.splits if split not in old.splits]
     result.splits_gone = [split for split in old.splits if split not in new.splits]
     for split in dict.fromkeys([*old.splits, *new.splits]):
@@ -102,13 +106,21 @@ def compare(old: Release, new: Release) -> Comparison:
 
 def changed_settings(old: Release, new: Release) -> list[str]:
     """Provenance values that differ, as `name: old -> new`, without the version and what follows from the settings."""
-    derived = ("fingerprint", "counters", "labeler", "machines", "scores", "source_fingerprint")
+    derived = (
+        "fingerprint", "counters", "labeler", "machines", "scores", "source_fingerprint", "corrections", "checked"
+    )  # fmt: skip
 
     def chosen(release: Release) -> dict[str, Any]:
         return {key: value for key, value in release.provenance.items() if key not in derived}
 
     lines = differences(chosen(old), chosen(new))
     return [line.removeprefix("config.") for line in lines if not line.startswith("config.build.version")]
+
+
+def checked_labels(release: Release) -> int:
+    """Number of labels of a release that a person has checked."""
+    count = (release.provenance.get("corrections") or {}).get("labels", 0)
+    return count if isinstance(count, int) else 0
 
 
 def _common_classes(old: Release, new: Release) -> tuple[list[str], np.ndarray | None, np.ndarray | None]:

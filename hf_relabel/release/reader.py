@@ -127,6 +127,19 @@ class Release:
         """Number of images."""
         return int(self.statistics["images"])
 
+    @property
+    def is_corrected(self) -> bool:
+        """Whether it has the columns of a release with corrections by hand, `source` and `checked_labels`.
+
+        Raises:
+            ReleaseError: A file cannot be read.
+        """
+        path = self.path_of(self.files_of("labels")[0])
+        try:
+            return "checked_labels" in pq.read_schema(path).names
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ReleaseError(f"{path}: cannot be read as Parquet ({_first_line(error)})") from error
+
     def files_of(self, config_name: str) -> list[ReleaseFile]:
         """The Parquet files of a configuration in row order, one split after another."""
         return [file for file in self.files if file.config_name == config_name]

@@ -37,7 +37,7 @@ from hf_relabel.release.reader import Release
 from hf_relabel.release.rows import find_invalid_row
 from hf_relabel.release.statistics import ReleaseStatistics
 from hf_relabel.run.store import sha256_of
-from hf_relabel.schema import CONFIG_NAMES, SCHEMA_VERSION, release_schema
+from hf_relabel.schema import CONFIG_NAMES, MACHINE, SCHEMA_VERSION, release_schema
 
 ROW_GROUP_ROWS = 10_000
 """Images per row group. A fixed number of rows, so that one more label does not move other rows to another group."""
@@ -65,6 +65,7 @@ def write_release(
     provenance: dict[str, Any],
     excluded: Iterable[tuple[str, str]] = (),
     rows_per_file: int = 100_000,
+    corrected: bool = False,
     overwrite: bool = False,
 ) -> Release:
     """Write a release folder, completely or not at all.
@@ -82,6 +83,7 @@ def write_release(
         excluded: (image_id, reason) of each excluded image. It is read after the last batch, so the producer of the
             batches may fill it while it runs.
         rows_per_file: Maximum number of images per file of the `regions` configuration.
+        corrected: Write the columns of a release with corrections; rows without them count as never checked.
         overwrite: Replace an existing release.
 
     Raises:
@@ -101,7 +103,8 @@ def write_release(
         files: list[dict[str, Any]] = []
         for split, batches in tables.items():
             counted = [statistics, *([of_split[split]] if of_split else [])]
-            files += _write_tables(staging, batches, class_names, split, version, rows_per_file, counted)
+            schemas = {name: release_schema(name, class_names, corrected) for name in CONFIG_NAMES}
+            files += _write_tables(staging, batches, schemas, split, version, rows_per_file, counted, class_names)
         files.sort(key=lambda entry: CONFIG_NAMES.index(entry["config_name"]))
         files.append(_write_excluded(staging, excluded, statistics))
         if empty := [split for split, counts in of_split.items() if not counts.images]:
@@ -145,15 +148,15 @@ def _refuse_to_replace(folder: Path, overwrite: bool) -> None:
 def _write_tables(
     staging: Path,
     batches: Batches,
-    class_names: list[str],
+    schemas: dict[str, pa.Schema],
     split: str,
     version: str,
     rows_per_file: int,
     statistics: list[ReleaseStatistics],
+    class_names: list[str],
 ) -> list[dict[str, Any]]:
     """Write both configurations of a split in one pass and return the manifest entries of their files."""
-    schema = release_schema("regions", class_names)
-    labels_schema = release_schema("labels", class_names)
+    schema, labels_schema = schemas["regions"], schemas["labels"]
     rows_of = {"labels": LABELS_ROWS_PER_FILE, "regions": rows_per_file}
     writers = {
         "labels": _ShardedWriter(staging / "data" / "labels", split, labels_schema, rows_of["labels"]),
@@ -193,6 +196,10 @@ def _with_version(batch: pa.RecordBatch | pa.Table, schema: pa.Schema, version: 
     if "version" in table.column_names:
         table = table.drop_columns("version")
     table = table.append_column("version", pa.repeat(version, len(table)))
+    if "source" in schema.names and "source" not in table.column_names:
+        table = table.append_column("source", pa.repeat(MACHINE, len(table)))
+        none = pa.array([[]] * len(table), schema.field("checked_labels").type)
+        table = table.append_column("checked_labels", none)
     return table.select(schema.names).cast(schema)
 
 

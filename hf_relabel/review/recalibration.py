@@ -62,7 +62,7 @@ class Recalibration:
         found = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=[(-8, 8), (-3, 3)])
         return cls(float(found.x[0]), float(found.x[1]), int(used.sum()))
 
-    def apply(self, scores: np.ndarray) -> np.ndarray:
+    def apply(self, scores: np.ndarray | float) -> np.ndarray:
         """The corrected scores, float of the same shape; 0 stays 0."""
         scores = np.asarray(scores, np.float64)
         moved = expit(self.intercept + np.exp(self.log_slope) * logit(np.clip(scores, CLIP, 1 - CLIP)))

@@ -28,6 +28,7 @@ from hf_relabel.labeling.score_record import AddedLabels, score_record
 from hf_relabel.release.reader import Release
 from hf_relabel.release.versions import add_version, find_version
 from hf_relabel.release.writer import Batches, write_release
+from hf_relabel.review.overlay import NO_CORRECTIONS, ImageCorrections
 from hf_relabel.run.claims import Claims
 from hf_relabel.run.job import Job
 from hf_relabel.run.shard_folder import ShardFolder
@@ -35,8 +36,9 @@ from hf_relabel.run.snapshot import read_excluded
 from hf_relabel.run.store import Fingerprint, make_folder
 from hf_relabel.schema import NO_LABEL, release_schema
 from hf_relabel.sources.classes import nearest
-from hf_relabel.sources.splits import is_taken
+from hf_relabel.sources.splits import is_taken, prefixed
 from hf_relabel.stages.carried import Carried, open_base, refuse_same_ids, with_prefix
+from hf_relabel.stages.checked import Knowledge, read_knowledge
 
 ALGORITHM = 4
 """Raise it when a change of the code changes the rows of a release."""
@@ -50,9 +52,11 @@ def run(job: Job) -> dict[str, Any]:
     regions, labeled = job.finished("regions", "label", proposals=proposals.fingerprint.digest)
     build, own = job.config.build, list(job.snapshot.split_sizes)
     carried = open_base(build.base, build.version, job.snapshot.class_names, own) if build.base else None
-    inputs = {"algorithm": ALGORITHM, **_settings(job, carried), "regions": regions.fingerprint.digest}
+    weights = labeled["inputs"]["labeler"].get("weights_sha256")
+    known = read_knowledge(build, job.folder, job.snapshot.class_names, weights)
+    inputs = {"algorithm": ALGORITHM, **_settings(job, carried, known), "regions": regions.fingerprint.digest}
     fingerprint = Fingerprint(inputs)
-    rule = _rule(job, regions)
+    rule = _rule(job, regions, known)
 
     def find() -> dict[str, Any] | None:
         release = find_version(job.folder, build.version, fingerprint.digest)
@@ -62,7 +66,7 @@ def run(job: Job) -> dict[str, Any]:
         job.accepted()
         excluded = read_excluded(job.folder)
         added = AddedLabels()
-        provenance = _provenance(job, fingerprint, proposed, labeled, carried)
+        provenance = _provenance(job, fingerprint, proposed, labeled, carried, known)
         taken = carried.taken_ids() if carried else set()
         if carried:
             excluded += carried.excluded(set(job.snapshot.image_ids))
@@ -76,8 +80,10 @@ def run(job: Job) -> dict[str, Any]:
             has_prefix = carried is not None and is_taken(job.snapshot.ids_of(split), [taken])
             if carried and has_prefix:
                 refuse_same_ids(carried, split)
-            for table in release_tables(job, split, proposals, regions, rule, excluded, added):
+            prefix = prefixed(split, "") if has_prefix else ""
+            for table in release_tables(job, split, proposals, regions, rule, excluded, added, known, prefix):
                 yield with_prefix(table, split) if has_prefix else table
+            provenance.update(known.records())
             provenance["scores"] = score_record(labeled["inputs"]["labeler"]["training"], rule, added)
 
         def write(folder: Path) -> Release:
@@ -90,6 +96,7 @@ def run(job: Job) -> dict[str, Any]:
                 provenance=provenance,
                 excluded=excluded,
                 rows_per_file=build.rows_per_file,
+                corrected=known.overlay is not None or (carried is not None and carried.release.is_corrected),
             )
 
         return _outcome(add_version(job.folder, build.version, fingerprint.digest, write))
@@ -98,7 +105,7 @@ def run(job: Job) -> dict[str, Any]:
     return Claims(job.folder).once("release", f"the release in {job.folder}", find, make)
 
 
-def _rule(job: Job, regions: ShardFolder) -> LabelRule:
+def _rule(job: Job, regions: ShardFolder, known: Knowledge) -> LabelRule:
     """The rule that decides which labels are listed; `build.precision` is turned into a threshold here."""
     build = job.config.build
     rule = label_rule(build, job.snapshot.class_names)
@@ -109,7 +116,7 @@ def _rule(job: Job, regions: ShardFolder) -> LabelRule:
         score
         for shard in job.shards
         for row in regions.read(shard.index, columns).to_pylist()
-        for label, score in calibrated_scores(row).items()
+        for label, score in calibrated_scores(known.rescored(row)).items()
         if label not in rule.excluded
     ]
     return replace(rule, threshold=threshold_for(build.precision, np.array(scores)))
@@ -142,12 +149,15 @@ def release_tables(
     rule: LabelRule,
     excluded: list[tuple[str, str]],
     added: AddedLabels,
+    known: Knowledge,
+    prefix: str = "",
 ) -> Iterator[pa.Table]:
     """Yield the rows of a split, one table per shard.
 
-    An image with an error goes to `excluded` with its reason; `added` counts the labels that are not given ones.
+    An image with an error goes to `excluded` with its reason; `added` counts the labels that are not given ones. The
+    corrections in `known` have the ids of the release, which start with `prefix`.
     """
-    schema = release_schema("regions", job.snapshot.class_names)
+    schema = release_schema("regions", job.snapshot.class_names, known.overlay is not None)
     for shard in job.shards_of(split):
         rows = []
         pairs = zip(proposals.read(shard.index).to_pylist(), regions.read(shard.index).to_pylist(), strict=True)
@@ -155,19 +165,33 @@ def release_tables(
             if labeled["error"] is not None:
                 excluded.append((image["image_id"], labeled["error"]))
             else:
-                rows.append(release_row(image, labeled, rule))
+                corrections, scored = known.of(prefix + image["image_id"]), known.rescored(labeled)
+                rows.append(release_row(image, scored, rule, corrections))
+                if corrections:
+                    before = image_labels(image["label"], scored, rule)
+                    known.count(prefix + image["image_id"], before, rows[-1]["labels"])
+                if known.overlay:
+                    rows[-1] |= corrections.columns()
                 added.add(image["label"], list(zip(rows[-1]["labels"], rows[-1]["scores"], strict=True)))
         yield pa.Table.from_pylist(rows, schema=schema)
 
 
-def release_row(image: dict[str, Any], labeled: dict[str, Any], rule: LabelRule) -> dict[str, Any]:
+def release_row(
+    image: dict[str, Any],
+    labeled: dict[str, Any],
+    rule: LabelRule,
+    corrections: ImageCorrections = NO_CORRECTIONS,
+) -> dict[str, Any]:
     """Make an image's row of the release from its rows of `schema.PROPOSALS` and `schema.REGIONS`."""
-    labels = image_labels(image["label"], labeled, rule)
+    found = image_labels(image["label"], labeled, rule)
+    labels = corrections.applied_to(found, image["label"])
     listed = {label for label, _ in labels}
     # By its score, a class with 0 is not in the image, however sure the softmax is: its region would only be noise.
     regions = [
         region
-        for region in image_regions(image, labeled, labels, rule)
+        for region in corrections.applied_to_regions(
+            image_regions(image, labeled, corrections.without_own_region(labels, found), rule, corrections.regions)
+        )
         if region["label"] in listed or region["score"] > 0
     ]
     return {
@@ -189,6 +213,7 @@ def _provenance(
     proposed: dict[str, Any],
     labeled: dict[str, Any],
     carried: Carried | None,
+    known: Knowledge,
 ) -> dict[str, Any]:
     """How the release was made: models, settings, seeds, versions and counts, as the stages recorded them.
 
@@ -204,7 +229,7 @@ def _provenance(
         "score": {**_public(scored["inputs"]["score"]), **training["inputs"]["score"]},
         "train": training["inputs"]["train"],
         "label": labeled["inputs"]["label"],
-        **_settings(job, carried),
+        **_settings(job, carried, known),
         "run": made["run"],
     }
     return {
@@ -223,10 +248,12 @@ def _provenance(
     }
 
 
-def _settings(job: Job, carried: Carried | None) -> dict[str, Any]:
-    """The settings of the build, with the identity of the earlier release instead of its place."""
+def _settings(job: Job, carried: Carried | None, known: Knowledge) -> dict[str, Any]:
+    """The settings of the build; instead of the places of other releases and files, it has what these are."""
     settings = job.settings("build")
-    settings["build"].pop("base")
+    for key in ("base", "corrections", "checked", "recalibrate"):
+        settings["build"].pop(key)
+    settings["build"] |= known.inputs()
     if carried:
         settings["build"]["base"] = carried.identity()
     return settings
@@ -249,9 +276,16 @@ def _public(score: dict[str, Any]) -> dict[str, Any]:
 
 
 def _outcome(release: Release) -> dict[str, Any]:
-    """What the command reports: counts, the folder, and a note if no label was added."""
-    outcome: dict[str, Any] = {"counters": _counters(release.statistics), "folder": str(release.folder)}
-    note = release.provenance.get("scores", {}).get("note")
+    """What the command reports: counts, the folder, and notes if no label was added or a correction was left out."""
+    counters = _counters(release.statistics)
+    corrections = release.provenance.get("corrections", {})
+    if corrections:
+        counters |= {"labels checked by hand": corrections["labels"], "corrected regions": corrections["regions"]}
+    outcome: dict[str, Any] = {"counters": counters, "folder": str(release.folder)}
+    notes = [release.provenance.get("scores", {}).get("note")]
+    if left_out := corrections.get("images_not_here"):
+        notes.append(f"corrections of {left_out} images are left out: the images are not among those of this run")
+    note = "; ".join(filter(None, notes))
     return outcome | ({"note": note} if note else {})
 
 
