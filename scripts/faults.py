@@ -16,7 +16,9 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from hf_relabel.cli import main as hf_relabel
 
 STAGES = ("proposals", "scores", "labeler", "regions")
 CLASSES, IMAGES_PER_CLASS = 3, 8
@@ -41,7 +45,7 @@ def main() -> int:
         folder = Path(name)
         arguments = make_settings(folder)
         began = time.monotonic()
-        done = Command([*arguments, "--run.dir", str(folder / "good")], folder / "log").wait()
+        done = Command(hf_relabel, [*arguments, "--run.dir", str(folder / "good")], folder / "log").wait()
         seconds = time.monotonic() - began
         assert done.status == 0, done.text
         trials = [flips(folder, arguments, options.flips, rng), kills(folder, arguments, options.kills, seconds, rng)]
@@ -80,11 +84,15 @@ def make_settings(folder: Path) -> list[str]:
 
 
 class Command:
-    """A command in a forked child, with its output in a file."""
+    """A command in a forked child, with its output in a file.
 
-    def __init__(self, arguments: list[str], log: Path):
-        from hf_relabel.cli import main as hf_relabel
+    Args:
+        hf_relabel: Runs the command and returns its exit status.
+        arguments: Its arguments.
+        log: The file.
+    """
 
+    def __init__(self, hf_relabel: Callable[[list[str]], int], arguments: list[str], log: Path):
         self.log = log
         self.status: int | None = None
         self.pid = os.fork()
@@ -95,6 +103,8 @@ class Command:
             status = 70  # an exception that is not one of ours
             try:
                 status = hf_relabel(arguments)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -104,6 +114,18 @@ class Command:
         """Wait for the end; `status` is negative after a signal."""
         self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self
+
+    def wait_for(self, seconds: float) -> int:
+        """Wait for the end, and kill the child after some seconds; returns the status."""
+        ends = time.monotonic() + seconds
+        while (done := os.waitpid(self.pid, os.WNOHANG))[0] == 0:
+            if time.monotonic() > ends:
+                os.kill(self.pid, signal.SIGKILL)
+                done = os.waitpid(self.pid, 0)
+                break
+            time.sleep(0.01)
+        self.status = os.waitstatus_to_exitcode(done[1])
+        return self.status
 
     def kill_after(self, seconds: float) -> "Command":
         """Kill the child after some seconds, unless it has ended."""
@@ -158,13 +180,13 @@ def flips(folder: Path, arguments: list[str], count: int, rng: random.Random) ->
             for made in [*path.parent.glob("shard-*"), path.parent / "manifest.json"]:
                 made.unlink()
         command = [*arguments, "--run.dir", str(run)]
-        done = Command(command, folder / "log").wait()
+        done = Command(hf_relabel, command, folder / "log").wait()
         if done.status == 0:
             outcome = "no effect" if is_equal(run, good) else "WRONG TABLES"
         else:
             is_one_line = done.status == 1 and "Traceback" not in done.text and "hf-relabel: error: " in done.text
             outcome = "noticed" if is_one_line else "TRACEBACK"
-            again = Command([*command, "--run.overwrite", "true"], folder / "log-again").wait()
+            again = Command(hf_relabel, [*command, "--run.overwrite", "true"], folder / "log-again").wait()
             if again.status != 0 or not is_equal(run, good):
                 outcome += ", NOT REPAIRED"
         outcomes[outcome] += 1
@@ -186,7 +208,7 @@ def kills(folder: Path, arguments: list[str], count: int, seconds: float, rng: r
             shutil.rmtree(run, ignore_errors=True)
         is_overwrite = number % 3 == 2
         changed = ["propose", *command[1:], "--propose.tau", "0.15", "--run.overwrite", "true"]
-        killed = Command(changed if is_overwrite else command, folder / "log")
+        killed = Command(hf_relabel, changed if is_overwrite else command, folder / "log")
         killed.kill_after(rng.uniform(0, seconds))
         is_killed = killed.status == -signal.SIGKILL
         outcomes["killed" if is_killed else "ended before"] += 1
@@ -195,7 +217,7 @@ def kills(folder: Path, arguments: list[str], count: int, seconds: float, rng: r
         if not is_overwrite:
             continue
         # The first settings again: refused because of the mixture, or the original tables.
-        done = Command(command, folder / "log").wait()
+        done = Command(hf_relabel, command, folder / "log").wait()
         if done.status == 0:
             outcomes["original tables after a killed overwrite"] += is_equal(run, good)
             outcomes["WRONG TABLES"] += not is_equal(run, good)
@@ -204,9 +226,9 @@ def kills(folder: Path, arguments: list[str], count: int, seconds: float, rng: r
         outcomes["mixture refused" if is_refused else "TRACEBACK"] += 1
         if not is_refused:
             print(done.text[-2000:], flush=True)
-        done = Command([*command, "--run.overwrite", "true"], folder / "log").wait()
+        done = Command(hf_relabel, [*command, "--run.overwrite", "true"], folder / "log").wait()
         outcomes["overwritten to the original tables" if is_equal(run, good) else "WRONG TABLES"] += 1
-    done = Command([*command, "--run.overwrite", "true"], folder / "log").wait()
+    done = Command(hf_relabel, [*command, "--run.overwrite", "true"], folder / "log").wait()
     outcomes["WRONG TABLES"] += done.status != 0 or not is_equal(run, good)
     left = [path.name for path in run.rglob("*") if path.suffix == ".claim"]
     print(f"{count} kills: {dict(+outcomes)}; claims left at the end: {left}", flush=True)

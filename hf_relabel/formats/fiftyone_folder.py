@@ -44,7 +44,7 @@ def export_fiftyone(
 
     Raises:
         FormatError: The folder exists, images are missing, or the folder cannot be written.
-        ReleaseError: The release cannot be read, or an image id leads out of a folder.
+        ReleaseError: The release cannot be read.
     """
     with new_folder(folder, LABELS, (LABELS, DATA), overwrite) as staging:
         if images is not None:

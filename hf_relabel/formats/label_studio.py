@@ -57,7 +57,7 @@ def export_label_studio(
 
     Raises:
         FormatError: The folder exists or cannot be written.
-        ReleaseError: The release cannot be read, or an image id leads out of a folder.
+        ReleaseError: The release cannot be read.
     """
     with new_folder(folder, TASKS, (TASKS, CONFIG), overwrite) as staging:
         for _ in image_ids(release):  # check them

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hf_relabel.errors import FormatError, ReleaseError
+from hf_relabel.errors import FormatError
 from hf_relabel.formats.coco_export import Exported
 from hf_relabel.formats.output import new_file
 from hf_relabel.formats.releases import Imported, Names, class_list, origin, provenance, tables
@@ -33,14 +33,12 @@ def export_tsv(release: Release, path: Path, *, overwrite: bool = False) -> Expo
 
     Raises:
         FormatError: The file exists or cannot be written.
-        ReleaseError: A file of the release cannot be read, or an image id is not valid.
+        ReleaseError: A file of the release cannot be read.
     """
     images = labels = 0
     with new_file(path, overwrite) as file:
         for batch in release.batches("labels", ["image_id", "label", "labels", "scores"]):
             for row in batch.to_pylist():
-                if not is_safe(row["image_id"]):
-                    raise ReleaseError(f"{release.folder}: the image id {row['image_id']!a} is not valid in a TSV file")
                 if row["label"] is None:
                     raise FormatError(
                         f"{row['image_id']}: has no original label, which this format needs; export coco instead"

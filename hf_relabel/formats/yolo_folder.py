@@ -46,7 +46,7 @@ def export_yolo(
 
     Raises:
         FormatError: The folder exists, images are missing, two names are equal, or the folder cannot be written.
-        ReleaseError: The release cannot be read, or an image id leads out of a folder.
+        ReleaseError: The release cannot be read.
     """
     contents = (DATA, "images", "labels", LABELS, REGIONS)
     counts = [0, 0, 0]

@@ -27,6 +27,7 @@ from hf_relabel.hub.files import CHANGELOG, PlannedFile, PublishOptions, differe
 from hf_relabel.hub.versions import previous_release, previous_version, with_inherited_license
 from hf_relabel.release.diff import compare
 from hf_relabel.release.reader import Release
+from hf_relabel.release.verify import refuse_links, verify
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ def _check_release(release: Release, options: PublishOptions) -> None:
             f"{release.folder}: is version {release.version}, not {options.version}; every row contains the version, "
             f"so build it with --build.version {options.version}"
         )
-    release.verify()
+    refuse_links(release)
+    verify(release)
 
 
 def dry_run(release: Release, repo_id: str, options: PublishOptions) -> Plan:

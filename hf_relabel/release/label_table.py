@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_relabel.errors import ReleaseError
 from hf_relabel.release.reader import Release
 from hf_relabel.schema import NO_LABEL
 
@@ -65,9 +64,6 @@ def label_table(release: Release, *, with_regions: bool = False, origin: str | N
     config_name, columns = ("regions", [*_COLUMNS, "regions"]) if with_regions else ("labels", _COLUMNS)
     table = pa.Table.from_batches(release.batches(config_name, columns))
     image_ids = table["image_id"].to_pylist()
-    if len(set(image_ids)) != len(image_ids):
-        repeated = len(image_ids) - len(set(image_ids))
-        raise ReleaseError(f"{origin}: {repeated} image ids occur twice; build the release again")
     lengths = pc.list_value_length(table["labels"]).to_numpy()
     original = table["label"].fill_null(NO_LABEL).to_numpy().astype(np.int32)
     classes = pc.list_flatten(table["labels"]).to_numpy().astype(np.int32)

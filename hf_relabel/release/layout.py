@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from hf_relabel.errors import ReleaseError
@@ -15,7 +14,34 @@ EXCLUDED = "excluded.jsonl"
 README = "README.md"
 
 _DIGEST_LENGTH = 16
-_DATA_FILE = re.compile(rf"(?:.*/)?([^/]+)-\d{{5}}-of-\d{{5}}-([0-9a-f]{{{_DIGEST_LENGTH}}})\.parquet")
+_DATA_FILE = re.compile(
+    rf"data/({'|'.join(CONFIG_NAMES)})/([\w.]+)-(\d{{5}})-of-(\d{{5}})(?:-([0-9a-f]{{{_DIGEST_LENGTH}}}))?\.parquet"
+)
+
+
+@dataclass(frozen=True)
+class DataFilePlace:
+    """What the path of a data file says.
+
+    Args:
+        config_name: Its configuration.
+        split: The split whose rows it has.
+        index: Its place among the files of this configuration and split.
+        count: How many there are.
+        digest: Digest of the content of all of them; None in old releases.
+    """
+
+    config_name: str
+    split: str
+    index: int
+    count: int
+    digest: str | None
+
+
+def data_file_place(path: str) -> DataFilePlace | None:
+    """Read the path of a data file; None for other paths."""
+    match = _DATA_FILE.fullmatch(path)
+    return DataFilePlace(match[1], match[2], int(match[3]), int(match[4]), match[5]) if match else None
 
 
 @dataclass(frozen=True)
@@ -39,21 +65,14 @@ class ReleaseFile:
     @property
     def split(self) -> str | None:
         """The split whose rows a data file has, as its name says; None for other files."""
-        match = _DATA_FILE.fullmatch(self.path) if self.config_name is not None else None
-        return match[1] if match else None
+        place = data_file_place(self.path)
+        return place.split if place else None
 
     @property
     def digest(self) -> str | None:
         """The digest of the content in a data file's name; None for other files and names without one."""
-        match = _DATA_FILE.fullmatch(self.path) if self.config_name is not None else None
-        return match[2] if match else None
-
-    def __post_init__(self) -> None:
-        parts = PurePosixPath(self.path).parts
-        if not parts or PurePosixPath(self.path).is_absolute() or ".." in parts or "\\" in self.path:
-            raise ReleaseError(
-                f"{MANIFEST}: path {self.path!r} leads out of the release folder; do not use this release"
-            )
+        place = data_file_place(self.path)
+        return place.digest if place else None
 
 
 def content_digest(hashes: Iterable[str]) -> str:
@@ -84,7 +103,7 @@ def data_configs(splits: Iterable[str], files: Iterable[ReleaseFile]) -> list[di
         patterns = []
         for split in names:
             digests = {file.digest for file in stored if file.config_name == name and file.split == split}
-            if len(digests) != 1:
+            if len(digests) != 1 or None in digests:
                 raise ReleaseError(
                     f"data/{name}: the file names lack the digest of the content, without which `load_dataset` may "
                     "return the rows of another release; build the release again"

@@ -1,6 +1,8 @@
-"""Open a release folder: its manifest, its rows, and a check that its files are intact."""
+"""Open a release folder: its manifest and its rows, which are checked as they are read."""
 
+import errno
 import json
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hf_relabel.errors import ReleaseError
 from hf_relabel.release.layout import MANIFEST, ReleaseFile
-from hf_relabel.release.rows import find_invalid_row
-from hf_relabel.run.store import sha256_of
-from hf_relabel.schema import READABLE_VERSIONS
+from hf_relabel.release.manifest import parse_manifest
+from hf_relabel.release.rows import COLUMN_TYPES, COLUMNS_OF, InvalidRow, find_invalid_row
 
 _BATCH_ROWS = 4096
 
@@ -23,6 +25,10 @@ ADDED_COLUMNS = {"label_score": pa.float32()}
 
 ADDED_TO_REGIONS = {"generator": pa.string()}
 """Fields of a region that releases of schema version 1 do not have."""
+
+_REGIONS_OF_VERSION_1 = pa.list_(
+    pa.struct([field for field in COLUMN_TYPES["regions"].value_type if field.name not in ADDED_TO_REGIONS])
+)
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,8 @@ class Release:
             ReleaseError: The manifest is missing, damaged, or has another schema version.
         """
         folder = Path(folder)
-        path = folder / MANIFEST
         try:
-            text = path.read_text(encoding="utf-8")
+            text = regular_file(folder / MANIFEST).read_bytes()
         except OSError as error:
             raise ReleaseError(
                 f"{folder}: not a release ({MANIFEST}: {error.strerror}); give the folder that `hf-relabel build` wrote"
@@ -75,28 +80,18 @@ class Release:
         Raises:
             ReleaseError: The manifest is damaged or has another schema version.
         """
-        path = folder / MANIFEST
-        try:
-            values = json.loads(manifest)
-            found = values["schema_version"]
-            if found not in READABLE_VERSIONS:
-                readable = " and ".join(map(str, READABLE_VERSIONS))
-                raise ReleaseError(
-                    f"{path}: schema version {found}, but this hf_relabel reads {readable}; build the release again"
-                )
-            return cls(
-                folder=folder,
-                version=values["version"],
-                name=values["name"],
-                split=values["split"],
-                class_names=values["class_names"],
-                files=[ReleaseFile(**entry) for entry in values["files"]],
-                statistics=values["statistics"],
-                provenance=values["provenance"],
-                of_splits=values.get("splits", {}),
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise ReleaseError(f"{path}: damaged manifest ({error}); build the release again") from error
+        values = parse_manifest(manifest, folder / MANIFEST)
+        return cls(
+            folder=folder,
+            version=values["version"],
+            name=values["name"],
+            split=values["split"],
+            class_names=values["class_names"],
+            files=values["files"],
+            statistics=values["statistics"],
+            provenance=values["provenance"],
+            of_splits=values["splits"],
+        )
 
     @property
     def splits(self) -> list[str]:
@@ -148,29 +143,23 @@ class Release:
         """Path of a file of the release."""
         return self.folder / file.path
 
-    def verify(self) -> None:
-        """Read every file and compare its size and hash with the manifest.
-
-        Raises:
-            ReleaseError: A file is missing or was changed; the message names it.
-        """
-        for file in self.files:
-            path = self.path_of(file)
-            try:
-                is_same = path.stat().st_size == file.bytes and sha256_of(path) == file.sha256
-            except OSError as error:
-                raise ReleaseError(f"{path}: cannot be read ({error.strerror}); build the release again") from error
-            if not is_same:
-                raise ReleaseError(f"{path}: changed since the release was built; build the release again")
-
     def batches(self, config_name: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Iterate over the rows of a configuration in order, a few thousand at a time.
 
         Raises:
             ReleaseError: A file is missing, is not Parquet, lacks a column, or has an invalid row.
         """
+        last: dict[str | None, str] = {}
         for file in self.files_of(config_name):
-            yield from self.batches_of(file, columns)
+            for number, batch in enumerate(self.batches_of(file, columns)):
+                if "image_id" in batch.schema.names and len(batch):
+                    if not number and batch["image_id"][0].as_py() <= last.get(file.split, ""):
+                        raise ReleaseError(
+                            f"{self.path_of(file)}: its first image is not after the last one of the file before it; "
+                            "build or download the release again"
+                        )
+                    last[file.split] = batch["image_id"][-1].as_py()
+                yield batch
 
     def rows(self, config_name: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
         """Iterate over the rows of a configuration in order, as dictionaries.
@@ -195,30 +184,88 @@ class Release:
         """
         path = self.path_of(file)
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
-                names = parquet.schema_arrow.names
-                wanted = list(dict.fromkeys([*names, *ADDED_COLUMNS])) if columns is None else columns
-                missing = sorted(set(wanted) - set(names) - set(ADDED_COLUMNS))
-                if missing:
-                    raise ReleaseError(f"{path}: not a file of a release, it has no column {missing[0]!r}")
+            with pq.ParquetFile(regular_file(path), page_checksum_verification=True) as parquet:
+                names = self._check_columns(parquet, file)
+                wanted = list(COLUMNS_OF[file.config_name or "labels"]) if columns is None else columns
                 stored = [name for name in wanted if name in names]
-                first = 0
+                first, last_id = 0, None
                 for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=stored):
-                    self._check(path, first, batch)
+                    last_id = self._check_rows(path, first, batch, last_id)
                     yield _completed(batch, wanted)
                     first += batch.num_rows
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError, MemoryError) as error:
             raise ReleaseError(
                 f"{path}: cannot be read as Parquet ({_first_line(error)}); build or download the release again"
             ) from error
 
-    def _check(self, path: Path, first: int, batch: pa.RecordBatch) -> None:
+    def _check_columns(self, parquet: pq.ParquetFile, file: ReleaseFile) -> list[str]:
+        """Refuse a file with other columns, classes or rows than the manifest says; returns its columns."""
+        path, schema = self.path_of(file), parquet.schema_arrow
+        if len(set(schema.names)) < len(schema.names):
+            raise ReleaseError(f"{path}: not a file of a release, it has two columns of one name")
+        for name in COLUMNS_OF[file.config_name or "labels"]:
+            if name not in schema.names:
+                if name in ADDED_COLUMNS:
+                    continue
+                raise ReleaseError(f"{path}: not a file of a release, it has no column {name!r}")
+            kind, expected = schema.field(name).type, COLUMN_TYPES[name]
+            if kind != expected and not (name == "regions" and kind == _REGIONS_OF_VERSION_1):
+                raise ReleaseError(f"{path}: not a file of a release, its column {name!r} is {kind}, not {expected}")
+        if _class_names_of(schema) != self.class_names:
+            raise ReleaseError(f"{path}: has other class names than {MANIFEST}; do not use this release")
+        if parquet.metadata.num_rows != file.rows:
+            raise ReleaseError(
+                f"{path}: has {parquet.metadata.num_rows} rows, {MANIFEST} says {file.rows}; build or download the "
+                "release again"
+            )
+        return list(schema.names)
+
+    def _check_rows(self, path: Path, first: int, batch: pa.RecordBatch, last_id: str | None) -> str | None:
+        """Refuse invalid rows; returns the last image id, if ids were read."""
+        batch.validate(full=True)
         invalid = find_invalid_row(pa.Table.from_batches([batch]), len(self.class_names))
+        if invalid is None and "version" in batch.schema.names:
+            is_other = pc.not_equal(batch["version"], self.version).to_numpy(zero_copy_only=False)
+            if is_other.any():
+                invalid = InvalidRow(int(is_other.argmax()), "version", f"is not {self.version}")
+        if invalid is None and "image_id" in batch.schema.names and len(batch):
+            ids = pa.concat_arrays([pa.array([last_id or ""]), batch["image_id"]])
+            is_late = pc.greater_equal(ids[:-1], ids[1:]).to_numpy(zero_copy_only=False)
+            if is_late.any():
+                place = int(is_late.argmax())
+                invalid = InvalidRow(place, "image_id", f"{ids[place + 1].as_py()!r} does not follow the one before it")
+            last_id = ids[-1].as_py()
         if invalid is not None:
             raise ReleaseError(
                 f"{path}, row {first + invalid.row}: `{invalid.column}` {invalid.reason}; build or download the "
                 "release again"
             )
+        return last_id
+
+
+def regular_file(path: Path) -> Path:
+    """Return the path of a regular file, or of a link to one; reading a pipe or a device may never end.
+
+    Raises:
+        OSError: There is no such file, or it is not a regular one.
+    """
+    try:
+        is_regular = stat.S_ISREG(path.stat().st_mode)
+    except ValueError as error:  # a NUL in the path
+        raise OSError(errno.EINVAL, "not a valid path") from error
+    if not is_regular:
+        raise OSError(errno.EINVAL, "not a regular file")
+    return path
+
+
+def _class_names_of(schema: pa.Schema) -> list[str] | None:
+    """The class names that a data file gives to the datasets library; None if there are none."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        found = [features["label"]["names"], features["labels"][0]["names"]]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return None
+    return found[0] if found[0] == found[1] else None
 
 
 def _completed(batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:

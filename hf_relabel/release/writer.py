@@ -13,7 +13,6 @@ image_id. Rows are streamed: memory does not grow with the number of images.
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -32,6 +31,7 @@ from hf_relabel.release.layout import (
     data_configs,
     data_file_name,
 )
+from hf_relabel.release.manifest import SPLIT_NAME
 from hf_relabel.release.markdown import escape
 from hf_relabel.release.reader import Release
 from hf_relabel.release.rows import find_invalid_row
@@ -51,8 +51,6 @@ LABELS_ROWS_PER_FILE = 2_000_000
 Batches = Iterable[pa.RecordBatch | pa.Table]
 
 _STEP = 500  # rows between two checks of a row group's size
-
-_SPLIT_NAME = re.compile(r"\w+(\.\w+)*")  # what the datasets library accepts
 
 
 def write_release(
@@ -91,7 +89,7 @@ def write_release(
             (datasets cannot load an empty split), or the disk is full.
     """
     for split in tables:
-        if not _SPLIT_NAME.fullmatch(split):
+        if not SPLIT_NAME.fullmatch(split):
             raise ReleaseError(f"split {split!r}: use letters, digits and underscores, such as `train`")
     _refuse_to_replace(folder, overwrite)
     staging = folder.with_name(f".{folder.name}.partial")

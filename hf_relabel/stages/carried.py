@@ -11,6 +11,7 @@ from hf_relabel.errors import ReleaseError, UsageError
 from hf_relabel.hub.releases import open_release
 from hf_relabel.release.layout import EXCLUDED, MANIFEST
 from hf_relabel.release.reader import Release
+from hf_relabel.release.verify import verify
 from hf_relabel.release.versions import next_version, version_key
 from hf_relabel.release.writer import Batches
 
@@ -95,7 +96,7 @@ def open_base(name: str, version: str, class_names: list[str], own: list[str]) -
     splits = [split for split in release.splits if split not in own]
     if not splits:
         raise UsageError(f"build.base: {name} has no split other than {', '.join(own)}; leave build.base out")
-    release.verify()
+    verify(release)
     return Carried(release, splits)
 
 

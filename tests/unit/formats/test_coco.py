@@ -13,6 +13,7 @@ from hf_relabel.formats.coco_export import export_coco
 from hf_relabel.formats.coco_import import import_coco
 from hf_relabel.release.layout import EXCLUDED
 from hf_relabel.release.reader import Release
+from hf_relabel.release.verify import verify
 from hf_relabel.vision import masks
 
 
@@ -39,7 +40,7 @@ def test_every_row_survives_a_round_trip(tmp_path):
     assert not any(imported.left_out.values())
     assert rows_of(tmp_path / "back") == rows_of(tmp_path / "release")
     back = Release.open(tmp_path / "back")
-    back.verify()
+    verify(back)
     for key in ("version", "name", "split", "class_names", "statistics"):
         assert getattr(back, key) == getattr(release, key), key
     assert back.provenance.pop("imported")["file"] == "coco.json"

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from releases import make_release, make_rows
 
-from hf_relabel.errors import FormatError, ReleaseError
+from hf_relabel.errors import FormatError
 from hf_relabel.formats.fiftyone_folder import export_fiftyone
 from hf_relabel.release.reader import Release
 
@@ -61,12 +61,3 @@ def test_only_such_a_folder_is_replaced(release, tmp_path):
     assert len(list((tmp_path / "images").rglob("*.jpg"))) == 6  # links go, what they lead to stays
     with pytest.raises(FormatError, match="contains other files"):
         export_fiftyone(release, tmp_path / "images", overwrite=True)
-
-
-def test_an_image_id_that_leads_out_of_the_folder_is_refused(tmp_path):
-    row = {"image_id": "../up.jpg", "label": 0, "labels": [0], "scores": [1.0], "width": 1, "height": 1, "regions": []}
-    release = make_release(tmp_path / "release", rows=[row])
-    (tmp_path / "images").mkdir()
-    (tmp_path / "up.jpg").touch()
-    with pytest.raises(ReleaseError, match="leads out of the folder"):
-        export_fiftyone(release, tmp_path / "folder", images=tmp_path / "images")

@@ -8,6 +8,7 @@ from hf_relabel.errors import FormatError, SourceError, UsageError
 from hf_relabel.formats.paper_tsv import export_tsv, import_tsv
 from hf_relabel.formats.releases import Names
 from hf_relabel.release.reader import Release
+from hf_relabel.release.verify import verify
 
 PAPER = (
     "n01440764/n01440764_10042.JPEG\t0\t0,391\t0.2654,1.0000\n"
@@ -37,7 +38,7 @@ def test_lines_of_the_paper_become_a_release(tmp_path):
         {"image_id": "n02097474/n02097474_1.JPEG", "label": 199, "labels": [], "scores": [], **empty},
     ]
     release = Release.open(tmp_path / "release")
-    release.verify()
+    verify(release)
     assert (release.name, release.version, len(release.class_names)) == ("Paper", "2.1.0", 1000)
     assert release.provenance["config"]["import"]["file"] == "labels.tsv"
     assert len(release.provenance["config"]["import"]["sha256"]) == 64

@@ -47,16 +47,19 @@ def _replace(folder, change):
     """Replace the rows of the labels by changed ones."""
     release = Release.open(folder)
     path = release.path_of(release.files_of("labels")[0])
-    rows = pq.read_table(path).to_pylist()
+    table = pq.read_table(path)
+    rows = table.to_pylist()
     change(rows)
-    pq.write_table(pa.Table.from_pylist(rows), path)
+    names = [name for name in table.column_names if name in rows[0]]
+    pq.write_table(pa.Table.from_pylist(rows, table.select(names).schema), path)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda rows: [row.pop("labels") for row in rows], "has no column 'labels'"),
-        (lambda rows: rows.append(rows[0]), "1 image ids occur twice"),
+        (lambda rows: rows.append(rows[0]), "has 4 rows, manifest.json says 3"),
+        (lambda rows: rows[1].update(image_id="a"), "row 1: `image_id` 'a' does not follow"),
         (
             lambda rows: rows[0].update(scores=[1.0]),
             "row 0: `scores` does not have exactly one score",

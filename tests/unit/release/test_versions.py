@@ -7,6 +7,7 @@ from releases import make_release, provenance
 
 from hf_relabel.errors import ReleaseError
 from hf_relabel.release import versions
+from hf_relabel.release.verify import verify
 from hf_relabel.release.versions import add_version, find_version, next_version, stored_releases
 
 
@@ -33,7 +34,7 @@ def test_the_latest_is_in_release_and_earlier_versions_stay(tmp_path):
     assert sorted(path.name for path in (tmp_path / "releases").iterdir()) == ["1.0.0", "1.1.0"]
     assert contents(tmp_path / "releases" / "1.0.0") == first
     for release in stored_releases(tmp_path).values():
-        release.verify()
+        verify(release)
 
 
 def test_an_older_number_does_not_become_the_latest(tmp_path):

@@ -12,6 +12,7 @@ from releases import CLASSES, as_version_1, make_release, make_rows
 import hf_relabel.release.writer
 from hf_relabel.errors import ReleaseError
 from hf_relabel.release.reader import Release
+from hf_relabel.release.verify import verify
 from hf_relabel.release.writer import write_release
 from hf_relabel.schema import SCHEMA_VERSION, release_schema
 
@@ -41,7 +42,7 @@ def test_rows_are_read_as_they_were_written(tmp_path):
     (path,) = [file.path for file in release.files_of("labels")]
     assert re.fullmatch(r"data/labels/train-00000-of-00001-[0-9a-f]{16}\.parquet", path)
     assert release.num_images == 60
-    release.verify()
+    verify(release)
     (line,) = (release.folder / "excluded.jsonl").read_text().splitlines()
     assert json.loads(line) == {"image_id": "00/broken.jpg", "reason": "cannot identify image file"}
 
@@ -50,7 +51,7 @@ def test_a_release_of_an_earlier_schema_version_is_read_with_nulls(tmp_path):
     release = make_release(tmp_path / "new")
     make_release(tmp_path / "old")
     old = as_version_1(tmp_path / "old")
-    old.verify()
+    verify(old)
     expected = rows_of(release)
     for row in expected:
         row["label_score"] = None
@@ -191,7 +192,7 @@ def test_verify_names_the_file_that_is_not_as_it_was(tmp_path, damage):
     else:
         path.write_bytes(content if damage == "changed" else path.read_bytes() + b"x")
     with pytest.raises(ReleaseError, match=path.name):
-        release.verify()
+        verify(release)
 
 
 def test_a_file_that_is_no_parquet(tmp_path):
@@ -207,14 +208,6 @@ def test_a_file_that_is_no_parquet(tmp_path):
     [
         ({"schema_version": SCHEMA_VERSION + 1}, f"schema version {SCHEMA_VERSION + 1}, but this hf_relabel reads"),
         ({"files": [{"path": "x"}]}, "damaged manifest"),
-        (
-            {"files": [{"path": "../x", "config_name": None, "rows": 1, "bytes": 1, "sha256": ""}]},
-            "leads out of the release",
-        ),
-        (
-            {"files": [{"path": "/x", "config_name": None, "rows": 1, "bytes": 1, "sha256": ""}]},
-            "leads out of the release",
-        ),
     ],
 )
 def test_manifests_that_are_refused(tmp_path, change, message):

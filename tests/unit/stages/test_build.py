@@ -11,6 +11,7 @@ from scenes import Scenes, make_scenes
 from hf_relabel.config import BackboneConfig, BootstrapConfig, BuildConfig, ScoreConfig, SourceConfig, TrainConfig
 from hf_relabel.errors import ReleaseError, StageError, UsageError
 from hf_relabel.release.reader import Release
+from hf_relabel.release.verify import verify
 from hf_relabel.run.job import Job
 from hf_relabel.stages import build, label, score, train
 from hf_relabel.vision import masks
@@ -73,7 +74,7 @@ def added(rows, scenes=None) -> list:
 
 def test_a_release_has_every_image_or_its_reason(build_as, labeled):
     rows, release, _ = build_as("1.0.0")
-    release.verify()
+    verify(release)
     ids = labeled.snapshot.image_ids
     assert [row["image_id"] for row in rows] == ids[:3] + ids[4:]
     assert [row["label"] for row in rows] == np.delete(labeled.snapshot.labels, 3).tolist()
