@@ -29,6 +29,9 @@ PRODUCT_ERROR = 1e-9
 AFFINITY_ROWS = 192
 """Rows of the graph computed together: enough for a fast product, few enough to skip almost half of the graph."""
 
+UNITS = 2.0**34
+"""Numbers are rounded to multiples of 1 / UNITS before a product."""
+
 DIGIT = 2.0**7
 DIGITS = tuple(DIGIT**place / 2 for place in range(1, 6))
 """Scales of the five digits into which `NormalizedAffinity` splits a number; the first leaves room for the sign."""
@@ -45,7 +48,7 @@ def affinity(unit: torch.Tensor, tau: float) -> torch.Tensor:
         tau: Threshold of the similarity.
 
     Returns:
-        int8 or float32 [B, n, n].
+        int8, float32 or float64 [B, n, n].
     """
     batch, n, _ = unit.shape
     adjacency = unit.new_empty(batch, n, n, dtype=_graph_dtype(unit))
@@ -71,18 +74,20 @@ def _products(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
 def _graph_dtype(unit: torch.Tensor) -> torch.dtype:
     """Choose the type in which products with the graphs of unit features [B, n, C] are fastest; all types are exact.
 
-    For one graph on a CPU with 512-bit vectors this is int8, which is three times faster than float32 because the graph
-    stays in the cache. Without such vectors int8 is slower, and PyTorch has no int8 product of batches.
+    For one graph on a CPU with 512-bit vectors this is int8, because the graph stays in the cache. Without such vectors
+    int8 is slow, and float64, which needs one row instead of five, is the fastest. PyTorch has no int8 product of
+    batches.
     """
-    one_on_cpu = len(unit) == 1 and unit.device.type == "cpu"
-    return torch.int8 if one_on_cpu and torch.backends.cpu.get_cpu_capability() == "AVX512" else torch.float32
+    if len(unit) > 1 or unit.device.type != "cpu":
+        return torch.float32
+    return torch.int8 if torch.backends.cpu.get_cpu_capability() == "AVX512" else torch.float64
 
 
 class NormalizedAffinity:
     """The operator M of a batch of graphs.
 
     Args:
-        adjacency: The graphs B, int8 or float32 [B, n, n] of 0 and 1.
+        adjacency: The graphs B, int8, float32 or float64 [B, n, n] of 0 and 1.
         excluded: Patches whose edges do not count, bool [B, n].
 
     Attributes:
@@ -119,15 +124,17 @@ class NormalizedAffinity:
         return vectors.masked_fill(self._isolated, 0.0)
 
     def _product(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Multiply B with each of the vectors, float64 [B, p, n] in [-1, 1], to 34 bits in one low-precision product.
+        """Multiply B with each of the vectors, float64 [B, p, n] in [-1, 1], to 34 bits in one product.
 
-        A vector is rounded to multiples of 2^-34, which are split into five digits of 7 bits, sign included. Sums of
-        digits are exact in int32, and in float32 for up to 2^18 patches, in any order. The result therefore does not
-        depend on the number of threads, the device or the rest of the batch. Reading B takes most of the time, so five
-        rows cost little more than one. The precision is needed for graphs with several components, whose eigenvalues
-        differ by only about EPS.
+        A vector is rounded to multiples of 2^-34. In float64, sums of such numbers are exact for up to 2^18 patches, in
+        any order. In the other types, each number is split into five digits of 7 bits, sign included, whose sums are
+        exact in int32, and in float32 for up to 2^18 patches. The result therefore does not depend on the type, the
+        number of threads, the device or the rest of the batch. Reading B takes most of the time. The precision is
+        needed for graphs with several components, whose eigenvalues differ by only about EPS.
         """
         batch, _, n = vectors.shape
+        if self._adjacency.dtype == torch.float64:
+            return (vectors * UNITS).round_() @ self._adjacency / UNITS
         digits = (vectors[:, None] * self._digits).round_()  # [B, 5, p, n]
         digits[:, 1:] -= DIGIT * digits[:, :-1]
         rows = digits.to(self._adjacency.dtype).view(batch, -1, n)
