@@ -6,6 +6,7 @@ Commands import torch and the datasets library only when they run, so that help 
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -46,16 +47,36 @@ RESUMABLE = ("fit", "transfer")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 for a failure, 2 for misuse. Bugs keep their traceback."""
+    """Run a command; bugs keep their traceback.
+
+    Returns:
+        The exit status: 0, 1 for a failure, 2 for misuse, 130 after Ctrl-C, 141 if the reader of the output is gone.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(arguments)
+        status = _dispatch(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        if not _stop_output():
+            raise
+        return 141
     except RelabelError as error:
         print(f"hf-relabel: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"hf-relabel: interrupted{_how_to_resume(arguments)}", file=sys.stderr)
         return 130
+
+
+def _stop_output() -> bool:
+    """Drop the rest of the output if its reader is gone, as in `hf-relabel diff ... | head`; returns whether it is."""
+    try:
+        print(flush=True)  # fails again if it was the output that failed, and not another pipe
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _how_to_resume(arguments: list[str]) -> str:

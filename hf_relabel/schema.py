@@ -6,7 +6,7 @@ in a table: each proposals shard has a float16 array next to it, see `FEATURES`.
 """
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -19,6 +19,32 @@ CONFIG_NAMES = ("labels", "regions")
 
 NULLABLE = ("label", "label_score", "regions.generator")
 """Columns of a release, and fields of its regions, that need not have a value."""
+
+
+class Excluded(NamedTuple):
+    """An image that is left out, a line of `excluded.jsonl`.
+
+    Args:
+        image_id: The image.
+        reason: Why it is left out.
+        split: Its split; None if the release has only one.
+    """
+
+    image_id: str
+    reason: str
+    split: str | None = None
+
+    @classmethod
+    def parse(cls, line: str) -> "Excluded":
+        """Read a line; raises KeyError or ValueError."""
+        row = json.loads(line)
+        return cls(row["image_id"], row["reason"], row.get("split"))
+
+    def line(self) -> str:
+        """Return the image as a line of JSON."""
+        row = {key: value for key, value in self._asdict().items() if value is not None}
+        return json.dumps(row, ensure_ascii=False) + "\n"
+
 
 RLE = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
 """COCO run-length encoding: size [height, width], counts of column-major runs in COCO's compressed ASCII."""

@@ -50,10 +50,12 @@ def run(settings: AuditSettings) -> int:
     refuse_unwritable(settings.json, settings.plot)
     true_labels = settings.truth.read()
     table = load_labels(settings.release, settings.split)
-    common, left_out = true_labels.within(table.class_names)
+    given = true_labels.of_images(table.image_ids)
+    common, left_out = given.within(table.class_names)
     truth = common.of(table.image_ids, table.class_names)
+    known = given.has_labels(table.image_ids)
     try:
-        result = audit(table, truth, top=settings.top, bins=settings.bins)
+        result = audit(table, truth, known, top=settings.top, bins=settings.bins)
     except ValueError as error:
         raise SourceError(f"{settings.truth.truth}: nothing to compare {settings.release} with ({error})") from error
     print(_describe(settings.release, result))
@@ -81,7 +83,13 @@ def _describe(release: str, result: "Audit") -> str:
     agreement, best = result.agreement, result.best
     blocks = [
         f"{release}: {result.images} images with a true label"
-        + (f", {result.left_out} without one left out" if result.left_out else ""),
+        + (f", {result.left_out} without one left out" if result.left_out else "")
+        + (
+            f"; {result.other_classes} of them only with classes that the release does not have, so every label listed "
+            "there counts as false"
+            if result.other_classes
+            else ""
+        ),
         (
             "No image has an original label. "
             if math.isnan(agreement.true)

@@ -115,10 +115,16 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Audit:
-    """Everything `audit` reports. Images without a true label are excluded and counted in `left_out`."""
+    """Everything `audit` reports.
+
+    Images without a true label are excluded and counted in `left_out`. Images whose true labels are all classes that
+    the release does not have are compared, so that the labels added to them count as false; `other_classes` is their
+    number.
+    """
 
     images: int
     left_out: int
+    other_classes: int
     thresholds: list[ThresholdRow]
     best: BestThreshold
     added_labels: AddedLabels
@@ -129,12 +135,16 @@ class Audit:
     confused: list[Confusion]
 
 
-def audit(table: LabelTable, truth: np.ndarray, top: int = 10, bins: int = 10) -> Audit:
+def audit(
+    table: LabelTable, truth: np.ndarray, known: np.ndarray | None = None, top: int = 10, bins: int = 10
+) -> Audit:
     """Compare the labels in a release with the truth.
 
     Args:
         table: The N images in the release.
         truth: True label sets, bool [N, C], in the order of the table's images.
+        known: Images with a true label, bool [N], whether it is one of the C classes or not; by default those with a
+            label in `truth`.
         top: Number of classes and confusions to list.
         bins: Number of bins in the reliability table.
 
@@ -142,7 +152,8 @@ def audit(table: LabelTable, truth: np.ndarray, top: int = 10, bins: int = 10) -
         ValueError: No image has a true label, or none of the images with one has a label in the release.
     """
     scores = table.scores
-    known = np.asarray(truth.any(axis=1))
+    has_class = np.asarray(truth.any(axis=1))
+    known = has_class if known is None else known | has_class
     if not known.any():
         raise ValueError("no image has a true label")
     entries = known[table.rows]
@@ -154,6 +165,7 @@ def audit(table: LabelTable, truth: np.ndarray, top: int = 10, bins: int = 10) -
     return Audit(
         images=int(known.sum()),
         left_out=int((~known).sum()),
+        other_classes=int((known & ~has_class).sum()),
         thresholds=_threshold_rows(rows, classes, scores, truth, known),
         best=best,
         added_labels=_added_labels(scores[is_added], hits[is_added], bins),

@@ -47,13 +47,28 @@ class Truth:
         Raises:
             SourceError: An image has no entry, the number of images differs, or a class is unknown.
         """
+        chosen = self._chosen(image_ids)
+        return metrics.multi_hot(class_indices(chosen, class_names, self.origin), len(class_names))
+
+    def of_images(self, image_ids: Sequence[str]) -> "Truth":
+        """Return the truth of the given images alone, by their ids.
+
+        Raises:
+            SourceError: An image has no entry, or the number of images differs.
+        """
+        return Truth(self.origin, dict(zip(image_ids, self._chosen(image_ids), strict=True)))
+
+    def has_labels(self, image_ids: Sequence[str]) -> np.ndarray:
+        """Return whether each of the given images has a label, of whatever class: bool [N]."""
+        return np.array([len(labels) > 0 for labels in self._chosen(image_ids)], bool)
+
+    def _chosen(self, image_ids: Sequence[str]) -> list[Sequence[int | str]]:
+        """The labels of each image."""
         if isinstance(self.labels, Mapping):
             keys = self._keys(image_ids)
             refuse_unknown(keys, self.labels, f"have no entry in {self.origin}")
-            chosen = [self.labels[key] for key in keys]
-        else:
-            chosen = [self.labels[place] for place in self._places(image_ids)]
-        return metrics.multi_hot(class_indices(chosen, class_names, self.origin), len(class_names))
+            return [self.labels[key] for key in keys]
+        return [self.labels[place] for place in self._places(image_ids)]
 
     def within(self, class_names: Sequence[str]) -> "tuple[Truth, Counter[str]]":
         """Leave out the labels whose names are not among the classes.

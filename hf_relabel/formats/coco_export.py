@@ -94,7 +94,9 @@ def _excluded(release: Release) -> Iterator[dict[str, Any]]:
     path = release.folder / EXCLUDED_FILE
     try:
         with open(path, encoding="utf-8") as file:
-            yield from map(json.loads, file)
+            for row in map(json.loads, file):
+                if row.pop("split", release.split) == release.split:
+                    yield row
     except (OSError, ValueError) as error:
         raise ReleaseError(f"{path}: cannot be read ({error}); build or download the release again") from error
 

@@ -11,7 +11,7 @@ from hf_relabel.formats.coco_file import CocoFile, Entry
 from hf_relabel.formats.releases import Imported, Names, origin, tables
 from hf_relabel.formats.segmentation import area_of, read_segmentation
 from hf_relabel.release.writer import write_release
-from hf_relabel.schema import READABLE_VERSIONS
+from hf_relabel.schema import READABLE_VERSIONS, Excluded
 from hf_relabel.sources.image_ids import is_safe
 
 NOT_OURS = "; hf-relabel did not export this file: for masks without classes, use --propose.masks"
@@ -103,10 +103,10 @@ def _class_names(coco: CocoFile) -> list[str]:
     return names
 
 
-def _excluded(coco: CocoFile) -> Iterator[tuple[str, str]]:
+def _excluded(coco: CocoFile) -> Iterator[Excluded]:
     for item in coco.head.get(EXCLUDED, []):
         try:
-            yield str(item["image_id"]), str(item["reason"])
+            yield Excluded(str(item["image_id"]), str(item["reason"]))
         except (KeyError, TypeError) as error:
             raise FormatError(
                 f"{coco.path}: `{EXCLUDED}` contains {item!r} instead of an image_id and a reason"

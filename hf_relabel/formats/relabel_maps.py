@@ -20,6 +20,7 @@ from hf_relabel.labeling.label_maps import LabelMapError, read_label_map, score_
 from hf_relabel.release.writer import write_release
 from hf_relabel.run.progress import progress_bar
 from hf_relabel.run.ranks import Rank
+from hf_relabel.schema import Excluded
 from hf_relabel.sources.image_ids import is_safe
 
 SUFFIX = ".pt"
@@ -64,7 +65,7 @@ def import_label_maps(
     found, others = _find(maps)
     class_folders = sorted({name.split("/")[0] for name in found})
     label_of = classes.indices(class_folders, str(maps))
-    excluded: list[tuple[str, str]] = []
+    excluded: list[Excluded] = []
 
     def rows() -> Iterator[dict[str, Any]]:
         with progress_bar(len(found), "label maps", "images", Rank(0, 1, 1, torch.device("cpu"), 1)) as bar:
@@ -73,7 +74,7 @@ def import_label_maps(
                 try:
                     labels, scores = _ranking(maps / name, len(classes.names), threshold, top_k)
                 except LabelMapError as error:
-                    excluded.append((image_id, str(error)))
+                    excluded.append(Excluded(image_id, str(error)))
                     continue
                 yield {
                     "image_id": image_id,
@@ -85,7 +86,7 @@ def import_label_maps(
                     "regions": [],
                 }
         if len(excluded) == len(found):
-            raise FormatError(f"{maps}: none of its {len(found)} label maps can be read: {excluded[0][1]}")
+            raise FormatError(f"{maps}: none of its {len(found)} label maps can be read: {excluded[0].reason}")
 
     settings = {"threshold": threshold, "top_k": top_k, "rule": "softmax of the mean logits over the map's grid cells"}
     release = write_release(

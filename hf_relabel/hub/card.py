@@ -82,6 +82,7 @@ def render_card(release: Release, repo_id: str, options: CardOptions) -> str:
         version=release.version,
         split=release.split,
         splits=_splits(release),
+        **_carried(release),
         num_classes=len(release.class_names),
         source_dataset=source_dataset,
         license=_license(options.license),
@@ -225,6 +226,23 @@ def _splits(release: Release) -> list[tuple[str, str, str, str]]:
         (split, f"{counts['images']:,}", f"{counts['labels']:,}", f"{counts['regions']:,}")
         for split, counts in release.of_splits.items()
     ]
+
+
+def _carried(release: Release) -> dict[str, Any]:
+    """The splits taken over from earlier versions, and whether the labeler of all splits was trained on the first."""
+    found = release.provenance.get("carried")
+    known = found if isinstance(found, dict) else {}
+    carried = {split: known[split] for split in release.splits if isinstance(known.get(split), dict)}
+
+    def labeler(provenance: Any) -> Any:
+        stored = provenance.get("labeler") if isinstance(provenance, dict) else None
+        return str(stored.get("weights_sha256")) if isinstance(stored, dict) else None
+
+    others = {labeler(entry.get("provenance")) for entry in carried.values()}
+    return {
+        "carried": [(split, entry.get("version")) for split, entry in carried.items()],
+        "trained_on_first": others <= {labeler(release.provenance)},
+    }
 
 
 def _unlabeled(statistics: dict[str, Any]) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
     release/
       README.md        front matter for `load_dataset`, and a short description
       manifest.json    written last: name, version, files with their hashes, statistics, provenance
-      excluded.jsonl   one line per excluded image: image_id, reason
+      excluded.jsonl   one line per excluded image: image_id, reason, and its split if there are several
       data/labels/{split}-00000-of-00001-{digest}.parquet
       data/regions/{split}-00000-of-0000N-{digest}.parquet
 
@@ -37,7 +37,7 @@ from hf_relabel.release.reader import Release
 from hf_relabel.release.rows import find_invalid_row
 from hf_relabel.release.statistics import ReleaseStatistics
 from hf_relabel.run.store import sha256_of
-from hf_relabel.schema import CONFIG_NAMES, MACHINE, SCHEMA_VERSION, release_schema
+from hf_relabel.schema import CONFIG_NAMES, MACHINE, SCHEMA_VERSION, Excluded, release_schema
 
 ROW_GROUP_ROWS = 10_000
 """Images per row group. A fixed number of rows, so that one more label does not move other rows to another group."""
@@ -61,7 +61,7 @@ def write_release(
     version: str,
     name: str,
     provenance: dict[str, Any],
-    excluded: Iterable[tuple[str, str]] = (),
+    excluded: Iterable[Excluded] = (),
     rows_per_file: int = 100_000,
     corrected: bool = False,
     overwrite: bool = False,
@@ -78,7 +78,7 @@ def write_release(
         name: Display name of the dataset.
         provenance: Plain JSON values: configuration, models with revisions, package versions. It is read after the
             last batch, so the producer of the batches may add to it.
-        excluded: (image_id, reason) of each excluded image. It is read after the last batch, so the producer of the
+        excluded: The excluded images. They are read after the last batch, so the producer of the
             batches may fill it while it runs.
         rows_per_file: Maximum number of images per file of the `regions` configuration.
         corrected: Write the columns of a release with corrections; rows without them count as never checked.
@@ -262,15 +262,13 @@ class _ShardedWriter:
         return entries
 
 
-def _write_excluded(
-    staging: Path, excluded: Iterable[tuple[str, str]], statistics: ReleaseStatistics
-) -> dict[str, Any]:
+def _write_excluded(staging: Path, excluded: Iterable[Excluded], statistics: ReleaseStatistics) -> dict[str, Any]:
     path = staging / EXCLUDED
     lines = 0
     with open(path, "w", encoding="utf-8") as file:
-        for image_id, reason in excluded:
-            statistics.exclude(reason)
-            file.write(json.dumps({"image_id": image_id, "reason": reason}, ensure_ascii=False) + "\n")
+        for image in excluded:
+            statistics.exclude(image.reason)
+            file.write(image.line())
             lines += 1
     return _entry(staging, path, None, lines)
 

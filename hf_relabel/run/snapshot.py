@@ -2,14 +2,13 @@
 
     source.json               kind, split, class names, settings, fingerprint, and the hash of the table
     source-<digest>.parquet   image_id, label, and size and time of each file, or the row in the dataset
-    source-excluded.jsonl     image_id and reason of each image that cannot be used; only if there are any
+    source-excluded.jsonl     image_id, reason and split of each image that cannot be used; only if there are any
 
 The table has its own file because a million ids are too many for JSON. Its name contains the fingerprint, so a process
 that reads an older `source.json` still finds the table that belongs to it or an error, never a mixture.
 """
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 from hf_relabel.config import SourceConfig, as_dict
 from hf_relabel.errors import StageError
 from hf_relabel.run.store import atomic_open, read_record, write_record
+from hf_relabel.schema import Excluded
 from hf_relabel.sources.source import Source, StoredImages, combine, reopen_images
 from hf_relabel.sources.splits import prefixed, split_configs
 from hf_relabel.sources.streaming import stream_fingerprint
@@ -59,12 +59,13 @@ class Snapshot:
         image_ids: N ids, each once, sorted within each split.
         labels: Class index of each image, int32 [N].
         fingerprint: Hash that changes when any image is added, removed, renamed, relabeled or replaced.
-        settings: The source's settings as others may read them: of a folder on this machine only its name.
+        settings: The source's settings as others may read them: of a folder on this machine only its name; and the
+            `commit` of a dataset on the Hub.
         places: Where the images are: `sizes` and `modified` of files, `rows` of a dataset, or places in streamed data
             files; each int64 [N].
         dataset_fingerprint: The fingerprint that `datasets` gives the split, or that of a stream; None for a
             folder and for several splits.
-        excluded: (image_id, reason) of each image of the source that cannot be used; empty when read from a run.
+        excluded: The images of the source that cannot be used; empty when read from a run.
         parts: The splits, if there are several.
     """
 
@@ -77,7 +78,7 @@ class Snapshot:
     settings: dict[str, Any]
     places: dict[str, np.ndarray]
     dataset_fingerprint: str | None = None
-    excluded: list[tuple[str, str]] = field(default_factory=list)
+    excluded: list[Excluded] = field(default_factory=list)
     parts: tuple[SplitPart, ...] = ()
 
     def __len__(self) -> int:
@@ -115,7 +116,7 @@ class Snapshot:
             source.image_ids,
             source.labels,
             source.fingerprint,
-            public_settings(config),
+            public_settings(config) | ({"commit": images.commit} if images.commit else {}),
             images.places,
             images.fingerprint,
             source.excluded,
@@ -150,7 +151,7 @@ class Snapshot:
             source.image_ids,
             source.labels,
             source.fingerprint,
-            public_settings(config),
+            public_settings(config) | _commits(alone),
             {key: np.concatenate([snapshot.places[key] for snapshot in alone]) for key in alone[0].places},
             None,
             source.excluded,
@@ -217,9 +218,8 @@ class Snapshot:
         if self.parts:
             record["splits"] = [asdict(part) for part in self.parts]
         if self.excluded:
-            rows = [json.dumps({"image_id": name, "reason": reason}) + "\n" for name, reason in self.excluded]
             with atomic_open(folder / EXCLUDED) as file:
-                file.write("".join(rows).encode())
+                file.write("".join(image.line() for image in self.excluded).encode())
         else:
             (folder / EXCLUDED).unlink(missing_ok=True)
         write_record(folder / SNAPSHOT, record)
@@ -260,13 +260,12 @@ class Snapshot:
         )
 
 
-def read_excluded(folder: Path) -> list[tuple[str, str]]:
-    """Read the images of a run's source that cannot be used: image id and reason of each."""
+def read_excluded(folder: Path) -> list[Excluded]:
+    """Read the images of a run's source that cannot be used."""
     path = folder / EXCLUDED
     if not path.exists():
         return []
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [(row["image_id"], row["reason"]) for row in rows]
+    return [Excluded.parse(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 REDO = f"remove {SNAPSHOT} and run `hf-relabel propose` with this configuration"
@@ -283,6 +282,13 @@ def public_settings(config: SourceConfig) -> dict[str, Any]:
     elif ":" in settings["split"]:
         settings["split"] = _public_split(settings["split"])
     return settings
+
+
+def _commits(splits: list[Snapshot]) -> dict[str, Any]:
+    """The commit of several splits of a dataset on the Hub, or the commit of each if they differ."""
+    commits = {snapshot.split: snapshot.settings["commit"] for snapshot in splits if "commit" in snapshot.settings}
+    several = len(set(commits.values())) > 1 or len(commits) < len(splits)
+    return {"commit": commits if several else next(iter(commits.values()))} if commits else {}
 
 
 def _public_split(entry: str) -> str:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
 from hf_relabel.sources.path import check_source_path
-from hf_relabel.sources.revisions import check_commit, resolve_commit
+from hf_relabel.sources.revisions import check_commit, commits_of, resolve_commit
 from hf_relabel.sources.rows import Listing, Rows, check_columns, list_rows
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class DatasetImages:
         fingerprint: The fingerprint that `datasets` gives the whole split; it changes with the revision, the data
             files and every transformation.
         base: Folder that relative stored paths start from.
+        commit: Commit of a dataset on the Hub; None for a local one.
     """
 
     data: "datasets.Dataset"
@@ -42,6 +43,7 @@ class DatasetImages:
     roots: tuple[str, ...]
     fingerprint: str
     base: str = ""
+    commit: str | None = None
 
     @property
     def places(self) -> dict[str, np.ndarray]:
@@ -181,7 +183,8 @@ def read_dataset(data: "datasets.Dataset", config: SourceConfig) -> tuple[Listin
     check_columns(rows, config)
     pictures = _pictures(data, config)
     listing = list_rows(rows, config)
-    return listing, _images(pictures, config, listing.selected.places, data._fingerprint)
+    commit = None if Path(config.path).exists() else min(commits_of(data), default=None)
+    return listing, _images(pictures, config, listing.selected.places, data._fingerprint, commit)
 
 
 def reopen_dataset(config: SourceConfig, rows: np.ndarray, fingerprint: str) -> DatasetImages:
@@ -204,8 +207,11 @@ def reopen_dataset(config: SourceConfig, rows: np.ndarray, fingerprint: str) -> 
     return _images(_pictures(data, config), config, rows, fingerprint)
 
 
-def _images(pictures: "datasets.Dataset", config: SourceConfig, rows: np.ndarray, fingerprint: str) -> DatasetImages:
-    return DatasetImages(pictures, config.image_column, rows, image_roots(config), fingerprint, base_folder(config))
+def _images(
+    pictures: "datasets.Dataset", config: SourceConfig, rows: np.ndarray, fingerprint: str, commit: str | None = None
+) -> DatasetImages:
+    roots, base = image_roots(config), base_folder(config)
+    return DatasetImages(pictures, config.image_column, rows, roots, fingerprint, base, commit)
 
 
 def base_folder(config: SourceConfig) -> str:

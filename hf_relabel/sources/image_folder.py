@@ -11,7 +11,7 @@ import numpy as np
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
-from hf_relabel.schema import NO_LABEL
+from hf_relabel.schema import NO_LABEL, Excluded
 from hf_relabel.sources.classes import ClassList, classes_of_keys, read_class_list
 from hf_relabel.sources.image_ids import is_safe
 from hf_relabel.sources.path import check_source_path
@@ -72,6 +72,11 @@ class FolderImages:
         return None
 
     @property
+    def commit(self) -> None:
+        """A folder is not on the Hub."""
+        return None
+
+    @property
     def places(self) -> dict[str, np.ndarray]:
         """Where the images are, for the run's snapshot."""
         return {"sizes": self.sizes, "modified": self.modified}
@@ -94,19 +99,19 @@ class Scan:
         sizes: Size of each in bytes; -1 for a link that leads to no file.
         modified: Modification time of each in nanoseconds; -1 for such a link.
         left_out: Paths of other files.
-        excluded: (escaped path, reason) of images that cannot be used.
+        excluded: Images that cannot be used, by their escaped paths.
     """
 
     image_ids: list[str] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     modified: list[int] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
-    excluded: list[tuple[str, str]] = field(default_factory=list)
+    excluded: list[Excluded] = field(default_factory=list)
 
     def add(self, image_id: str, entry: os.DirEntry) -> None:
         """Add an image with the size and modification time of its file."""
         if not is_safe(image_id):
-            self.excluded.append((ascii(image_id)[1:-1], BAD_NAME))
+            self.excluded.append(Excluded(ascii(image_id)[1:-1], BAD_NAME))
             return
         try:
             stat = entry.stat()
@@ -148,7 +153,7 @@ def scan_classes(config: SourceConfig) -> tuple[FolderImages, Selected]:
         if _is_folder(entry):
             folders.append(entry.name)
         elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not is_safe(entry.name):
-            scan.excluded.append((ascii(entry.name)[1:-1], BAD_NAME))
+            scan.excluded.append(Excluded(ascii(entry.name)[1:-1], BAD_NAME))
         else:
             scan.left_out.append(entry.name)
     for name in sorted(folders):

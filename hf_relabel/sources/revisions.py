@@ -63,6 +63,11 @@ def resolve_commit(repo_id: str, revision: str, repo_type: str = "dataset") -> s
         ) from error
 
 
+def commits_of(data: Any) -> set[str]:
+    """The commits that a `datasets.Dataset` from the Hub was loaded from: one, or none if it has no cached files."""
+    return {name for file in data.cache_files if COMMIT.fullmatch(name := Path(file["filename"]).parent.name)}
+
+
 def check_commit(data: Any, repo_id: str, revision: str, commit: str) -> None:
     """Refuse a dataset that was not loaded from a commit.
 
@@ -76,8 +81,7 @@ def check_commit(data: Any, repo_id: str, revision: str, commit: str) -> None:
         SourceError: The data is that of another commit.
     """
     for split in data.values() if isinstance(data, Mapping) else [data]:
-        loaded = {Path(file["filename"]).parent.name for file in split.cache_files}
-        other = sorted(name for name in loaded if COMMIT.fullmatch(name) and name != commit)
+        other = sorted(commits_of(split) - {commit})
         if other:
             raise SourceError(
                 f"{repo_id}: asked for the revision {revision} (commit {commit[:12]}), but without the Hub `datasets` "

@@ -9,6 +9,7 @@ import numpy as np
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
+from hf_relabel.schema import Excluded
 from hf_relabel.sources.classes import nearest
 
 UNLABELED = "no label"
@@ -22,13 +23,13 @@ class Selected:
         places: Their places in the full list, sorted by id, int64 [N].
         labels: Class index of each, int32 [N].
         class_names: The C class names.
-        excluded: (image_id, reason) of each image that has no usable label.
+        excluded: The images that have no usable label.
     """
 
     places: np.ndarray
     labels: np.ndarray
     class_names: list[str]
-    excluded: list[tuple[str, str]]
+    excluded: list[Excluded]
 
 
 def select_images(
@@ -57,9 +58,9 @@ def select_images(
         places = places[_listed(config, image_ids)]
     keeps = not config.labeled or config.unlabeled == "keep"
     unlabeled = places[:0] if keeps else places[labels[places] < 0]
-    excluded = [(image_ids[place], _reason(place, given)) for place in unlabeled]
+    excluded = [Excluded(image_ids[place], _reason(place, given)) for place in unlabeled]
     if excluded and config.unlabeled == "refuse":
-        first, reason = excluded[0]
+        first, reason, _ = excluded[0]
         raise SourceError(
             f"{config.path}: {len(excluded)} of {len(places)} images cannot be used, such as {first!r}: {reason} "
             f"(there are {len(class_names)} classes); fix the labels, set --source.class_names, or leave these images "

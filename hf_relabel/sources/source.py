@@ -13,7 +13,7 @@ import numpy as np
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import ImageReadError, SourceError, UsageError
-from hf_relabel.schema import NO_LABEL
+from hf_relabel.schema import NO_LABEL, Excluded
 from hf_relabel.sources.decoding import LoadedImage, decode
 from hf_relabel.sources.image_dataset import check_dataset, load_dataset, read_dataset, reopen_dataset
 from hf_relabel.sources.image_folder import FolderImages, scan_classes, scan_unlabeled
@@ -36,6 +36,10 @@ class StoredImages(Images, Protocol):
     def fingerprint(self) -> str | None:
         """The fingerprint of the dataset; None for a folder."""
 
+    @property
+    def commit(self) -> str | None:
+        """The commit of a dataset on the Hub; None for another source."""
+
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +57,7 @@ class Source:
         image_ids: N unique ids, sorted within each split; relative paths without `..` and control characters.
         labels: Class index of each image, int32 [N]; -1 for an image without a label.
         images: Opens the image files.
-        excluded: (image_id, reason) of each image that cannot be used; it is not among the N.
+        excluded: The images that cannot be used; they are not among the N.
         max_pixels: Number of pixels above which an image counts as unreadable; None for Pillow's limit.
         parts: The splits, if there are several.
     """
@@ -64,7 +68,7 @@ class Source:
     image_ids: list[str]
     labels: np.ndarray
     images: Images
-    excluded: list[tuple[str, str]] = field(default_factory=list)
+    excluded: list[Excluded] = field(default_factory=list)
     max_pixels: int | None = None
     parts: tuple["Source", ...] = ()
 
@@ -213,11 +217,14 @@ def combine(parts: list[Source]) -> Source:
     first = parts[0]
     parts = [first, *(part.in_classes(first.class_names, f"the split {first.split}") for part in parts[1:])]
     image_ids: list[str] = []
+    excluded: list[Excluded] = []
     earlier: list[set[str]] = []
     for part in parts:
-        own = part.image_ids
+        own, unused = part.image_ids, part.excluded
         if is_taken(own, earlier):
             own = [prefixed(part.split, image_id) for image_id in own]
+            unused = [image._replace(image_id=prefixed(part.split, image.image_id)) for image in unused]
+        excluded += [image._replace(split=part.split) for image in unused]
         earlier.append(set(own))
         image_ids += own
     starts = [0, *accumulate(len(part) for part in parts)][:-1]
@@ -226,7 +233,7 @@ def combine(parts: list[Source]) -> Source:
         image_ids=image_ids,
         labels=np.concatenate([part.labels for part in parts]),
         images=SplitImages([part.images for part in parts], starts),
-        excluded=sorted(pair for part in parts for pair in part.excluded),
+        excluded=excluded,
         parts=tuple(parts),
     )
 
@@ -244,7 +251,7 @@ def source_of_dataset(data: object, config: SourceConfig) -> Source:
 
 def _source(kind: str, config: SourceConfig, image_ids: list[str], selected: Selected, images: Images) -> Source:
     if selected.excluded:
-        name, reason = selected.excluded[0]
+        name, reason, _ = selected.excluded[0]
         logger.warning("%s: excluded %d images, such as %s: %s", config.path, len(selected.excluded), name, reason)
     return Source(
         kind,

@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,11 +61,13 @@ class StreamedImages:
         files: The data files.
         where: Place of each image, int64 [N, k].
         fingerprint: Changes with the commit or the files, and with the settings that choose the images.
+        commit: Commit of a dataset on the Hub; None for a local one.
     """
 
     files: Files
     where: np.ndarray
     fingerprint: str
+    commit: str | None = None
 
     @property
     def places(self) -> dict[str, np.ndarray]:
@@ -118,12 +121,12 @@ def open_stream(config: SourceConfig) -> tuple[Listing, StreamedImages]:
     Raises:
         SourceError: There is no such dataset, it has another format, or it does not match the configuration.
     """
-    files, fingerprint = _find_files(config)
+    files, fingerprint, commit = _find_files(config)
     rows, where = files.rows()
     listing = list_rows(rows, config)
     where = where[listing.selected.places]
     _warn_of_order(files, where, config)
-    return listing, StreamedImages(files, where, fingerprint)
+    return listing, StreamedImages(files, where, fingerprint, commit)
 
 
 def reopen_stream(config: SourceConfig, places: dict[str, np.ndarray], fingerprint: str) -> StreamedImages:
@@ -132,13 +135,13 @@ def reopen_stream(config: SourceConfig, places: dict[str, np.ndarray], fingerpri
     Raises:
         SourceError: The dataset cannot be opened, or has changed.
     """
-    files, now = _find_files(config)
+    files, now, commit = _find_files(config)
     if now != fingerprint:
         raise SourceError(
             f"{config.path}: the dataset has changed since its images were listed; run `hf-relabel propose` again"
         )
     where = np.stack([places[f"place_{number}"] for number in range(len(places))], axis=1)
-    return StreamedImages(files, where, fingerprint)
+    return StreamedImages(files, where, fingerprint, commit)
 
 
 def stream_fingerprint(config: SourceConfig) -> str:
@@ -150,8 +153,8 @@ def stream_fingerprint(config: SourceConfig) -> str:
     return _find_files(config)[1]
 
 
-def _find_files(config: SourceConfig) -> tuple[Files, str]:
-    """The data files of the configured split and their fingerprint."""
+def _find_files(config: SourceConfig) -> tuple[Files, str, str | None]:
+    """The data files of the configured split, their fingerprint, and their commit on the Hub."""
     import datasets
     from datasets.packaged_modules.parquet.parquet import Parquet
     from datasets.packaged_modules.webdataset.webdataset import WebDataset
@@ -178,7 +181,9 @@ def _find_files(config: SourceConfig) -> tuple[Files, str]:
     features = builder.info.features
     is_parquet = isinstance(builder, Parquet)
     files = ParquetFiles(config, opener, features) if is_parquet else TarFiles(config, opener, features)
-    return files, _fingerprint(config, urls)
+    # An address on the Hub is hf://datasets/user/name@commit/path.
+    commits = {found[1] for url in urls if (found := re.match(r"hf://[^@]*@([0-9a-f]{40})/", url))}
+    return files, _fingerprint(config, urls), min(commits, default=None)
 
 
 def _fingerprint(config: SourceConfig, urls: list[str]) -> str:

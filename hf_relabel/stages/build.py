@@ -5,7 +5,7 @@ was made comes from the recorded inputs of the stages, never from the settings o
 """
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +34,7 @@ from hf_relabel.run.job import Job
 from hf_relabel.run.shard_folder import ShardFolder
 from hf_relabel.run.snapshot import read_excluded
 from hf_relabel.run.store import Fingerprint, make_folder
-from hf_relabel.schema import NO_LABEL, release_schema
+from hf_relabel.schema import NO_LABEL, Excluded, release_schema
 from hf_relabel.sources.classes import nearest
 from hf_relabel.sources.splits import is_taken, prefixed
 from hf_relabel.stages.carried import Carried, open_base, refuse_same_ids, with_prefix
@@ -64,12 +64,19 @@ def run(job: Job) -> dict[str, Any]:
 
     def make() -> dict[str, Any]:
         job.accepted()
-        excluded = read_excluded(job.folder)
         added = AddedLabels()
         provenance = _provenance(job, fingerprint, proposed, labeled, carried, known)
         taken = carried.taken_ids() if carried else set()
-        if carried:
-            excluded += carried.excluded(set(job.snapshot.image_ids))
+        renamed = {split for split in own if is_taken(job.snapshot.ids_of(split), [taken])}
+        several = len(carried.order(own) if carried else own) > 1
+        excluded: list[Excluded] = carried.excluded() if carried else []
+
+        def exclude(split: str, image_id: str, reason: str) -> None:
+            name = prefixed(split, image_id) if split in renamed else image_id
+            excluded.append(Excluded(name, reason, split if several else None))
+
+        for image in read_excluded(job.folder):
+            exclude(image.split or own[0], image.image_id, image.reason)
 
         def tables(split: str) -> Batches:
             if carried and split in carried.splits:
@@ -77,12 +84,11 @@ def run(job: Job) -> dict[str, Any]:
             return own_tables(split)
 
         def own_tables(split: str) -> Iterator[pa.Table]:
-            has_prefix = carried is not None and is_taken(job.snapshot.ids_of(split), [taken])
-            if carried and has_prefix:
+            if carried and split in renamed:
                 refuse_same_ids(carried, split)
-            prefix = prefixed(split, "") if has_prefix else ""
-            for table in release_tables(job, split, proposals, regions, rule, excluded, added, known, prefix):
-                yield with_prefix(table, split) if has_prefix else table
+            prefix = prefixed(split, "") if split in renamed else ""
+            for table in release_tables(job, split, proposals, regions, rule, exclude, added, known, prefix):
+                yield with_prefix(table, split) if split in renamed else table
             provenance.update(known.records())
             provenance["scores"] = score_record(labeled["inputs"]["labeler"]["training"], rule, added)
 
@@ -147,14 +153,14 @@ def release_tables(
     proposals: ShardFolder,
     regions: ShardFolder,
     rule: LabelRule,
-    excluded: list[tuple[str, str]],
+    exclude: Callable[[str, str, str], None],
     added: AddedLabels,
     known: Knowledge,
     prefix: str = "",
 ) -> Iterator[pa.Table]:
     """Yield the rows of a split, one table per shard.
 
-    An image with an error goes to `excluded` with its reason; `added` counts the labels that are not given ones. The
+    `exclude` gets split, id and reason of an image with an error; `added` counts the labels that are not given ones. The
     corrections in `known` have the ids of the release, which start with `prefix`.
     """
     schema = release_schema("regions", job.snapshot.class_names, known.overlay is not None)
@@ -163,7 +169,7 @@ def release_tables(
         pairs = zip(proposals.read(shard.index).to_pylist(), regions.read(shard.index).to_pylist(), strict=True)
         for image, labeled in pairs:
             if labeled["error"] is not None:
-                excluded.append((image["image_id"], labeled["error"]))
+                exclude(split, image["image_id"], labeled["error"])
             else:
                 corrections, scored = known.of(prefix + image["image_id"]), known.rescored(labeled)
                 rows.append(release_row(image, scored, rule, corrections))

@@ -1,7 +1,6 @@
 """Splits that a release takes over from an earlier one, `build.base`: so a split can be added to a release."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,8 @@ from hf_relabel.release.reader import Release
 from hf_relabel.release.verify import verify
 from hf_relabel.release.versions import next_version, version_key
 from hf_relabel.release.writer import Batches
+from hf_relabel.schema import Excluded
+from hf_relabel.sources.splits import prefixed
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,14 @@ class Carried:
                 ids.update(batch["image_id"].to_pylist())
         return ids
 
-    def excluded(self, own: set[str]) -> list[tuple[str, str]]:
-        """What the earlier release excluded, apart from images that are now in a split of this run."""
+    def excluded(self) -> list[Excluded]:
+        """What the earlier release excluded from the splits that are taken over."""
         path = self.release.folder / EXCLUDED
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        rows = [json.loads(line) for line in lines]
-        return [(row["image_id"], row["reason"]) for row in rows if row["image_id"] not in own]
+        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+        images = [Excluded.parse(line) for line in lines if line]
+        if len(self.release.splits) == 1:
+            images = [image._replace(split=self.release.split) for image in images]
+        return [image for image in images if image.split in self.splits]
 
     def identity(self) -> dict[str, Any]:
         """What a fingerprint says about the earlier release; no path of this machine."""
@@ -117,7 +120,7 @@ def with_prefix(table: pa.Table, split: str) -> pa.Table:
     """The rows of a split with its name before the ids of images and regions."""
     rows = table.to_pylist()
     for row in rows:
-        row["image_id"] = f"{split}/{row['image_id']}"
+        row["image_id"] = prefixed(split, row["image_id"])
         for region in row["regions"]:
-            region["region_id"] = f"{split}/{region['region_id']}"
+            region["region_id"] = prefixed(split, region["region_id"])
     return pa.Table.from_pylist(rows, schema=table.schema)

@@ -26,7 +26,9 @@ RELEASE_KEY = "hf_relabel release"
 
 
 def draw_overlays(job: Job) -> str:
-    """Draw images from the whole release with their regions: one JPEG each, and a sheet of them.
+    """Draw images from all splits of the run with their regions: one JPEG each, and a sheet of them.
+
+    Splits of the release that come from an earlier one (`build.base`) have their images elsewhere.
 
     Returns:
         Where the sheet is, or why there is none: a release stays valid without its images.
@@ -45,8 +47,8 @@ def draw_overlays(job: Job) -> str:
 def _draw(job: Job, release: Release, folder: Path, digest: str) -> None:
     make_folder(folder)
     pictures, captions = [], []
-    for row in _rows(release):
-        image = job.source.load(_place(job, row["image_id"])).image
+    for split, row in _rows(release, list(job.snapshot.split_sizes)):
+        image = job.source.load(_place(job, split, row["image_id"])).image
         picture = draw_overlay(image, labeled_regions(row), release.class_names)
         name = row["image_id"].replace("/", "-")
         with atomic_open((folder / name).with_suffix(".jpg")) as file:
@@ -61,34 +63,37 @@ def _draw(job: Job, release: Release, folder: Path, digest: str) -> None:
         contact_sheet(pictures, captions=captions).save(file, "PNG", pnginfo=info)
 
 
-def _rows(release: Release) -> list[dict[str, Any]]:
-    """Return rows of the release at equal distances; a file without any of them is not read."""
-    step = max(1, release.num_images // IMAGES)
-    wanted = range(0, release.num_images, step)[:IMAGES]
-    rows: list[dict[str, Any]] = []
-    first = 0  # row of the release at which the file or the batch begins
-    for file in release.files_of("regions"):
+def _rows(release: Release, splits: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Return rows of some splits at equal distances, each with its split; a file without any of them is not read."""
+    parts = [release.only(split) for split in splits]
+    total = sum(part.num_images for part in parts)
+    wanted = range(0, total, max(1, total // IMAGES))[:IMAGES]
+    rows: list[tuple[str, dict[str, Any]]] = []
+    first = 0  # row of these splits at which the file or the batch begins
+    for split, file in [(part.split, file) for part in parts for file in part.files_of("regions")]:
         if not any(first <= row < first + file.rows for row in wanted):
             first += file.rows
             continue
         for batch in release.batches_of(file, COLUMNS):
             here = [row - first for row in wanted if first <= row < first + batch.num_rows]
-            rows += batch.take(here).to_pylist() if here else []
+            rows += [(split, row) for row in batch.take(here).to_pylist()] if here else []
             first += batch.num_rows
     return rows
 
 
-def _place(job: Job, image_id: str) -> int:
+def _place(job: Job, split: str, image_id: str) -> int:
     """Return the index of an image in the source.
 
     Raises:
         ValueError: The source no longer has it.
     """
     ids, first = job.source.image_ids, 0
-    for size in job.source.split_sizes.values():  # sorted within each split
-        place = bisect_left(ids, image_id, first, first + size)
-        if place < first + size and ids[place] == image_id:
-            return place
+    for name, size in job.source.split_sizes.items():  # sorted within each split
+        # The release has the split's name before ids that an earlier release has in another split.
+        for own in (image_id, image_id.removeprefix(f"{split}/")) if name == split else ():
+            place = bisect_left(ids, own, first, first + size)
+            if place < first + size and ids[place] == own:
+                return place
         first += size
     raise ValueError(f"the source no longer has {image_id}")
 

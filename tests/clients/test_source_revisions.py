@@ -15,6 +15,7 @@ import json, sys
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import RelabelError
 from hf_relabel.evaluation.ground_truth import read_truth
+from hf_relabel.run.snapshot import Snapshot
 from hf_relabel.sources.source import open_source
 
 answers = {}
@@ -23,7 +24,10 @@ for revision in sys.argv[2:]:
         try:
             if what == "source":
                 settings = {"kind": "dataset", "path": sys.argv[1], "id_column": "image_id", "label_column": "label"}
-                found = len(open_source(SourceConfig(revision=None if revision == "-" else revision, **settings)))
+                config = SourceConfig(revision=None if revision == "-" else revision, **settings)
+                source = open_source(config)
+                found = len(source)
+                answers[f"commit {revision}"] = Snapshot.of(source, config).settings["commit"]
             else:
                 found = len(read_truth(sys.argv[1] + ("" if revision == "-" else "@" + revision)).labels)
         except RelabelError as error:
@@ -74,11 +78,13 @@ def two_versions(hub, repo_id) -> tuple[str, list[str]]:
 
 
 def test_pinned_revisions_are_exact(two_versions, answers):
-    repo_id, (one, _) = two_versions
+    repo_id, (one, two) = two_versions
     online = answers(repo_id, "v1", "v2", "v3", "-")
     assert {key: online[key] for key in ("source v1", "truth v1", "source v2", "truth v2", "source -")} == {
         "source v1": 2, "truth v1": 2, "source v2": 3, "truth v2": 3, "source -": 3,
     }  # fmt: skip
+    # What a release records about its source.
+    assert [online[f"commit {revision}"] for revision in ("v1", "v2", "-")] == [one, two, two]
     for what in ("source", "truth"):
         assert "no revision 'v3' on the Hub" in online[f"{what} v3"]
     offline = answers(repo_id, "v1", "v2", "v3", one, "-", HF_HUB_OFFLINE="1")

@@ -20,8 +20,8 @@ PER_FILE = 4
 
 
 @pytest.fixture
-def photos(hub, repo_id, image_folder) -> str:
-    """12 images in three Parquet files, in the order of their ids."""
+def photos(hub, repo_id, image_folder) -> tuple[str, str]:
+    """12 images in three Parquet files, in the order of their ids: the repository and its commit."""
     paths = sorted(image_folder.rglob("*.png"))
     files = {}
     for number in range(0, len(paths), PER_FILE):
@@ -31,15 +31,14 @@ def photos(hub, repo_id, image_folder) -> str:
         file = io.BytesIO()
         data.cast_column("image", datasets.Image()).to_parquet(file)
         files[f"data/train-{number // PER_FILE}.parquet"] = file.getvalue()
-    put_files(hub, repo_id, files)
-    return repo_id
+    return repo_id, put_files(hub, repo_id, files)
 
 
 @pytest.fixture
 def propose(hub, tmp_path, photos, tiny_dinov3):
     """Run `propose` on the streamed dataset in a process of its own."""
-    source = {"kind": "dataset", "path": photos, "streaming": True, "id_from": "row"}
-    config = config_of(tmp_path, Path(photos), tiny_dinov3, source=source, run={"dir": str(tmp_path / "run")})
+    source = {"kind": "dataset", "path": photos[0], "streaming": True, "id_from": "row"}
+    config = config_of(tmp_path, Path(photos[0]), tiny_dinov3, source=source, run={"dir": str(tmp_path / "run")})
 
     def run() -> Done:
         done = subprocess.run(
@@ -63,7 +62,7 @@ def read_files(hub) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_run_is_resumed_without_reading_what_is_done(hub, propose, tmp_path):
+def test_a_run_is_resumed_without_reading_what_is_done(hub, propose, photos, tmp_path):
     assert propose().ok()
     run = tmp_path / "run"
     assert read_files(hub) == ["train-0.parquet", "train-1.parquet", "train-2.parquet"]
@@ -75,7 +74,9 @@ def test_a_run_is_resumed_without_reading_what_is_done(hub, propose, tmp_path):
     assert propose().ok()
     assert read_files(hub) == ["train-1.parquet"]
     assert (run / "proposals" / "shard-00001.parquet").read_bytes() == before
-    assert read_record(run / "source.json")["images"] == 12
+    record = read_record(run / "source.json")
+    assert record["images"] == 12
+    assert record["settings"]["commit"] == photos[1]
     assert propose().ok()
     assert read_files(hub) == []
 
@@ -84,6 +85,6 @@ def test_a_run_is_resumed_without_reading_what_is_done(hub, propose, tmp_path):
 def test_a_file_that_the_hub_refuses_is_named_in_one_line(hub, propose, photos):
     hub.faults.append(Fault("resolve", status=403, skip=5, times=50))
     message = propose().error()
-    assert f"hf://datasets/{photos}@" in message
+    assert f"hf://datasets/{photos[0]}@" in message
     assert "train-0.parquet: cannot be read (403 Forbidden" in message
     assert "the same command resumes" in message

@@ -121,7 +121,8 @@ def test_a_truth_with_more_classes_is_compared_on_the_common_ones(release, tmp_p
         row["objects"] += [{"class": "sky"}, {"class": "road"}]
     rows[0]["objects"].append({"class": "car"})
     more = tmp_path / "more.jsonl"
-    more.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elsewhere = {"image_id": "not in the release.jpg", "objects": [{"class": "sky"}]}  # says nothing about it
+    more.write_text("".join(json.dumps(row) + "\n" for row in [*rows, elsewhere]))
     assert main(["audit", str(folder), "--truth", str(more), "--json", str(tmp_path / "after.json")]) == 0
     line = "15 true labels of 3 other classes are left out: 'sky' (7), 'road' (7), 'car' (1)."
     assert line in capsys.readouterr().out
@@ -129,3 +130,17 @@ def test_a_truth_with_more_classes_is_compared_on_the_common_ones(release, tmp_p
     assert after.pop("classes_left_out") == {"sky": 7, "road": 7, "car": 1}
     assert before.pop("classes_left_out") == {}
     assert after == before
+
+
+def test_images_of_other_classes_count_and_cannot_flatter(release, tmp_path, capsys):
+    folder, truth = release
+    rows = [json.loads(line) for line in truth.read_text().splitlines()]
+    for row in rows:
+        row["objects"] = [{"class": "sky"}] if row["image_id"] < "010" else row["objects"]
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["audit", str(folder), "--truth", str(other), "--json", str(tmp_path / "found.json")]) == 0
+    assert "; 10 of them only with classes that the release does not have" in capsys.readouterr().out
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["images"], found["left_out"], found["other_classes"]) == (60, 0, 10)
+    assert found["agreement"]["true"] <= 50 / 60

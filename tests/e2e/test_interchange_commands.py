@@ -134,7 +134,13 @@ def test_given_masks_continue_the_run_they_came_from(image_folder, tiny_dinov3, 
         np.testing.assert_array_equal(after, before)
     inputs = json.loads((again / "proposals" / "manifest.json").read_text())["inputs"]
     assert inputs["propose"]["masks"]["file"] == "coco.json"
-    assert set(inputs["propose"]) == {"masks", "windows", "views", "view_drop"}  # not what generates masks
+    assert set(inputs["propose"]) == {
+        "masks",
+        "masks_orientation",
+        "windows",
+        "views",
+        "view_drop",
+    }  # not what generates masks
 
     done = hf_relabel("run", "--config", str(again / "config.yaml"))
     assert done.returncode == 0, done.stderr

@@ -43,6 +43,17 @@ def test_every_command_has_help(capsys):
         assert capsys.readouterr().out.startswith(f"usage: hf-relabel {command} ")
 
 
+def test_output_that_is_cut_off_is_no_error(tmp_path):
+    """As in `hf-relabel run --help | head -1`."""
+    command = [sys.executable, "-m", "hf_relabel", "run", "--help"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, cwd=tmp_path
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 def test_no_command_and_unknown_commands(command, refusal):
     assert command()[0] == 2
     assert "'propose'" in refusal(2, "propse")

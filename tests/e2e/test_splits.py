@@ -11,6 +11,7 @@ import pytest
 from commands import ENVIRONMENT, config_of
 
 from hf_relabel.cli import main
+from hf_relabel.hub.card import CardOptions, render_card
 from hf_relabel.release.reader import Release
 from hf_relabel.release.writer import write_release
 
@@ -110,14 +111,46 @@ def test_a_split_is_added_to_a_release(both, alone, images, tmp_path, capsys):
     for split in release.splits:
         assert rows_of(release, split) == rows_of(expected, split)
     assert set(release.provenance["carried"]) == {"train"}
+    card = render_card(release, "user/name", CardOptions())
+    assert "`train` from 1.0.0 (`carried` in `provenance.json`" in card
+    assert "The labeler was trained on `train`" in card
     assert str(tmp_path) not in (run / "release" / "manifest.json").read_text()
     assert pq.read_table(run / "release" / "data" / "labels")["version"].unique().to_pylist() == ["1.1.0"]
+    capsys.readouterr()
+    assert main(["run", "--config", f"{run}/config.yaml", *build, "--build.version", "1.1.0"]) == 0
+    assert f"pictures: {run}/overlays/sheet.png" in capsys.readouterr().out  # of the run's own images
     # The run's own split again, with another threshold: the split from the first run stays.
     assert main(["build", "--config", f"{run}/config.yaml", "--build.base", f"{run}/release", "--build.version",
                  "1.2.0", "--build.threshold", "0.9"]) == 0  # fmt: skip
     again = Release.open(run / "release")
     assert again.splits == ["train", "validation"]
     assert rows_of(again, "train") == rows_of(expected, "train")
+
+
+def test_images_left_out_are_listed_with_their_split(images, alone, tmp_path):
+    """By one run on two splits, and where one is added to a release; ids are those that the images would have."""
+    photos = tmp_path / "photos"
+    shutil.copytree(images, photos)
+    for split in ("train", "val"):
+        (photos / split / "circle" / "broken.png").write_text("no image")
+    start = ["--run.max_error_rate", "0.5", "--labeler", str(alone)]
+    split = ["--source.split", "[train, validation]"]
+    assert main(["run", *start, "--source.path", str(photos), *split, "--run.dir", f"{tmp_path}/both"]) == 0
+    for part, name in (("train", "train"), ("val", "validation")):
+        place = ["--source.path", str(photos / part), "--source.split", name, "--run.dir", f"{tmp_path}/{part}"]
+        base = ["--build.base", f"{tmp_path}/train/release", "--build.version", "1.1.0"] if part == "val" else []
+        assert main(["run", *start, *place, *base]) == 0
+
+    def left_out(run: str) -> list[tuple[str, str | None]]:
+        rows = map(json.loads, (tmp_path / run / "release" / "excluded.jsonl").read_text().splitlines())
+        return [(row["image_id"], row.get("split")) for row in rows]
+
+    expected = [("circle/broken.png", "train"), ("validation/circle/broken.png", "validation")]
+    assert left_out("train") == [("circle/broken.png", None)]
+    assert left_out("both") == left_out("val") == expected
+    assert main(["export", "coco", f"{tmp_path}/both/release", f"{tmp_path}/x.json", "--split", "validation"]) == 0
+    exported = json.loads((tmp_path / "x.json").read_text())["excluded"]
+    assert [row["image_id"] for row in exported] == ["validation/circle/broken.png"]
 
 
 def test_diff_export_and_audit_know_splits(both, alone, tmp_path, capsys):

@@ -13,7 +13,7 @@ from hf_relabel.release.layout import MANIFEST
 from hf_relabel.release.reader import Release
 from hf_relabel.release.writer import write_release
 from hf_relabel.run.store import sha256_of
-from hf_relabel.schema import release_schema
+from hf_relabel.schema import Excluded, release_schema
 from hf_relabel.vision import masks
 
 CLASSES = ["cat", "dog", "red | blue ball", "tree"]
@@ -90,7 +90,7 @@ def make_release(
         "class_names": names,
         "name": "Tiny",
         "provenance": provenance(threshold, version),
-        "excluded": [("00/broken.jpg", "cannot identify image file")],
+        "excluded": [Excluded("00/broken.jpg", "cannot identify image file")],
         "rows_per_file": rows_per_file,
     }
     split = options.pop("split", "train")

@@ -50,6 +50,16 @@ def test_audit_by_hand(table):
     assert result.confused == [Confusion("fish", "dog", 1)]
 
 
+def test_labels_added_to_an_image_of_other_classes_are_false(table):
+    truth = metrics.multi_hot([[0, 1], [], [3], []], 4)  # b shows only classes that the release does not have
+    assert audit(table, truth).added_labels.true_precision == 1
+    result = audit(table, truth, known=np.array([True, True, True, False]))
+    assert (result.images, result.left_out, result.other_classes) == (3, 1, 1)
+    assert result.added_labels.true_precision == pytest.approx(2 / 3)
+    assert result.thresholds[0].precision == 3 / 5
+    assert result.agreement.true == pytest.approx(1 / 3)
+
+
 def test_what_the_scores_of_added_labels_are_worth(table):
     added = audit(table, TRUTH, bins=4).added_labels
     # bins [0.25, 0.5): 0.25 hit; [0.5, 0.75): 0.5 miss; [0.75, 1]: 0.75 hit; the original labels do not count

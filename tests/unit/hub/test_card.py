@@ -11,6 +11,7 @@ from hf_relabel.commands.pipeline import COMMANDS
 from hf_relabel.errors import HubError, OutputError, ReleaseError
 from hf_relabel.hub.card import SETTINGS, CardOptions, asset, render_card, write_card
 from hf_relabel.hub.card_metadata import License, card_metadata, check_metadata, size_category
+from hf_relabel.schema import Excluded
 
 SECTIONS = """
 # Tiny
@@ -234,7 +235,7 @@ def test_the_front_matter(tmp_path):
 def test_names_do_not_break_the_card(tmp_path):
     name = 'Photos: "a | b" --- {x}\n# not a heading <b>'
     rows = list(make_rows(30, classes=2))
-    excluded = [("a", "bad | file\nof two lines <script>")]
+    excluded = [Excluded("a", "bad | file\nof two lines <script>")]
     names = ["a | b", "<i>c</i>"]
     release = make_release(tmp_path / "release", rows=rows, name=name, class_names=names, excluded=excluded)
     card = render_card(release, "owner/tiny", CardOptions())
@@ -267,7 +268,7 @@ def test_text_from_data_is_shown_literally(tmp_path, text):
         rows=rows,
         name=text,
         class_names=[text, "cat"],
-        excluded=[("a", text)],
+        excluded=[Excluded("a", text)],
         provenance=made_by,
     )
     card = render_card(release, "owner/tiny", CardOptions())

@@ -14,7 +14,7 @@ from hf_relabel.errors import ReleaseError
 from hf_relabel.release.reader import Release
 from hf_relabel.release.verify import verify
 from hf_relabel.release.writer import write_release
-from hf_relabel.schema import SCHEMA_VERSION, release_schema
+from hf_relabel.schema import SCHEMA_VERSION, Excluded, release_schema
 
 
 def rows_of(release, config_name="regions"):
@@ -115,7 +115,7 @@ def test_rows_that_are_refused(tmp_path, change, message):
 
 
 def test_an_empty_release_tells_why(tmp_path):
-    excluded = [("a", "too small"), ("b", "broken"), ("c", "broken")]
+    excluded = [Excluded("a", "too small"), Excluded("b", "broken"), Excluded("c", "broken")]
     with pytest.raises(ReleaseError, match="3 excluded, most often: broken"):
         write(tmp_path / "release", [], excluded=excluded)
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import ImageReadError, SourceError, UsageError
+from hf_relabel.schema import Excluded
 from hf_relabel.sources.source import Source, open_source
 
 ROWS = [("b.png", "dog"), ("sub/c.png", "cat"), ("a.jpg", "dog")]
@@ -111,7 +112,7 @@ def test_labels_that_are_missing_are_refused_or_skipped(images, tmp_path):
     assert "--source.unlabeled skip" in message
     source = open_source(SourceConfig(path=str(images), labels=file, unlabeled="skip"))
     assert source.image_ids == ["a.jpg", "sub/c.png"]
-    assert source.excluded == [("b.png", "no label (null)")]
+    assert source.excluded == [Excluded("b.png", "no label (null)")]
 
 
 def test_wnids_are_classes_of_imagenet(images, tmp_path):

@@ -6,6 +6,7 @@ from image_tables import table
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
+from hf_relabel.schema import Excluded
 from hf_relabel.sources.source import Source, open_source, source_of_dataset
 
 
@@ -65,7 +66,7 @@ def test_unlabeled_images_are_skipped_and_listed(tmp_path):
     assert source.image_ids == ["a.png", "d.png"]
     assert source.labels.tolist() == [0, 1]
     assert source.load(1).image.getpixel((0, 0))[0] == 3
-    assert source.excluded == [("b.png", "no label (-1)"), ("c.png", "no label (null)")]
+    assert source.excluded == [Excluded("b.png", "no label (-1)"), Excluded("c.png", "no label (null)")]
     with pytest.raises(SourceError, match="no image is left"):
         source_of_dataset(table([-1], ["a.png"], names=["cat"]), config)
 
@@ -75,4 +76,4 @@ def test_an_unknown_class_is_skipped_too(tmp_path):
     config = SourceConfig(kind="dataset", path="p", class_names=str(tmp_path / "names.txt"), unlabeled="skip")
     source = source_of_dataset(table(["dog", "cow", "cat"]), config)
     assert source.labels.tolist() == [1, 0]
-    assert source.excluded == [("train/00000001", "the label 'cow' is not among the classes")]
+    assert source.excluded == [Excluded("train/00000001", "the label 'cow' is not among the classes")]

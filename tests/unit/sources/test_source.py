@@ -144,7 +144,7 @@ class TestFolder:
         root = folder_of(tmp_path, name, "a/ok.png")
         source = open_source(SourceConfig(path=str(root)))
         assert (source.image_ids, source.class_names) == (["a/ok.png"], ["a"])
-        ((excluded, reason),) = source.excluded
+        ((excluded, reason, _),) = source.excluded
         assert excluded == ascii(name)[1:-1]
         assert "rename it" in reason
         assert "excluded 1 images, such as" in caplog.text
