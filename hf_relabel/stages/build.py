@@ -160,8 +160,8 @@ def release_tables(
 ) -> Iterator[pa.Table]:
     """Yield the rows of a split, one table per shard.
 
-    `exclude` gets split, id and reason of an image with an error; `added` counts the labels that are not given ones. The
-    corrections in `known` have the ids of the release, which start with `prefix`.
+    `exclude` gets split, id and reason of an image with an error; `added` counts the labels that are not given ones.
+    The corrections in `known` have the ids of the release, which start with `prefix`.
     """
     schema = release_schema("regions", job.snapshot.class_names, known.overlay is not None)
     for shard in job.shards_of(split):
