@@ -58,6 +58,7 @@ class Relabeler:
         *,
         revision: str | None = None,
         backbone: str | None = None,
+        region_backbone: str | None = None,
         threads: int | None = None,
         batch_size: int = 16,
         **build: Any,
@@ -69,6 +70,7 @@ class Relabeler:
             revision: Branch, tag or commit on the Hub.
             backbone: Folder of the backbone, if the labeler was trained on a local one and its run does not say where
                 it is.
+            region_backbone: Likewise the folder of the second backbone, if the labeler has one (`region_model`).
             threads: Images that are computed in parallel on a CPU; by default one per core.
             batch_size: Images in one forward pass on a GPU.
             **build: Settings of `build`: threshold, calibrated, class_thresholds, exclude_classes, region_score,
@@ -86,7 +88,7 @@ class Relabeler:
         path = os.fspath(name)
         finished = find_labeler(f"{path}@{revision}" if revision else path)
         config = Config(
-            backbone=BackboneConfig(model=backbone) if backbone else BackboneConfig(),
+            backbone=BackboneConfig(model=backbone or BackboneConfig().model, region_model=region_backbone),
             propose=ProposeConfig(),
             build=BuildConfig(**build),
             run=RunConfig(threads=threads, batch_size=batch_size, workers=0),

@@ -30,6 +30,7 @@ class AnnotateSettings:
         images: Photos, or folders with photos in any subfolders.
         labeler: A run's folder, a labeler's folder, or user/name[@revision] on the Hub.
         backbone: Folder of the labeler's backbone, if it is a local one that its run does not name.
+        region_backbone: Likewise the folder of its second backbone, `region_model`, if it has one.
         output: Folder for the pictures; by default `annotated`, and with --json none.
         json: Print one JSON object per photo, with masks as COCO RLE.
         threshold: Minimum score of a label.
@@ -39,6 +40,7 @@ class AnnotateSettings:
     images: list[str] = field(metadata={"metavar": "IMAGE_OR_FOLDER...", "positional": True})
     labeler: str = field(metadata={"metavar": "RUN_OR_HUB_ID"})
     backbone: str | None = option(None, "FOLDER")
+    region_backbone: str | None = option(None, "FOLDER")
     output: Path | None = option(None, "FOLDER")
     json: bool = False
     threshold: float = 0.5
@@ -52,7 +54,11 @@ def run(settings: AnnotateSettings) -> int:
     from hf_relabel.run.store import make_folder
 
     relabeler = Relabeler.from_pretrained(
-        settings.labeler, backbone=settings.backbone, threshold=settings.threshold, calibrated=settings.calibrated
+        settings.labeler,
+        backbone=settings.backbone,
+        region_backbone=settings.region_backbone,
+        threshold=settings.threshold,
+        calibrated=settings.calibrated,
     )
     output = settings.output if settings.json else settings.output or PICTURES
     names = picture_names(paths) if output else []

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from hf_relabel.config import REGION_BACKBONE
 from hf_relabel.hub.card_metadata import License
 from hf_relabel.release.markdown import escape, one_line
 
@@ -22,25 +23,30 @@ def labeler_card(record: dict[str, Any], repo_id: str, license: License, tag: st
         tag: The tag of this version, if it has one.
     """
     backbone, training = record["backbone"], record["training"]
-    is_local = bool(backbone.get("weights_sha256"))
+    regions = backbone.get(REGION_BACKBONE)
+    models = [backbone, *([regions] if regions else [])]
     metadata: dict[str, Any] = {
         **license.fields(),
         "library_name": "hf_relabel",
         "pipeline_tag": "image-classification",
         "tags": ["multi-label", "relabeling", "hf_relabel"],
     }
-    if not is_local and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(backbone["model"]), re.ASCII):
-        metadata["base_model"] = backbone["model"]
+    on_hub = [
+        str(model["model"])
+        for model in models
+        if not model.get("weights_sha256") and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(model["model"]), re.ASCII)
+    ]
+    if on_hub:
+        metadata["base_model"] = on_hub[0] if len(on_hub) == 1 else on_hub
     names = record["class_names"]
     listed = ", ".join(map(escape, names[:MAX_CLASSES])) + (
         f", and {len(names) - MAX_CLASSES:,} more" if len(names) > MAX_CLASSES else ""
     )
     revision = f', revision="{tag}"' if tag else ""
-    needs = ', backbone="folder/of/the/backbone"' if is_local else ""
-    source = (
-        f"a local {escape(backbone.get('architecture', 'model'))}, weights SHA-256 `{backbone['weights_sha256']}`"
-        if is_local
-        else f"`{one_line(backbone['model'])}`, revision `{one_line(backbone.get('revision'))}`"
+    needs = "".join(
+        f', {name}="folder/of/the/{name}"'
+        for name, model in zip(("backbone", "region_backbone"), models, strict=False)
+        if model.get("weights_sha256")
     )
     lines = [
         f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---",
@@ -59,8 +65,10 @@ def labeler_card(record: dict[str, Any], repo_id: str, license: License, tag: st
         "",
         "| | |",
         "|---|---|",
-        f"| backbone | {source} |",
-        f"| image size | {backbone['image_size']} px |",
+        *[
+            f"| {what}backbone | {_describe_model(model)}, {model['image_size']} px images |"
+            for what, model in zip(("", "second, for the features of regions: "), models, strict=False)
+        ],
         f"| head | {escape(training['head'])}, {training['folds']} folds, {training['regions']:,} training regions |",
         f"| classes | {len(names):,} |",
         f"| weights SHA-256 | `{record['weights_sha256']}` |",
@@ -72,6 +80,13 @@ def labeler_card(record: dict[str, Any], repo_id: str, license: License, tag: st
         listed,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _describe_model(model: dict[str, Any]) -> str:
+    """Which model a backbone is, in Markdown."""
+    if model.get("weights_sha256"):
+        return f"a local {escape(model.get('architecture', 'model'))}, weights SHA-256 `{model['weights_sha256']}`"
+    return f"`{one_line(model['model'])}`, revision `{one_line(model.get('revision'))}`"
 
 
 def _scores(scores: dict[str, Any]) -> list[str]:

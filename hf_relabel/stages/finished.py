@@ -20,6 +20,14 @@ from hf_relabel.run.job import RECORDS
 
 RUN_CONFIG = "config.yaml"
 
+MODEL_CONFIG = "config.json"
+
+GIVEN_BY = {
+    "model": "--backbone.model (of annotate: --backbone; in Python: backbone=)",
+    "region_model": "--backbone.region_model (of annotate: --region-backbone; in Python: region_backbone=)",
+}
+"""How to name the folder of a backbone, by its setting."""
+
 OF_PROPOSALS = ("generators", "tau", "max_masks", "merge_masks", "windows")
 """Settings of `propose` that a calibration depends on."""
 
@@ -83,12 +91,14 @@ class FinishedLabeler:
         if not identity.get("weights_sha256"):
             return str(identity["model"])
         path = _model_in(self.folder.parent / RUN_CONFIG, key)
-        if path is not None and Path(path).is_dir():
-            return path
+        # A relative path started from where the run was started, which is often above its folder.
+        places = [Path(), *self.folder.resolve().parents] if path else []
+        if found := next((place / str(path) for place in places if (place / str(path) / MODEL_CONFIG).is_file()), None):
+            return str(found)
         where = f" (it was {path})" if path else ""
         raise LabelerError(
             f"{self.name}: its backbone is the local model {identity['model']!r}{where}, weights SHA-256 "
-            f"{identity['weights_sha256'][:12]}; give its folder with --backbone.{key}"
+            f"{identity['weights_sha256'][:12]}; give its folder with {GIVEN_BY[key]}"
         )
 
     def propose(self, given: ProposeConfig) -> ProposeConfig:

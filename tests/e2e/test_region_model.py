@@ -8,6 +8,8 @@ import pytest
 from commands import config_of
 
 from hf_relabel.cli import main
+from hf_relabel.hub.card_metadata import License
+from hf_relabel.hub.labeler_card import labeler_card
 
 
 def proposals_of(folder):
@@ -44,3 +46,25 @@ def test_proposals_from_one_model_and_labels_from_another(image_folder, tiny_din
     assert stored == record["backbone"]
     assert main(["run", "--config", config, "--run.dir", str(tmp_path / "two"), *build]) == 1
     assert "backbone.region_backbone" in capsys.readouterr().err
+
+    # The labeler alone, as it is published: both local models must be named.
+    shutil.copytree(tmp_path / "two/labeler", tmp_path / "alone")
+    photo = str(image_folder / "triangle" / "triangle_0.png")
+    annotate = ["annotate", photo, "--labeler", str(tmp_path / "alone"), "--json", "--calibrated", "false"]
+    named = ["--backbone", str(tiny_dinov2)]
+    assert main([*annotate, *named]) == 1
+    assert "--region-backbone" in capsys.readouterr().err
+    assert main([*annotate, *named, "--region-backbone", str(tiny_dinov3), "--threshold", "0.2"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    release = pq.read_table(out / "release/data/labels").to_pylist()
+    (row,) = (row for row in release if row["image_id"] == "triangle/triangle_0.png")
+    names = record["class_names"]
+    # There the triangle is given, here it is found.
+    found = {item["label"]: item["score"] for item in shown["labels"]}
+    listed = {names[label]: score for label, score in zip(row["labels"], row["scores"], strict=True)}
+    assert {name: score for name, score in found.items() if name != "triangle"} == {
+        name: score for name, score in listed.items() if name != "triangle"
+    }
+    card = labeler_card(record, "user/name", License(), None)
+    assert 'backbone="folder/of/the/backbone", region_backbone="folder/of/the/region_backbone"' in card
+    assert "a local DINOv3ViTModel" in card

@@ -144,7 +144,11 @@ def test_a_local_backbone_is_found_through_the_run_or_asked_for(tmp_path):
     with pytest.raises(LabelerError, match=r"'vit'.*aaaaaaaaaaaa.*--backbone\.model"):
         labeler(backbone=local, folder=folder).configure(Config())
     (tmp_path / "vit").mkdir()
+    (tmp_path / "vit" / "config.json").write_text("{}")
     (tmp_path / "run" / "config.yaml").write_text(f"backbone:\n  model: {tmp_path / 'vit'}\n")
+    assert labeler(backbone=local, folder=folder).configure(Config()).backbone.model == str(tmp_path / "vit")
+    # As given to a command that was started in the folder above the run's.
+    (tmp_path / "run" / "config.yaml").write_text("backbone:\n  model: vit\n")
     assert labeler(backbone=local, folder=folder).configure(Config()).backbone.model == str(tmp_path / "vit")
     given = Config(backbone=BackboneConfig(model="elsewhere"))
     assert labeler(backbone=local, folder=folder).configure(given).backbone.model == "elsewhere"
