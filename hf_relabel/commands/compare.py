@@ -4,18 +4,24 @@ hf-relabel compare proposals --images photos --truth instances.json
 hf-relabel compare labels runs/relabel --truth truth.jsonl
 """
 
+import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_relabel.commands.parser import Command, option
+from hf_relabel.commands.arguments import TruthSettings
+from hf_relabel.commands.parser import Command, option, parse, positional
+from hf_relabel.commands.pipeline import COMMANDS as PIPELINE
 from hf_relabel.config import BackboneConfig, Config, ProposeConfig, RunConfig, SourceConfig
-from hf_relabel.errors import UsageError
+from hf_relabel.errors import RelabelError, UsageError
 
 if TYPE_CHECKING:
+    from hf_relabel.comparison.crops import Encoder
     from hf_relabel.comparison.generators import Generator
+    from hf_relabel.comparison.labels import LabelComparison
     from hf_relabel.comparison.proposals import Comparison
+    from hf_relabel.review.photos import Photos
     from hf_relabel.sources.source import Source
 
 GENERATORS = "maskcut,merge,maskcut+merge,tokencut"
@@ -121,6 +127,113 @@ def _generators(settings: ProposalsSettings, source: "Source", dropped: Counter[
     return generators
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelsSettings:
+    """Comparison.
+
+    Args:
+        run: Folder of a run whose `propose` stage is complete.
+        truth: True labels.
+        label_maps: Folder with ReLabel's label maps; by default they are made by a classifier that is fitted to the
+            given labels of whole images.
+        images: Folder of the images, for masked crops; by default those of the run.
+        crops: Classify masked crops as well: a forward pass of the backbone for each image and each proposal.
+        crop_size: Side in pixels of crops, and of whole images that they are compared with.
+        seed: Seed of all random numbers.
+        json: Write all numbers to this file as JSON.
+    """
+
+    run: Path = positional("RUN")
+    truth: TruthSettings
+    label_maps: Path | None = option(None, "FOLDER")
+    images: Path | None = option(None, "FOLDER")
+    crops: bool = True
+    crop_size: int = 224
+    seed: int = 0
+    json: str | None = option(None, "FILE.json")
+
+    def __post_init__(self) -> None:
+        if not self.truth.truth:
+            raise UsageError("compare labels: give the true labels with --truth")
+
+
+def run_labels(settings: LabelsSettings) -> int:
+    """Run the command; returns the exit status."""
+    import sys
+    import tempfile
+
+    from hf_relabel.comparison.labels import compare_labels
+    from hf_relabel.evaluation.report import plain, refuse_unwritable, write_results
+    from hf_relabel.run.quiet import quiet_libraries
+
+    refuse_unwritable(settings.json)
+    truth = settings.truth.read()
+    quiet_libraries()
+    photos, encoder, why_not = _crops(settings)
+    with tempfile.TemporaryDirectory() as work:
+        found = compare_labels(
+            settings.run,
+            truth,
+            Path(work),
+            label_maps=settings.label_maps,
+            photos=photos,
+            encoder=encoder,
+            seed=settings.seed,
+            tick=lambda name: print(f"{name} ...", file=sys.stderr, flush=True),
+        )
+    if why_not:
+        found.left_out["masked crops"] = why_not
+    print(describe_labels(found))
+    if settings.json:
+        write_results(settings.json, plain(found))
+    return 0
+
+
+def _crops(settings: LabelsSettings) -> "tuple[Photos | None, Encoder | None, str]":
+    """What masked crops need, or why they are left out."""
+    from hf_relabel.comparison.crops import BackboneEncoder
+    from hf_relabel.review.photos import photos_in_folder, photos_of_source
+    from hf_relabel.run.ranks import current_rank
+    from hf_relabel.run.snapshot import Snapshot
+    from hf_relabel.stages.pipeline import CONFIG_FILE
+    from hf_relabel.vision.pair import load_backbone
+
+    if not settings.crops:
+        return None, None, "not wanted (--no-crops)"
+    try:
+        config = parse(PIPELINE["run"], ["--config", str(settings.run / CONFIG_FILE)])
+        snapshot = Snapshot.load(settings.run)
+        if settings.images is not None:
+            photos = photos_in_folder(settings.images)
+        elif snapshot is not None:
+            photos = photos_of_source(snapshot.open(config.source))
+        else:
+            return None, None, f"{settings.run}: has no list of images"
+        backbone = dataclasses.replace(config.backbone, image_size=settings.crop_size)
+        return photos, BackboneEncoder(load_backbone(backbone, current_rank(RunConfig()).device)), ""
+    except RelabelError as error:
+        return None, None, str(error)
+
+
+def describe_labels(found: "LabelComparison") -> str:
+    """Format a comparison of labels as text."""
+    from hf_relabel.evaluation.report import render
+
+    head = f"{found.images} images of {found.classes} classes, {found.missing} true labels were not given"
+    header = ["labels", "F1", "best F1", "added", "precision", "calibration error", "coverage", "seconds"]
+    given = ("the given labels alone", found.given_f1, None, 0, None, None, 0.0, None)
+    rows = [
+        (name, row.f1, row.best_f1, row.added, row.precision, row.calibration_error, row.coverage, f"{row.seconds:.1f}")
+        for name, row in found.rows.items()
+    ]
+    lines = [f"left out: {name}: {reason}" for name, reason in found.left_out.items()]
+    note = (
+        "best F1 is that of the best threshold, which only the truth knows\n"
+        "precision and calibration error are those of the added labels; seconds are those beyond `propose`"
+    )
+    return "\n\n".join([head, render(header, [given, *rows]), "\n".join([note, *lines])])
+
+
 def describe_proposals(found: "Comparison") -> str:
     """Format a comparison of generators as text."""
     from hf_relabel.comparison.proposals import IOUS, SIZES
@@ -154,5 +267,13 @@ COMMANDS = {
         dotted=True,
         reads=READS,
         common=("images", "truth", "generators", "sam2", "sheet"),
-    )
+    ),
+    "compare labels": Command(
+        name="compare labels",
+        summary="ways to label: with masks and without, with a labeler and without",
+        settings=LabelsSettings,
+        run=run_labels,
+        description="Label the images of a run in several ways, and compare the labels with the truth.",
+        common=("truth", "images", "label_maps", "crops", "json"),
+    ),
 }
