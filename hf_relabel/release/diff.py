@@ -107,7 +107,8 @@ def compare(old: Release, new: Release) -> Comparison:
 def changed_settings(old: Release, new: Release) -> list[str]:
     """Provenance values that differ, as `name: old -> new`, without the version and what follows from the settings."""
     derived = (
-        "fingerprint", "counters", "labeler", "machines", "scores", "source_fingerprint", "corrections", "checked"
+        "fingerprint", "counters", "labeler", "machines", "scores", "source_fingerprint",
+        "corrections", "checked", "recalibration",
     )  # fmt: skip
 
     def chosen(release: Release) -> dict[str, Any]:

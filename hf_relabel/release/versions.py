@@ -118,6 +118,9 @@ def _record_equivalent(run_folder: Path, version: str, fingerprint: str) -> None
 
 def _refusal(existing: Release, new: Release, proposed: str) -> ReleaseError:
     changed = changed_settings(existing, new)
+    hashes = [(release.provenance.get("corrections") or {}).get("sha256") for release in (existing, new)]
+    if hashes[0] != hashes[1]:
+        changed = ["corrections by hand", *changed]
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     what = f" ({'; '.join(changed[:3])}{more})" if changed else ""
     return ReleaseError(

@@ -18,8 +18,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-SD_INTERCEPT, SD_SLOPE = 1.0, 0.5
-"""How far off the truth-free calibration is expected to be: a factor e in the odds, and a factor 1.6 in the slope."""
+SD_INTERCEPT, SD_SLOPE = 1.5, 0.5
+"""How far off the truth-free calibration is expected to be: a factor of 4.5 in the odds and of 1.6 in the slope."""
 
 CLIP = 1e-6
 

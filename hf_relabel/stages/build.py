@@ -54,8 +54,8 @@ def run(job: Job) -> dict[str, Any]:
     carried = open_base(build.base, build.version, job.snapshot.class_names, own) if build.base else None
     weights = labeled["inputs"]["labeler"].get("weights_sha256")
     known = read_knowledge(build, job.folder, job.snapshot.class_names, weights)
-    inputs = {"algorithm": ALGORITHM, **_settings(job, carried, known), "regions": regions.fingerprint.digest}
-    fingerprint = Fingerprint(inputs)
+    inputs = {"algorithm": ALGORITHM, **_settings(job, carried), "regions": regions.fingerprint.digest}
+    fingerprint = Fingerprint({**inputs, **known.inputs()})
     rule = _rule(job, regions, known)
 
     def find() -> dict[str, Any] | None:
@@ -65,7 +65,7 @@ def run(job: Job) -> dict[str, Any]:
     def make() -> dict[str, Any]:
         job.accepted()
         added = AddedLabels()
-        provenance = _provenance(job, fingerprint, proposed, labeled, carried, known)
+        provenance = _provenance(job, fingerprint, proposed, labeled, carried)
         taken = carried.taken_ids() if carried else set()
         renamed = {split for split in own if is_taken(job.snapshot.ids_of(split), [taken])}
         several = len(carried.order(own) if carried else own) > 1
@@ -219,7 +219,6 @@ def _provenance(
     proposed: dict[str, Any],
     labeled: dict[str, Any],
     carried: Carried | None,
-    known: Knowledge,
 ) -> dict[str, Any]:
     """How the release was made: models, settings, seeds, versions and counts, as the stages recorded them.
 
@@ -235,7 +234,7 @@ def _provenance(
         "score": {**_public(scored["inputs"]["score"]), **training["inputs"]["score"]},
         "train": training["inputs"]["train"],
         "label": labeled["inputs"]["label"],
-        **_settings(job, carried, known),
+        **_settings(job, carried),
         "run": made["run"],
     }
     return {
@@ -254,12 +253,13 @@ def _provenance(
     }
 
 
-def _settings(job: Job, carried: Carried | None, known: Knowledge) -> dict[str, Any]:
-    """The settings of the build; instead of the places of other releases and files, it has what these are."""
+def _settings(job: Job, carried: Carried | None) -> dict[str, Any]:
+    """The settings of the build, without places of files, and with the identity of the earlier release."""
     settings = job.settings("build")
-    for key in ("base", "corrections", "checked", "recalibrate"):
+    for key in ("base", "corrections", "checked"):
         settings["build"].pop(key)
-    settings["build"] |= known.inputs()
+    if not settings["build"]["recalibrate"]:
+        settings["build"].pop("recalibrate")
     if carried:
         settings["build"]["base"] = carried.identity()
     return settings

@@ -52,7 +52,7 @@ class Knowledge:
         return min(float(self.recalibration.apply(score)), MAX_SCORE)
 
     def inputs(self) -> dict[str, Any]:
-        """What the settings of a build say about it, for fingerprints; empty without corrections and review."""
+        """What a release depends on, for its fingerprint; empty without corrections and review."""
         found: dict[str, Any] = {}
         if self.overlay:
             found["corrections"] = self.overlay.digest
@@ -67,6 +67,7 @@ class Knowledge:
         return {
             **({"corrections": self.overlay.record(self.applied)} if self.overlay else {}),
             **({"checked": self.checked.for_provenance()} if self.checked else {}),
+            **({"recalibration": self.recalibration.to_json()} if self.recalibration else {}),
         }
 
 
