@@ -9,7 +9,7 @@ hf-relabel review runs/demo/release --answers review.json
 
 prints the precision of the added labels with its confidence interval, and writes corrections.jsonl and checked.json
 into the folder of the run, where the next build finds them. The answers of several people to the same sample are
-merged.
+merged. --edited takes what people changed in an export (`hf-relabel export`) with FiftyOne, Label Studio or CVAT.
 """
 
 import math
@@ -39,6 +39,9 @@ class ReviewSettings:
         images: Images of the release; by default those that its run was made from.
         out: Folder of the page.
         answers: Answers to evaluate, review.json; give the option again for each person.
+        edited: An export of the release that people edited in another tool, instead of answers: COCO JSON, a FiftyOne
+            folder in COCO format, or Label Studio's JSON.
+        reviewer: Who edited it, if the file does not say.
         mistakes: Share of answers that are expected to be wrong; the precision is corrected for it. Two reviewers of
             the same sample show it.
         corrections: Folder for corrections.jsonl and checked.json; by default that of the run that the release lies in.
@@ -50,12 +53,16 @@ class ReviewSettings:
     images: ImageSettings
     out: Path = option(Path("review"), "FOLDER")
     answers: list[Path] = field(default_factory=list, metadata={"metavar": "FILE.json"})
+    edited: Path | None = option(None, "PATH")
+    reviewer: str = option("unnamed", "NAME")
     mistakes: float = 0.0
     corrections: Path | None = option(None, "FOLDER")
 
     def __post_init__(self) -> None:
         if not 0 <= self.mistakes <= 0.45:
             raise UsageError(f"--mistakes {self.mistakes}: must be from 0 to 0.45")
+        if self.edited and self.answers:
+            raise UsageError("review: give either --answers or --edited")
         if self.sample < 1:
             raise UsageError(f"--sample {self.sample}: must be 1 or more")
 
@@ -65,6 +72,8 @@ def run(settings: ReviewSettings) -> int:
     from hf_relabel.hub.releases import open_release
 
     release = open_release(settings.release)
+    if settings.edited:
+        return _take_edits(release, settings.edited, settings)
     return _evaluate(release, settings) if settings.answers else _write_page(release, settings)
 
 
@@ -103,6 +112,42 @@ def _evaluate(release: "Release", settings: ReviewSettings) -> int:
     added = add_corrections(folder / CORRECTIONS, review.corrections())
     checked.save(folder / CHECKED)
     print(f"\n{folder / CORRECTIONS}: {added} corrections added\n{folder / CHECKED}: the numbers above")
+    return 0
+
+
+def _take_edits(release: "Release", path: Path, settings: ReviewSettings) -> int:
+    from hf_relabel.formats.edited_files import read_edited
+    from hf_relabel.release.edits import find_edits
+    from hf_relabel.review.corrections import CORRECTIONS, Correction, add_corrections
+    from hf_relabel.run.store import make_folder
+
+    found = find_edits(release, read_edited(path))
+    if not found.images:
+        raise FormatError(f"{path}: has no image of {settings.release}; name the release that it was exported from")
+    corrections = [
+        Correction(
+            edit.image_id,
+            edit.label,
+            edit.region,
+            edit.old,
+            edit.new,
+            edit.image.who or settings.reviewer,
+            edit.image.when or "",
+        )
+        for edit in found.edits
+    ]
+    folder = settings.corrections or _run_folder(release)
+    make_folder(folder)
+    added = add_corrections(folder / CORRECTIONS, corrections)
+    print(f"{path}: {found.images:,} images compared, {len(corrections):,} changes")
+    for count, what in (
+        (found.unknown_images, "images that the release does not have are left out"),
+        (found.unknown_classes, "labels of classes that the release does not have are left out"),
+        (found.new_masks, "new regions: only their class is taken, as a label"),
+    ):
+        if count:
+            print(f"  {count:,} {what}")
+    print(f"{folder / CORRECTIONS}: {added} corrections added")
     return 0
 
 
