@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from hf_relabel.errors import ReleaseError
 from hf_relabel.release.layout import MANIFEST, ReleaseFile
 from hf_relabel.release.manifest import parse_manifest
-from hf_relabel.release.rows import COLUMN_TYPES, COLUMNS_OF, InvalidRow, find_invalid_row
+from hf_relabel.release.rows import COLUMN_TYPES, CORRECTED_COLUMNS, InvalidRow, columns_in, find_invalid_row
 
 _BATCH_ROWS = 4096
 
@@ -131,8 +131,8 @@ class Release:
         """
         path = self.path_of(self.files_of("labels")[0])
         try:
-            return "checked_labels" in pq.read_schema(path).names
-        except (pa.ArrowInvalid, OSError) as error:
+            return any(name in pq.read_schema(regular_file(path)).names for name in CORRECTED_COLUMNS)
+        except (pa.ArrowException, OSError) as error:
             raise ReleaseError(f"{path}: cannot be read as Parquet ({_first_line(error)})") from error
 
     def files_of(self, config_name: str) -> list[ReleaseFile]:
@@ -186,7 +186,7 @@ class Release:
         try:
             with pq.ParquetFile(regular_file(path), page_checksum_verification=True) as parquet:
                 names = self._check_columns(parquet, file)
-                wanted = list(COLUMNS_OF[file.config_name or "labels"]) if columns is None else columns
+                wanted = list(columns_in(file.config_name, names)) if columns is None else columns
                 stored = [name for name in wanted if name in names]
                 first, last_id = 0, None
                 for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=stored):
@@ -203,7 +203,7 @@ class Release:
         path, schema = self.path_of(file), parquet.schema_arrow
         if len(set(schema.names)) < len(schema.names):
             raise ReleaseError(f"{path}: not a file of a release, it has two columns of one name")
-        for name in COLUMNS_OF[file.config_name or "labels"]:
+        for name in columns_in(file.config_name, schema.names):
             if name not in schema.names:
                 if name in ADDED_COLUMNS:
                     continue

@@ -1,6 +1,6 @@
 """Checks of a release's rows, for the writer and the reader."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,15 +40,31 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "width": pa.int32(),
     "height": pa.int32(),
     "regions": pa.list_(pa.struct(_REGION_TYPES.items())),
+    "source": pa.string(),
+    "checked_labels": pa.list_(pa.int64()),
     "version": pa.string(),
 }
 """Types of a release's columns, as `schema.release_schema` has them; that function needs the datasets library."""
 
+CORRECTED_COLUMNS = ("source", "checked_labels")
+"""Columns that only a release with corrections by hand has, in both configurations."""
+
 COLUMNS_OF = {
     "labels": ("image_id", "label", "labels", "scores", "label_score", "version"),
-    "regions": tuple(COLUMN_TYPES),
+    "regions": tuple(name for name in COLUMN_TYPES if name not in CORRECTED_COLUMNS),
 }
-"""Columns of each configuration."""
+"""Columns that each configuration of every release has."""
+
+
+def columns_in(config_name: str | None, names: Collection[str]) -> tuple[str, ...]:
+    """The columns that a file must have: those of its configuration, and of a release with corrections if it has any.
+
+    Args:
+        config_name: The configuration.
+        names: The columns of the file.
+    """
+    is_corrected = any(name in names for name in CORRECTED_COLUMNS)
+    return COLUMNS_OF[config_name or "labels"] + (CORRECTED_COLUMNS if is_corrected else ())
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from hf_relabel.errors import ReleaseError
 from hf_relabel.release.layout import EXCLUDED, MANIFEST
 from hf_relabel.release.reader import Release, regular_file
-from hf_relabel.release.rows import COLUMNS_OF
+from hf_relabel.release.rows import CORRECTED_COLUMNS, columns_in
 from hf_relabel.release.statistics import ReleaseStatistics
 from hf_relabel.run.store import differences, sha256_of
 
@@ -68,7 +68,7 @@ def _compare(release: Release, where: str, stored: dict[str, Any], counted: Rele
 
 def _equal_rows(release: Release) -> Iterator[pa.Table]:
     """The rows of `regions` of one split, where those of `labels` are the same."""
-    columns = list(COLUMNS_OF["labels"])
+    columns = list(columns_in("labels", CORRECTED_COLUMNS if release.is_corrected else ()))
     labels = _Rows(release, "labels", columns)
     for batch in release.batches("regions"):
         table = pa.Table.from_batches([batch])
