@@ -11,6 +11,7 @@ from hf_relabel.errors import FormatError, ReleaseError, UsageError
 from hf_relabel.hub.changelog import entry
 from hf_relabel.release.diff import compare
 from hf_relabel.release.reader import Release
+from hf_relabel.release.verify import verify
 from hf_relabel.review.answers import Answer, Review
 from hf_relabel.review.checked import check
 from hf_relabel.review.corrections import Correction, add_corrections
@@ -73,7 +74,7 @@ def test_corrections_hold_at_any_threshold_and_nothing_else_changes(made, first,
     assert names(rows_of(third)[alone["image_id"]], third) == names(alone, first)
 
     first, second = (at_version(made, version) for version in ("1.0.0", "1.1.0"))
-    second.verify()
+    verify(second)
     difference = compare(first, second)
     assert (difference.images_relabeled, difference.labels_added.sum(), difference.labels_removed.sum()) == (2, 1, 1)
     assert (difference.checked_old, difference.checked_new) == (0, 3)
