@@ -122,7 +122,12 @@ def run_fiftyone(settings: FiftyOneSettings) -> int:
     where = f"dataset_dir={str(settings.output)!r}"
     if settings.images is None:
         where = f"data_path='FOLDER OF THE IMAGES', labels_path={str(settings.output / 'labels.json')!r}"
-    print(f"fiftyone.Dataset.from_dir(dataset_type=fiftyone.types.COCODetectionDataset, {where})")
+    print(f"dataset = fiftyone.Dataset.from_dir(dataset_type=fiftyone.types.COCODetectionDataset, {where})")
+    data = "FOLDER OF THE IMAGES" if settings.images is None else str(settings.output / "data")
+    print(
+        "dataset.merge_dir(dataset_type=fiftyone.types.FiftyOneImageClassificationDataset, label_field='image_labels', "
+        f"data_path={data!r}, labels_path={str(settings.output / 'image_labels.json')!r})"
+    )
     return 0
 
 

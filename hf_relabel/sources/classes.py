@@ -98,10 +98,21 @@ def classes_of_keys(origin: str, keys: Sequence[str], ordered: bool = False) -> 
     return ClassList(origin, names, names)
 
 
+HEADER_WORDS = frozenset(
+    ["index", "id", "number", "wnid", "synset", "folder", "key", "class", "label", "name", "class_name", "label_name"]
+)
+"""Words that a table's header has, and that are not a folder and the name of its class."""
+
+
 def _parse(origin: str, text: str) -> ClassList:
     lines = text.rstrip().split("\n")
     rows = [[cell.strip() for cell in line.rstrip("\r").split("\t")] for line in lines]
     columns = len(rows[0])
+    if columns > 1 and {cell.lower() for cell in rows[0]} <= HEADER_WORDS:
+        raise SourceError(
+            f"{origin}, line 1: {lines[0]!r} is a header; the file must have only lines of the form `folder<TAB>name`, "
+            "and the first is class 0 (remove the header and other columns)"
+        )
     for number, row in enumerate(rows, start=1):
         if len(row) != columns or columns > 2 or not all(row):
             raise SourceError(

@@ -6,6 +6,7 @@ them, so a change here belongs there too.
 
 import contextlib
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 from functools import cache
@@ -71,6 +72,7 @@ def decode(file: BinaryIO, min_side: int | None = None, max_pixels: int | None =
     Raises:
         ImageReadError: The file is damaged, not an image, or has too many pixels.
     """
+    _silence_pillow()
     if max_pixels is not None and Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow refuses twice this number itself
     try:
@@ -99,6 +101,13 @@ def decode(file: BinaryIO, min_side: int | None = None, max_pixels: int | None =
     if orientation in SIDES_SWAPPED:
         width, height = height, width
     return LoadedImage(upright, width, height, orientation if orientation in TRANSPOSES else 1)
+
+
+@cache
+def _silence_pillow() -> None:
+    """Keep Pillow's warnings about damaged metadata and large images off the terminal: an image is read, or refused."""
+    for category in (UserWarning, Image.DecompressionBombWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"PIL\.")
 
 
 @cache

@@ -167,6 +167,11 @@ def _classes(values: pa.ChunkedArray, rows: Rows, config: SourceConfig) -> tuple
                 "--source.class_names to a file with the class names"
             )
         return given, _numbers(given)
+    if pa.types.is_null(values.type):
+        raise SourceError(
+            f"{rows.origin}: none of the {rows.count} rows has a label in {config.label_column!r}; set "
+            "--source.label_column, or label the images with a finished labeler (--source.labeled false --labeler RUN)"
+        )
     raise SourceError(
         f"{rows.origin}: the label column {config.label_column!r} has type {values.type}; it must contain one class "
         "per row, as ClassLabel, string or integer (set --source.label_column)"

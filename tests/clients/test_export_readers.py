@@ -166,6 +166,17 @@ def test_fiftyone_reads_its_folder(release, read, tmp_path, form):
 
 @needs_readers
 @pytest.mark.slow
+def test_fiftyone_reads_the_labels_of_images(release, read, tmp_path):
+    export_fiftyone(release, tmp_path / "out", images=release.folder.parent / "images")
+    names = release.class_names
+    assert {each["image"]: each["labels"] for each in read("fiftyone_image_labels", tmp_path / "out")} == {
+        row["image_id"]: [[names[label], score] for label, score in zip(row["labels"], row["scores"], strict=True)]
+        for row in release.rows("labels")
+    }
+
+
+@needs_readers
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "area"), [("brush", 0), ("polygons", 0.15)])
 def test_label_studio_accepts_the_tasks(release, read, tmp_path, form, area):
     export_label_studio(release, tmp_path / "out", image_root="/data/local-files/?d=", masks=form)

@@ -88,6 +88,23 @@ def fiftyone_folder(folder: Path) -> list[dict[str, Any]]:
     return answer
 
 
+def fiftyone_image_labels(folder: Path) -> list[dict[str, Any]]:
+    """The labels of whole images in the FiftyOne export, by the importer that `merge_dir` uses."""
+    from fiftyone.utils.data.importers import FiftyOneImageClassificationDatasetImporter
+
+    importer = FiftyOneImageClassificationDatasetImporter(
+        data_path=str(folder / "data"), labels_path=str(folder / "image_labels.json")
+    )
+    with importer:
+        return [
+            {
+                "image": str(Path(path).relative_to(folder.resolve() / "data")),
+                "labels": [[each.label, each.confidence] for each in label.classifications],
+            }
+            for path, _, label in importer
+        ]
+
+
 def label_studio(folder: Path) -> list[dict[str, Any]]:
     """The Label Studio export: each prediction must be valid for the labeling interface."""
     import numpy

@@ -25,7 +25,7 @@ def release(tmp_path) -> Release:
 @pytest.mark.parametrize("copy", [False, True])
 def test_every_file_name_of_the_labels_is_an_image_below_data(release, tmp_path, copy):
     exported = export_fiftyone(release, tmp_path / "folder", images=tmp_path / "images", copy=copy)
-    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["data", "labels.json"]
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["data", "image_labels.json", "labels.json"]
     content = json.loads((tmp_path / "folder" / "labels.json").read_text())
     assert (exported.images, exported.regions) == (len(content["images"]), len(content["annotations"])) == (6, 7)
     for image in content["images"]:
@@ -37,7 +37,7 @@ def test_every_file_name_of_the_labels_is_an_image_below_data(release, tmp_path,
 
 def test_labels_alone(release, tmp_path):
     export_fiftyone(release, tmp_path / "folder")
-    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["labels.json"]
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["image_labels.json", "labels.json"]
 
 
 def test_missing_images_are_counted_and_nothing_is_written(release, tmp_path):
@@ -57,7 +57,19 @@ def test_only_such_a_folder_is_replaced(release, tmp_path):
         export_fiftyone(release, tmp_path / "folder")
     export_fiftyone(release, tmp_path / "folder", images=tmp_path / "images", overwrite=True)
     export_fiftyone(release, tmp_path / "folder", overwrite=True)
-    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["labels.json"]
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["image_labels.json", "labels.json"]
     assert len(list((tmp_path / "images").rglob("*.jpg"))) == 6  # links go, what they lead to stays
     with pytest.raises(FormatError, match="contains other files"):
         export_fiftyone(release, tmp_path / "images", overwrite=True)
+
+
+def test_images_that_differ_only_in_their_suffix_do_not_share_labels(tmp_path):
+    """FiftyOne looks up the labels of an image by its path without the suffix."""
+    rows = list(make_rows(3))
+    for row, name in zip(rows, ("00/a.jpg", "00/a.png", "00/b.jpg"), strict=True):
+        row["image_id"] = name
+    export_fiftyone(make_release(tmp_path / "release", rows=rows), tmp_path / "folder")
+    content = json.loads((tmp_path / "folder" / "image_labels.json").read_text())
+    (found,) = content["labels"].values()
+    assert list(content["labels"]) == ["00/b"]
+    assert [item["confidence"] for item in found] == rows[2]["scores"]

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from hf_relabel.errors import ImageReadError
-from hf_relabel.sources.decoding import decode
+from hf_relabel.sources.decoding import _silence_pillow, decode
 
 
 def stored(image: Image.Image, form: str, **options) -> io.BytesIO:
@@ -147,6 +148,22 @@ def test_exif_orientation(form, orientation):
 def test_damaged_exif_is_ignored():
     image = Image.new("RGB", (4, 3), (1, 2, 3))
     assert pixels(stored(image, "PNG", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff")).shape == (3, 4, 3)
+
+
+def test_damaged_metadata_prints_nothing():
+    exif = Image.Exif()
+    exif[0x010E] = "a description that the file cuts off"
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG", exif=exif.tobytes()[:30])
+    with warnings.catch_warnings(record=True) as alone:
+        warnings.simplefilter("always")
+        Image.open(io.BytesIO(buffer.getvalue())).getexif().get(0x010E)
+    assert alone
+    _silence_pillow.cache_clear()  # pytest sets the filters of warnings anew for every test
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        decode(io.BytesIO(buffer.getvalue()))
+    assert not seen
 
 
 def test_a_large_jpeg_is_decoded_smaller_but_keeps_its_size():

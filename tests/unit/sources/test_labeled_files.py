@@ -105,6 +105,8 @@ def test_images_and_rows_without_a_counterpart_are_reported(images, tmp_path, ca
 
 def test_labels_that_are_missing_are_refused_or_skipped(images, tmp_path):
     rows = rows_of()
+    none = write(tmp_path / "none.jsonl", [{**row, "label": None} for row in rows])
+    assert "none of the 3 rows has a label in 'label'" in refusal(path=str(images), labels=none)
     rows[0]["label"] = None
     file = write(tmp_path / "labels.csv", rows)
     message = refusal(path=str(images), labels=file)

@@ -323,6 +323,14 @@ class TestSource:
         with pytest.raises(ImageReadError, match="No such file"):
             source.load(1)
 
+    def test_a_header_in_the_file_of_classes_is_no_class(self, tmp_path):
+        root = folder_of(tmp_path / "images", "a/1.png", "b/1.png")
+        for header, line in (("wnid\tname", "a\tx\nb\ty"), ("index\twnid\tname", "0\ta\tx\n1\tb\ty")):
+            (tmp_path / "classes.tsv").write_text(f"{header}\n{line}\n")
+            config = SourceConfig(path=str(root), class_names=str(tmp_path / "classes.tsv"))
+            with pytest.raises(SourceError, match=r"line 1: .* is a header.*remove the header"):
+                open_source(config)
+
     def test_labels_are_part_of_the_fingerprint(self, tmp_path):
         fingerprints = set()
         for text in ("a\tx\nb\ty", "a\ty\nb\tx", "b\tx\na\ty"):
