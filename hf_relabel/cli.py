@@ -27,6 +27,7 @@ OTHERS = {
     "import": "make a release from the paper's TSV, COCO JSON or ReLabel's files",
     "export": "write a release as the paper's TSV or COCO JSON, or for FiftyOne, YOLO or Label Studio",
     "gallery": "write a page that shows a release's photos with masks, labels and scores",
+    "figure": "draw photos of a release with their regions and labels, for papers and cards",
     "review": "check a sample of the added labels by hand: precision with an interval, corrections",
     "compare": "compare proposals, or labels, with their alternatives on images with known truth",
     "audit": "compare a release's labels with true labels: precision, recall, reliability of scores, confusions",

@@ -196,7 +196,12 @@ def release_schema(config_name: str, class_names: list[str], corrected: bool = F
 
     datasets < 4 does not know the feature type `List`; all versions read the older notation `[feature]`.
     """
-    schema = release_features(config_name, class_names, corrected).arrow_schema
+    return portable_schema(release_features(config_name, class_names, corrected))
+
+
+def portable_schema(features: Any) -> pa.Schema:
+    """Return the Arrow schema of `datasets.Features`, with metadata that datasets 2.14 to 5 read."""
+    schema = features.arrow_schema
     metadata = json.loads(schema.metadata[b"huggingface"])
     metadata["info"]["features"] = _lists_in_brackets(metadata["info"]["features"])
     return schema.with_metadata({"huggingface": json.dumps(metadata)})

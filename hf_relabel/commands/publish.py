@@ -5,7 +5,7 @@ hf-relabel publish runs/demo/release user/name --version 1.0.0 --license cc-by-4
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hf_relabel.commands.parser import Command, option, positional
 from hf_relabel.commands.units import human_bytes
@@ -13,7 +13,9 @@ from hf_relabel.errors import UsageError
 
 if TYPE_CHECKING:
     from hf_relabel.hub.files import PublishOptions
+    from hf_relabel.hub.preview import Preview
     from hf_relabel.hub.publish import Plan, Published
+    from hf_relabel.release.reader import Release
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,10 @@ class CardSettings:
         tag: A further tag of the card; may be given several times.
         show_images: Folder with the source's images: the gallery shows some of them. Use it only if they may be
             redistributed.
+        images_license: Hub identifier of the images' license.
+        preview: Publish pictures of up to 500 images with their regions drawn in, as the configuration `preview`, which
+            the Hub's viewer shows. `auto` does so with --show-images if --images-license allows redistribution; `on`
+            does so because you have the right to.
     """
 
     license: str | None = option(None, "ID")
@@ -36,10 +42,14 @@ class CardSettings:
     source_dataset: str | None = option(None, "ID")
     tag: list[str] = field(default_factory=list, metadata={"metavar": "TAG"})
     show_images: Path | None = option(None, "FOLDER")
+    images_license: str | None = option(None, "ID")
+    preview: Literal["auto", "on", "off"] = "auto"
 
     def __post_init__(self) -> None:
         if self.show_images is not None and not self.show_images.is_dir():
             raise UsageError(f"--show-images {self.show_images}: no such folder")
+        if self.preview == "on" and self.show_images is None:
+            raise UsageError("--preview on: needs the images; name their folder with --show-images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +94,8 @@ def run(settings: PublishSettings) -> int:
     from hf_relabel.release.reader import Release
 
     card = settings.card
+    release = Release.open(settings.release)
+    preview = _preview(release, card)
     options = PublishOptions(
         version=settings.version,
         branch=settings.branch,
@@ -95,11 +107,11 @@ def run(settings: PublishSettings) -> int:
             source_dataset=card.source_dataset,
             tags=card.tag,
             shown_images=card.show_images,
+            preview=preview,
         ),
         previous=settings.previous,
         dropped_splits=settings.drop_split,
     )
-    release = Release.open(settings.release)
     if settings.card_only is not None:
         write_card(release, settings.repo, options.card, settings.card_only)
         print(f"wrote the card to {settings.card_only}; nothing was published")
@@ -110,6 +122,23 @@ def run(settings: PublishSettings) -> int:
     plan, published = publish(release, settings.repo, options)
     print(_summary(plan, published, options))
     return 0
+
+
+def _preview(release: "Release", card: CardSettings) -> "Preview | None":
+    """The configuration `preview`, or None; says why if it is left out although images are shown."""
+    from hf_relabel.hub.preview import make_preview, why_no_preview
+
+    if card.preview == "off" or card.show_images is None:
+        return None
+    reason = why_no_preview(card.images_license)
+    if reason is not None and card.preview == "auto":
+        print(f"no preview of images with masks: {reason} (--preview on if you may publish them, off to hide this)")
+        return None
+    preview = make_preview(release, card.show_images)
+    print(f"preview: {preview.rows} images with their regions drawn in")
+    for text, count in preview.left_out.items():
+        print(f"preview: left out {count} images ({text})")
+    return preview
 
 
 def _describe(plan: "Plan", options: "PublishOptions") -> str:

@@ -12,6 +12,7 @@ from hf_relabel.config import REGION_BACKBONE
 from hf_relabel.errors import HubError
 from hf_relabel.hub.card_metadata import License, card_metadata
 from hf_relabel.hub.card_scores import checked_values, score_values
+from hf_relabel.hub.preview import Preview
 from hf_relabel.release.markdown import escape, one_line
 from hf_relabel.release.reader import Release
 from hf_relabel.run.store import atomic_open
@@ -44,12 +45,14 @@ class CardOptions:
         source_dataset: Hub id of the dataset with the images; by default the one in the provenance.
         tags: Additional tags.
         shown_images: Folder of the source's images, if they may be shown in the gallery.
+        preview: The configuration `preview`, if there is one.
     """
 
     license: License = field(default_factory=License)
     source_dataset: str | None = None
     tags: list[str] = field(default_factory=list)
     shown_images: Path | None = None
+    preview: Preview | None = None
 
 
 def asset(name: str) -> bytes:
@@ -71,7 +74,13 @@ def render_card(release: Release, repo_id: str, options: CardOptions) -> str:
     import jinja2
 
     source_dataset = options.source_dataset or _source_dataset(release)
-    metadata = card_metadata(release, options.license, source_dataset, options.tags)
+    metadata = card_metadata(
+        release,
+        options.license,
+        source_dataset,
+        options.tags,
+        [options.preview.config] if options.preview else [],
+    )
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.filters.update(escape=escape, bibtex=_bibtex)
     template = environment.from_string(asset("README.md.jinja").decode("utf-8"))
@@ -87,6 +96,7 @@ def render_card(release: Release, repo_id: str, options: CardOptions) -> str:
         source_dataset=source_dataset,
         license=_license(options.license),
         shows_pixels=options.shown_images is not None,
+        preview_rows=options.preview.rows if options.preview else 0,
         bibtex_key=re.sub(r"[^a-z0-9]+", "_", repo_id.lower()).strip("_"),
         **_making(release.provenance),
         **score_values(release.provenance),

@@ -5,6 +5,7 @@ checked here. The lists are from the Hub's dataset card specification, reduced t
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,8 +75,21 @@ class License:
         return {key: value for key, value in keys.items() if value is not None}
 
 
-def card_metadata(release: Release, license: License, source_dataset: str | None, tags: list[str]) -> dict[str, Any]:
+def card_metadata(
+    release: Release,
+    license: License,
+    source_dataset: str | None,
+    tags: list[str],
+    more_configs: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
     """Make the front matter of a release's card.
+
+    Args:
+        release: The release.
+        license: License of the labels.
+        source_dataset: Hub id of the dataset with the images.
+        tags: Additional tags.
+        more_configs: Entries of `configs` besides the release's own.
 
     Raises:
         HubError: The Hub would reject a value.
@@ -89,7 +103,7 @@ def card_metadata(release: Release, license: License, source_dataset: str | None
         "task_ids": list(TASK_IDS),
         "size_categories": [size_category(release.num_images)],
         "tags": ["multi-label", "relabeling", *by_maskcut, "hf_relabel", *tags],
-        "configs": data_configs(release.splits, release.files),
+        "configs": [*data_configs(release.splits, release.files), *more_configs],
     }
     if source_dataset:
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source_dataset, re.ASCII):

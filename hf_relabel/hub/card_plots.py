@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hf_relabel.errors import HubError
 from hf_relabel.pictures.charts import BLUE, INK, ORANGE, PAPER, Chart
-from hf_relabel.pictures.overlays import contact_sheet, draw_overlay, fit_text, labeled_regions
+from hf_relabel.pictures.overlays import contact_sheet, draw_row, fit_text
 from hf_relabel.release.reader import Release
 
 SAMPLES, COLUMNS, CELL = 12, 3, 320
@@ -104,11 +104,8 @@ def _gallery(release: Release, images: Path | None) -> bytes:
     rows = list(sample_rows(release))
     if not rows:
         return _rows("Samples", [])
-    pages = [_blank_page(row) if images is None else _shown_image(images, row) for row in rows]
-    pictures = [
-        draw_overlay(page, labeled_regions(row), release.class_names, CELL)
-        for page, row in zip(pages, rows, strict=True)
-    ]
+    pages = [_blank_page(row) if images is None else shown_image(images, row["image_id"]) for row in rows]
+    pictures = [draw_row(page, row, release.class_names, CELL) for page, row in zip(pages, rows, strict=True)]
     captions = [[row["image_id"], *_captions(row, release.class_names)] for row in rows]
     return _png(contact_sheet(pictures, captions, columns=COLUMNS, cell=CELL))
 
@@ -146,12 +143,17 @@ def sample_rows(release: Release) -> Iterator[dict[str, Any]]:
             left -= 1
 
 
-def _shown_image(images: Path, row: dict[str, Any]) -> Image.Image:
+def shown_image(images: Path, image_id: str) -> Image.Image:
+    """Read an image of the source, upright.
+
+    Raises:
+        HubError: It is not in the folder or cannot be read.
+    """
     from PIL import ImageOps, UnidentifiedImageError
 
-    path = (images / row["image_id"]).resolve()
+    path = (images / image_id).resolve()
     if not path.is_relative_to(images.resolve()):
-        raise HubError(f"gallery: image {row['image_id']!r} is outside {images}; do not use this release")
+        raise HubError(f"gallery: image {image_id!r} is outside {images}; do not use this release")
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")

@@ -13,7 +13,7 @@ from hf_relabel.release.reader import Release
 
 CARD, CHANGELOG, LOADER, PROVENANCE = "README.md", "CHANGELOG.md", "scripts/load_relabel.py", "provenance.json"
 
-_OURS = re.compile(r"data/(labels|regions)/[^/]+\.parquet|card/[^/]+\.png")
+_OURS = re.compile(r"data/(labels|regions|preview)/[^/]+\.parquet|card/[^/]+\.png")
 """Files of an earlier version that are removed: its data files and pictures."""
 
 
@@ -83,6 +83,8 @@ def version_files(release: Release, options: PublishOptions, card: str, changelo
         MANIFEST: (release.folder / MANIFEST).read_bytes(),
         **card_pictures(release, options.card.shown_images),
     }
+    if (preview := options.card.preview) is not None:
+        texts[preview.path] = preview.content
     files = [PlannedFile(file.path, release.path_of(file), file.bytes, file.sha256) for file in release.files]
     return files + [planned_bytes(path, content) for path, content in texts.items()]
 

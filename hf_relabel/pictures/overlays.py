@@ -75,7 +75,7 @@ def draw_overlay(
     depths = [_depth(masks.decode(region["segmentation"]), size, stroke) for region in regions]
     covered = np.max([_coverage(depth) for depth in depths], axis=0) if depths else np.ones(base.shape[:2])
     drawn = base * (DIM + (1 - DIM) * covered[..., None])
-    colors = _colors([region["label"] for region in regions])
+    colors = colors_of([region["label"] for region in regions])
     for depth, color in zip(depths, colors, strict=True):
         drawn = _blend(drawn, color, FILL_OPACITY * _coverage(depth))
         drawn = _blend(drawn, (255, 255, 255), _band(depth, 2.2 * stroke))
@@ -91,6 +91,13 @@ def draw_masks(image: Image.Image, found: Sequence[masks.RLE], longer_side: int 
     ordered = sorted(found, key=lambda mask: -int(coco.area(mask)))
     regions = [{"label": number, "segmentation": mask} for number, mask in enumerate(ordered)]
     return draw_overlay(image, regions, None, longer_side)
+
+
+def draw_row(
+    image: Image.Image, row: dict[str, Any], class_names: Sequence[str], longer_side: int = MIN_LONGER_SIDE
+) -> Image.Image:
+    """Draw over an image the regions of its row of a release that carry one of its labels."""
+    return draw_overlay(image, labeled_regions(row), class_names, longer_side)
 
 
 def contact_sheet(
@@ -161,7 +168,7 @@ def _blend(pixels: np.ndarray, color: tuple[int, int, int], opacity: np.ndarray)
     return pixels * (1 - weight) + np.array(color, np.float32) * weight
 
 
-def _colors(labels: Sequence[int]) -> list[tuple[int, int, int]]:
+def colors_of(labels: Sequence[int]) -> list[tuple[int, int, int]]:
     """Assign a color to each region, in the order in which the classes first appear."""
     order = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     return [PALETTE[order[label] % len(PALETTE)] for label in labels]

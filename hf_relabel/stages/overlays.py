@@ -3,15 +3,15 @@
 import hashlib
 from bisect import bisect_left
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from hf_relabel.errors import RelabelError
-from hf_relabel.pictures.overlays import contact_sheet, draw_overlay, labeled_regions
+from hf_relabel.pictures.overlays import contact_sheet, draw_row
 from hf_relabel.release.layout import MANIFEST
 from hf_relabel.release.reader import Release
+from hf_relabel.release.samples import spread_rows
 from hf_relabel.release.versions import stored_releases
 from hf_relabel.run.job import Job
 from hf_relabel.run.store import atomic_open, make_folder
@@ -47,9 +47,9 @@ def draw_overlays(job: Job) -> str:
 def _draw(job: Job, release: Release, folder: Path, digest: str) -> None:
     make_folder(folder)
     pictures, captions = [], []
-    for split, row in _rows(release, list(job.snapshot.split_sizes)):
+    for split, row in spread_rows(release, list(job.snapshot.split_sizes), IMAGES, COLUMNS):
         image = job.source.load(_place(job, split, row["image_id"])).image
-        picture = draw_overlay(image, labeled_regions(row), release.class_names)
+        picture = draw_row(image, row, release.class_names)
         name = row["image_id"].replace("/", "-")
         with atomic_open((folder / name).with_suffix(".jpg")) as file:
             picture.save(file, "JPEG", quality=90)
@@ -61,24 +61,6 @@ def _draw(job: Job, release: Release, folder: Path, digest: str) -> None:
     info.add_text(RELEASE_KEY, digest)
     with atomic_open(folder / SHEET) as file:
         contact_sheet(pictures, captions=captions).save(file, "PNG", pnginfo=info)
-
-
-def _rows(release: Release, splits: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Return rows of some splits at equal distances, each with its split; a file without any of them is not read."""
-    parts = [release.only(split) for split in splits]
-    total = sum(part.num_images for part in parts)
-    wanted = range(0, total, max(1, total // IMAGES))[:IMAGES]
-    rows: list[tuple[str, dict[str, Any]]] = []
-    first = 0  # row of these splits at which the file or the batch begins
-    for split, file in [(part.split, file) for part in parts for file in part.files_of("regions")]:
-        if not any(first <= row < first + file.rows for row in wanted):
-            first += file.rows
-            continue
-        for batch in release.batches_of(file, COLUMNS):
-            here = [row - first for row in wanted if first <= row < first + batch.num_rows]
-            rows += [(split, row) for row in batch.take(here).to_pylist()] if here else []
-            first += batch.num_rows
-    return rows
 
 
 def _place(job: Job, split: str, image_id: str) -> int:
