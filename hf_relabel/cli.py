@@ -19,6 +19,7 @@ from hf_relabel.errors import RelabelError, UsageError
 
 OTHERS = {
     "annotate": "label photos with a finished labeler: labels, and a picture of each",
+    "launch": "start a run with many tasks: on this machine, or by Slurm, Ray or Hugging Face Jobs",
     "demo": "run the pipeline on generated scenes and compare it with their known truth",
     "publish": "publish a release on the Hub: checked first, one commit, one tag that is never moved",
     "publish-labeler": "publish a finished labeler on the Hub, from where others can use it",
@@ -82,7 +83,7 @@ def _stop_output() -> bool:
 
 def _how_to_resume(arguments: list[str]) -> str:
     command = arguments[0] if arguments else ""
-    if command in PIPELINE or command in ("demo", "publish"):
+    if command in PIPELINE or command in ("demo", "launch", "publish"):
         return "; run the same command again to resume"
     return "; add --resume to the same command to resume from its last checkpoint" if command in RESUMABLE else ""
 
@@ -107,7 +108,8 @@ def _dispatch(arguments: list[str]) -> int:
             raise UsageError(f"{name}: no format {rest[0]!r}{nearest(rest[0], list(formats))}; {', '.join(formats)}")
         name, rest = f"{name} {rest[0]}", rest[1:]
     command = commands[name]
-    if "-h" in rest or "--help" in rest:
+    own = rest[: rest.index("--")] if "--" in rest else rest
+    if "-h" in own or "--help" in own:
         print(help_of(command))
         return 0
     return command.run(parse(command, rest))

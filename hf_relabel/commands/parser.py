@@ -118,9 +118,17 @@ def parse(command: Command[S], arguments: Sequence[str]) -> S:
             argument, an unreadable file.
     """
     options = {item.key: item for item in options_of(command)}
-    files, assignments = _split(command, arguments, options)
+    before, after = list(arguments), []
+    if "--" in before:  # another command, whose arguments are taken as they are
+        before, after = before[: before.index("--")], before[before.index("--") + 1 :]
+    files, assignments = _split(command, before, options)
     parser = _value_parser(options)
     values: dict[str, Any] = {}
+    if after:
+        place = next((item for item in options.values() if item.positional and _is_list(item)), None)
+        if place is None:
+            raise UsageError(f"{command.name}: unexpected argument '--'; see --help")
+        values[place.key] = after
     for file in files:
         from_file = _read_file(file, options)
         _checked(parser.parse_object, _nested(from_file), options, f"--config {file}: ")

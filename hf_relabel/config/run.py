@@ -19,6 +19,8 @@ class RunConfig:
         max_error_rate: Share of unreadable images above which the run stops.
         overwrite: Redo work that was made with other settings or is damaged; work that is good stays.
         seed: Seed of all random numbers.
+        part: Process one part of a stage's shards and do not wait for the others: `3/8` is the fourth of eight parts.
+            `hf-relabel launch` gives one to each task.
     """
 
     dir: str = "runs/relabel"
@@ -29,6 +31,7 @@ class RunConfig:
     max_error_rate: float = 0.01
     overwrite: bool = False
     seed: int = 0
+    part: str | None = None
 
     def __post_init__(self) -> None:
         for key in ("shard_size", "batch_size"):
@@ -37,3 +40,12 @@ class RunConfig:
         require(self.workers is None or self.workers >= 0, "run.workers", self.workers, "0 or more, or null")
         require(self.threads is None or self.threads >= 1, "run.threads", self.threads, "1 or more, or null")
         require(0 <= self.max_error_rate <= 1, "run.max_error_rate", self.max_error_rate, "from 0 to 1")
+        index, _, parts = (self.part or "0/1").partition("/")
+        ok = all(number.isascii() and number.isdigit() for number in (index, parts)) and int(index) < int(parts)
+        require(ok, "run.part", self.part, "INDEX/PARTS, the index counted from 0, such as 3/8, or null")
+
+    @property
+    def own_part(self) -> tuple[int, int]:
+        """Index of the part to work off, and the number of parts."""
+        index, _, parts = (self.part or "0/1").partition("/")
+        return int(index), int(parts)

@@ -71,6 +71,10 @@ class ShardResult:
     machine: str = ""
 
 
+class PartDone(Exception):
+    """This process's part of a stage (`run.part`) is done, and other parts are not; no failure."""
+
+
 Process = Callable[[Shard, Callable[[int], None]], ShardResult]
 """Makes a shard's result; it is given the shard, and a function to call with each number of images done."""
 
@@ -142,14 +146,17 @@ def run_shards(
         shards: All shards of the run, the same list in every process.
         process: Makes a shard's result.
         rank: This process.
-        config: `max_error_rate` is read.
+        config: `max_error_rate` and `part` are read.
 
     Raises:
         StageError: Too many images are errors.
         OutputError: A file cannot be written.
+        PartDone: Shards outside this process's part are not done yet.
     """
     make_folder(folder.folder)
     claims = Claims(folder.folder)
+    part, parts = config.own_part
+    own = shards[part::parts]
     images = sum(len(shard) for shard in shards)
 
     def finish() -> dict[str, Any]:
@@ -157,9 +164,12 @@ def run_shards(
         _refuse_too_many_errors(folder, shards, errors, images, config)
         return folder.write_manifest(lambda index: len(shards[index]), len(shards))
 
-    with progress_bar(images, folder.stage, "images", rank) as bar:
+    with progress_bar(sum(map(len, own)), folder.stage, "images", rank) as bar:
         while True:
-            _process_all(folder, shards, process, rank, config, claims, bar)
+            _process_all(folder, shards, own, process, rank, config, claims, bar)
+            # Of the parts that end last, at least one sees that all shards are there, and writes the manifest.
+            if parts > 1 and (left := sum(not folder.is_done(shard.index) for shard in shards)):
+                raise PartDone(f"{folder.stage}: part {config.part} is done; {left} shards of other parts are left")
             try:
                 return claims.once(MANIFEST_CLAIM, f"the manifest of {folder.folder}", folder.manifest, finish)
             except DamagedFileError as error:
@@ -172,19 +182,20 @@ def run_shards(
 def _process_all(
     folder: ShardFolder,
     shards: list[Shard],
+    part: list[Shard],
     process: Process,
     rank: Rank,
     config: RunConfig,
     claims: Claims,
     bar: Progress,
 ) -> None:
-    """Take shards, this rank's own first, until all are done by somebody."""
+    """Take shards of a part, this rank's own first, until all of the part are done by somebody."""
     images = sum(len(shard) for shard in shards)
     errors = 0
     counted: set[int] = set()
-    own = shards[rank.index :: rank.world]
-    others = [shard for shard in reversed(shards) if shard.index % rank.world != rank.index]
-    pending = own + others
+    own = part[rank.index :: rank.world]
+    others = [shard for at, shard in enumerate(part) if at % rank.world != rank.index]
+    pending = own + others[::-1]
     waiting: Waiting | None = None
     with _Writer(folder) as writer:
         while pending:

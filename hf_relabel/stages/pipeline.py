@@ -9,10 +9,11 @@ from typing import Any
 import yaml
 
 from hf_relabel.config import Config, as_dict
-from hf_relabel.errors import StageError
+from hf_relabel.errors import StageError, UsageError
 from hf_relabel.run.job import Job
 from hf_relabel.run.quiet import quiet_libraries
 from hf_relabel.run.ranks import current_rank
+from hf_relabel.run.shards import PartDone
 from hf_relabel.run.store import atomic_open, make_folder
 from hf_relabel.stages import build, label, propose, score, train
 from hf_relabel.stages.finished import FinishedLabeler, find_labeler, refuse_own
@@ -52,7 +53,14 @@ COLUMN = 58
 
 
 def run_stages(command: str, config: Config) -> Job:
-    """Run one stage, or with `run` all of them; prints a summary of each. Returns the job."""
+    """Run one stage, or with `run` all of them; prints a summary of each. Returns the job.
+
+    With `run.part` a stage ends when its part is done, and the last part completes it.
+    """
+    if command == "run" and config.run.part is not None:
+        raise UsageError(
+            f"run.part: {config.run.part}, but `run` works on all parts; give it to a stage such as propose"
+        )
     stages = list(STAGES) if command == "run" else [command]
     stage = command
     quiet_libraries()
@@ -79,7 +87,11 @@ def run_stages(command: str, config: Config) -> Job:
     started = time.monotonic()
     for stage in stages:
         began = time.monotonic()
-        outcome = STAGES[stage](job)
+        try:
+            outcome = STAGES[stage](job)
+        except PartDone as done:
+            print(done, flush=True)
+            return job
         save()
         if job.rank.is_main:
             print(summary_of_stage(stage, outcome, time.monotonic() - began), flush=True)
@@ -92,7 +104,7 @@ def run_stages(command: str, config: Config) -> Job:
 def save_config(config: Config, path: Path, stage: str | None = None) -> None:
     """Write the resolved configuration as YAML; `--config` reads it back to the same settings.
 
-    `run.overwrite` is saved as false: it is a request to one command, not a property of the run.
+    `run.overwrite` and `run.part` are not saved: they are requests to one command, not properties of the run.
 
     Args:
         config: The configuration of the current command.
@@ -103,7 +115,7 @@ def save_config(config: Config, path: Path, stage: str | None = None) -> None:
     Raises:
         StageError: The existing file cannot be read.
     """
-    content = as_dict(dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False)))
+    content = as_dict(dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False, part=None)))
     if stage is not None and path.exists():
         try:
             saved = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -2,7 +2,16 @@
 
 READS = {
     "propose": ("source", "backbone", "propose", "run", "labeler"),
-    "score": ("score", "run.dir", "run.shard_size", "run.overwrite", "run.max_error_rate", "run.threads", "run.seed"),
+    "score": (
+        "score",
+        "run.dir",
+        "run.shard_size",
+        "run.overwrite",
+        "run.max_error_rate",
+        "run.threads",
+        "run.seed",
+        "run.part",
+    ),
     "train": (
         "train",
         "score.merge",
@@ -14,7 +23,7 @@ READS = {
         "run.threads",
         "run.seed",
     ),
-    "label": ("label", "labeler", "run.dir", "run.shard_size", "run.overwrite", "run.max_error_rate"),
+    "label": ("label", "labeler", "run.dir", "run.shard_size", "run.overwrite", "run.max_error_rate", "run.part"),
     "build": ("build", "run.dir", "run.shard_size"),
 }
 """Sections and keys that each stage reads: what its help shows, and what it may change in a run's `config.yaml`."""

@@ -36,6 +36,8 @@ ROUTES = [
     ("info", "GET", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+?)(/revision/(?P<rev>[^/]+))?"),
     ("lfs_batch", "POST", r"/(datasets/)?(?P<id>[^/]+/[^/]+)\.git/info/lfs/objects/batch"),
     ("lfs_put", "PUT", r"/lfs/(?P<id>[^/]+/[^/]+)/(?P<oid>[0-9a-f]{64})"),
+    ("job_start", "POST", r"/api/jobs/(?P<owner>[^/]+)"),
+    ("job", "GET", r"/api/jobs/(?P<owner>[^/]+)/(?P<id>[^/]+)"),
     ("resolve", "GET", r"/(datasets/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<path>.+)"),
 ]
 """Name, method and path. HEAD is served as GET without the body."""
@@ -102,6 +104,7 @@ class Hub:
         self.tokens = tokens
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str, str]] = []  # route, method, path
+        self.jobs: list[dict[str, Any]] = []  # what jobs were asked to be
         self.before: dict[str, Callable[[], None]] = {}  # called once, at the next request of a route
         self.reached = threading.Event()  # set when a fault `hang` has begun
         self.closing = threading.Event()
@@ -457,6 +460,18 @@ class _Handler(BaseHTTPRequestHandler):
             "Content-Type": "application/octet-stream",
         }
         return Answer(headers=headers, file=repo.object_path(file.sha256))
+
+    def _job_start(self, owner: str) -> Answer:
+        user = self._user()
+        if user is None or not user.may_write(owner):
+            raise Refused(403, "You don't have the required permissions to perform this action")
+        self.hub.jobs.append(self._json() | {"owner": owner})
+        return self._job(owner, f"job-{len(self.hub.jobs) - 1}", "RUNNING")
+
+    def _job(self, owner: str, id: str, stage: str = "COMPLETED") -> Answer:
+        """A job that has ended well at the first look."""
+        facts = {"id": id, "createdAt": "2026-01-01T00:00:00.000Z", "owner": {"id": "0", "name": owner, "type": "user"}}
+        return Answer(facts | {"status": {"stage": stage, "message": None}, "flavor": "cpu-basic"})
 
 
 if __name__ == "__main__":

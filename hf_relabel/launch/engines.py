@@ -1,0 +1,177 @@
+"""The engines: each starts the tasks of one stage after the other and waits for them; Slurm gets all stages at once."""
+
+import importlib.util
+import os
+import re
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from hf_relabel.config import Config
+from hf_relabel.errors import StageError, UsageError
+from hf_relabel.launch.config import LaunchSettings
+from hf_relabel.launch.plan import StageJob, plan, run_folder
+from hf_relabel.launch.task import Task
+
+LOGS = "launch"
+"""Folder of the run that has one folder of logs per launch."""
+
+NAMED_TASKS = 5
+"""Failed tasks that a message names."""
+
+
+def require_engine(engine: str) -> None:
+    """Refuse an engine whose package is not installed, before anything is started.
+
+    Raises:
+        UsageError: It is not installed.
+    """
+    for package in ("datatrove", *(["ray"] if engine == "ray" else [])):
+        if importlib.util.find_spec(package) is None:
+            extra = "cluster" if package == "datatrove" else "ray"
+            raise UsageError(f"launch: {package} is not installed; pip install 'hf_relabel[{extra}]'")
+
+
+def make_jobs(command: str, config: Config, settings: LaunchSettings) -> list[StageJob]:
+    """The stages as jobs with their resources.
+
+    Raises:
+        UsageError: The settings do not fit together.
+    """
+    if config.run.part is not None:
+        raise UsageError(f"run.part: {config.run.part}, but launch gives every task its part; leave it out")
+    cpus, local_gpus = settings.cpus_per_task, 0
+    if settings.engine == "local":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cpus = cpus or max(1, cores // settings.workers)
+        local_gpus = _local_gpus(settings)
+    elif settings.engine == "hf-jobs":
+        _check_jobs(config, settings)
+    else:
+        cpus = cpus or 1
+    threads = config.run.threads or cpus
+    task = Task("", "", os.getcwd(), threads, settings.gpus_per_task, restarts=settings.restarts, local_gpus=local_gpus)
+    return plan(command, config, settings.number_of_tasks, task)
+
+
+def _local_gpus(settings: LaunchSettings) -> int:
+    if not settings.gpus_per_task:
+        return 0
+    import torch
+
+    found, wanted = torch.cuda.device_count(), settings.workers * settings.gpus_per_task
+    if wanted > found:
+        raise UsageError(
+            f"--gpus-per-task: {settings.workers} workers with {settings.gpus_per_task} each need {wanted} GPUs, this "
+            f"machine has {found}; use fewer"
+        )
+    return found
+
+
+def _check_jobs(config: Config, settings: LaunchSettings) -> None:
+    jobs = settings.jobs
+    if not jobs.bucket or not re.fullmatch(r"[\w.-]+/[\w.-]+", jobs.bucket):
+        raise UsageError(f"--bucket: must be user/name of the bucket with the run's folder, got {jobs.bucket!r}")
+    if not jobs.dependencies:
+        raise UsageError(
+            "--dependencies: name what installs this package in a job, such as "
+            "'hf_relabel[cluster] @ git+https://HOST/OWNER/hf_relabel'"
+        )
+    mount = Path(jobs.mount)
+    if not mount.is_absolute() or mount not in Path(config.run.dir).parents:
+        raise UsageError(
+            f"run.dir: {config.run.dir} is not below {jobs.mount}, where jobs mount the bucket; set --run.dir to "
+            f"{mount / 'runs' / 'name'}, or --mount"
+        )
+
+
+def launch(jobs: list[StageJob], config: Config, settings: LaunchSettings) -> None:
+    """Start all jobs, and wait for them unless the engine is Slurm.
+
+    Raises:
+        StageError: Tasks of a stage have failed; the later stages are not started.
+    """
+    logs = log_folder(config, settings)
+    if settings.engine == "slurm":
+        from hf_relabel.launch.slurm import submit
+
+        for stage, job_id in submit(jobs, settings, Path(logs)).items():
+            print(f"{stage}: job {job_id}")
+        print(f"logs: {logs}\nsqueue --me shows the jobs; run the same command again if one of them fails", flush=True)
+        return
+    if settings.engine == "ray":
+        import ray
+
+        ray.init(ignore_reinit_error=True)  # the cluster of RAY_ADDRESS, or else one on this machine
+    for job in jobs:
+        # One executor after the other, not datatrove's `depends`: it waits for ever where a task before has failed.
+        executor = _executor(job, settings, f"{logs}/{job.name}")
+        executor.run()
+        if failed := executor.get_incomplete_ranks(skip_completed=True):
+            raise StageError(_describe_failure(job, executor, failed, f"{logs}/{job.name}/logs"))
+        print(f"{job.name}: {job.tasks} task{'s' if job.tasks > 1 else ''} done", flush=True)
+    print(f"logs: {logs}", flush=True)
+
+
+def log_folder(config: Config, settings: LaunchSettings) -> str:
+    """The folder of this launch's logs; a new one each time, as datatrove skips tasks that are marked as done there."""
+    name = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
+    if settings.engine == "hf-jobs":
+        below = Path(config.run.dir).relative_to(settings.jobs.mount)
+        return f"hf://buckets/{settings.jobs.bucket}/{below}/{LOGS}/{name}"
+    return str(run_folder(config) / LOGS / name)
+
+
+def _executor(job: StageJob, settings: LaunchSettings, logs: str) -> Any:
+    workers = min(settings.workers, job.tasks)
+    if settings.engine == "hf-jobs":
+        from hf_relabel.launch.jobs import make_executor
+
+        return make_executor(job, settings, logs)
+    if settings.engine == "ray":
+        from datatrove.executor.ray import RayPipelineExecutor
+
+        return RayPipelineExecutor(
+            pipeline=[job.task],
+            tasks=job.tasks,
+            workers=workers,
+            logging_dir=logs,
+            cpus_per_task=settings.cpus_per_task or 1,
+            mem_per_cpu_gb=settings.mem_per_cpu_gb,
+            gpus_per_task=job.task.gpus,
+            time=settings.seconds,
+        )
+    from datatrove.executor.local import LocalPipelineExecutor
+
+    return LocalPipelineExecutor(pipeline=[job.task], tasks=job.tasks, workers=workers, logging_dir=logs)
+
+
+def _describe_failure(job: StageJob, executor: Any, failed: list[int], logs: str) -> str:
+    """What went wrong, from the first failed task's log."""
+    named = ", ".join(map(str, failed[:NAMED_TASKS])) + (", ..." if len(failed) > NAMED_TASKS else "")
+    reason = ""
+    name = f"logs/task_{failed[0]:05d}.log"
+    if executor.logging_dir.isfile(name):
+        with executor.logging_dir.open(name, "r") as file:
+            errors = [line for line in file if "hf-relabel: error: " in line]
+        reason = f": {errors[-1].partition('hf-relabel: error: ')[2].strip()}" if errors else ""
+    return (
+        f"launch: {len(failed)} of {job.tasks} tasks of {job.name} failed (task {named}){reason}; see {logs}, then run "
+        "the same command again: what is done stays"
+    )
+
+
+def describe(jobs: list[StageJob], config: Config, settings: LaunchSettings) -> str:
+    """What `launch` would start: Slurm's job scripts, or each stage's command and resources."""
+    logs = log_folder(config, settings)
+    if settings.engine == "slurm":
+        from hf_relabel.launch.slurm import scripts
+
+        made = scripts(jobs, settings, Path(logs))
+        return "\n".join(f"# ---- {name} ----\n{script}" for name, script in made.items())
+    lines = []
+    for job in jobs:
+        shown = job.task.command("CONFIG", 0, job.tasks)
+        workers = min(settings.workers, job.tasks)
+        lines.append(f"{job.name}: {job.tasks} tasks, {workers} at a time: {' '.join(shown[1:])}")
+    return "\n".join([f"engine: {settings.engine}", *lines, f"logs: {logs}"])
