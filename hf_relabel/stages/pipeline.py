@@ -10,6 +10,7 @@ import yaml
 
 from hf_relabel.config import Config, as_dict
 from hf_relabel.errors import StageError, UsageError
+from hf_relabel.run.file_system import check_file_system
 from hf_relabel.run.job import Job
 from hf_relabel.run.quiet import quiet_libraries
 from hf_relabel.run.ranks import current_rank
@@ -84,6 +85,7 @@ def run_stages(command: str, config: Config) -> Job:
         class_names=finished.class_names if finished else None,
     )
     make_folder(job.folder)
+    check_file_system(job.folder)
     started = time.monotonic()
     for stage in stages:
         began = time.monotonic()
