@@ -129,9 +129,9 @@ def _executor(job: StageJob, settings: LaunchSettings, logs: str) -> Any:
 
         return make_executor(job, settings, logs)
     if settings.engine == "ray":
-        from datatrove.executor.ray import RayPipelineExecutor
+        from hf_relabel.launch.ray import RayExecutor
 
-        return RayPipelineExecutor(
+        return RayExecutor(
             pipeline=[job.task],
             tasks=job.tasks,
             workers=workers,

@@ -85,7 +85,7 @@ def submit(jobs: list[StageJob], settings: LaunchSettings, logs: Path) -> dict[s
         StageError: Slurm refused a job.
     """
     executor: SlurmExecutor | None = None
-    ids = {}
+    ids: dict[str, str] = {}
     for job in jobs:
         executor = make_executor(job, settings, logs / job.name, executor)
         try:

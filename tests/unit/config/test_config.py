@@ -53,6 +53,8 @@ SECTIONS += [TrainConfig, LabelConfig, BuildConfig, RunConfig]
         (BuildConfig, {"threshold": 1.1}, "build.threshold"),
         (RunConfig, {"shard_size": 0}, "run.shard_size"),
         (RunConfig, {"max_error_rate": 2.0}, "run.max_error_rate"),
+        (RunConfig, {"part": "3/3"}, "run.part"),
+        (RunConfig, {"part": "1"}, "run.part"),
     ],
 )
 def test_values_that_no_run_could_use_are_refused_by_name(section, values, words):

@@ -10,7 +10,7 @@ from hf_relabel.config import RunConfig
 from hf_relabel.errors import OutputError, StageError
 from hf_relabel.run.ranks import Rank
 from hf_relabel.run.shard_folder import ShardFolder
-from hf_relabel.run.shards import ShardResult, existing_work, shards_of_splits
+from hf_relabel.run.shards import PartDone, ShardResult, existing_work, shards_of_splits
 from hf_relabel.run.shards import run_shards as work_off
 from hf_relabel.run.store import Fingerprint, read_record, write_record
 
@@ -40,6 +40,16 @@ def test_shards_cover_every_image_once():
     assert shards_of_splits([0], 4) == []
     of_splits = [(shard.index, shard.start, shard.stop) for shard in shards_of_splits([5, 3], 4)]
     assert of_splits == [(0, 0, 4), (1, 4, 5), (2, 5, 8)], "a shard has images of one split"
+
+
+def test_a_part_does_not_wait_for_others_and_the_last_one_writes_the_manifest(tmp_path):
+    shards = shards_of_splits([10], 3)
+    for part, left in (("1/3", 3), ("2/3", 2), ("1/3", 2)):
+        with pytest.raises(PartDone, match=f"part {part} is done; {left} shards of other parts are left"):
+            run_shards(folder(tmp_path), shards, numbers, rank(), RunConfig(part=part))
+    assert folder(tmp_path).manifest() is None
+    run_shards(folder(tmp_path), shards, numbers, rank(), RunConfig(part="0/3"))
+    assert folder(tmp_path).manifest()["counters"] == {"errors": 0, "images": 10, "numbers": 10}
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
