@@ -151,6 +151,8 @@ def _describe(plan: "Plan", options: "PublishOptions") -> str:
     elif plan.starts_branch:
         where += " (the branch would be created)"
     lines = [f"Dry run: nothing is uploaded. Version {options.version} to {where}", ""]
+    if plan.is_large:
+        lines.append("These are more files than a commit takes: several commits to a pull request, and one merge.")
     for title, files in (("would be uploaded", plan.add), ("there already", plan.keep)):
         total = sum(file.size for file in files)
         lines.append(f"{len(files)} files {title}, {human_bytes(total)}")

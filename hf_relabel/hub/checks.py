@@ -11,7 +11,7 @@ from hf_relabel.release.reader import Release
 from hf_relabel.release.versions import version_key
 
 MAX_FILES = 100
-"""Maximum number of files one commit may add or remove; the Hub recommends 50 to 100."""
+"""Number of files that one commit may add or remove; the Hub recommends 50 to 100. More go through a pull request."""
 
 MAX_FILES_PER_FOLDER = 10_000
 MAX_FILES_PER_REPOSITORY = 100_000
@@ -106,13 +106,14 @@ def refuse_moved_tag(repo: HubRepo, refs: Refs, options: PublishOptions, files: 
 
 
 def check_limits(
-    files: list[PlannedFile], remote: dict[str, RemoteFile], add: list[PlannedFile], remove: list[str]
+    files: list[PlannedFile], remote: dict[str, RemoteFile], add: list[PlannedFile], remove: list[str], branch: str
 ) -> None:
     """Refuse to exceed the Hub's limits."""
-    if len(add) + len(remove) > MAX_FILES:
+    if len(add) + len(remove) > MAX_FILES and branch != "main":
         raise HubError(
-            f"{len(add) + len(remove)} files change, but a commit may change at most {MAX_FILES}; build the release "
-            "with larger files (--build.rows_per_file)"
+            f"{len(add) + len(remove)} files change on the branch {branch}, but a commit may change at most "
+            f"{MAX_FILES}, and only `main` takes more, through a pull request; build the release with larger files "
+            "(--build.rows_per_file)"
         )
     paths = ({*remote} - {*remove}) | {file.path for file in files}
     if len(paths) > MAX_FILES_PER_REPOSITORY:

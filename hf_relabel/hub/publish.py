@@ -1,20 +1,19 @@
 """Publish a release: check everything first, upload the data file by file, make one commit and one tag.
 
-Nothing on the Hub changes before the commit, and the commit changes everything in one step. The remaining work is
-always derived from the state of the Hub, so the same command resumes after any interruption: files that exist are not
-sent again, a commit that was made is found, a missing tag is set.
+Nothing on the Hub changes before the commit, and the commit changes everything in one step. A version of more files
+than a commit takes is brought to a pull request in several commits, and its merge is that step (`publish_parts`).
+The remaining work is always derived from the state of the Hub, so the same command resumes after any interruption:
+files that exist are not sent again, a commit that was made is found, a missing tag is set.
 """
 
 import dataclasses
-import functools
-import sys
 from dataclasses import dataclass
-from typing import Any
 
 from hf_relabel.errors import HubError, ReleaseError
 from hf_relabel.hub.card import render_card
 from hf_relabel.hub.changelog import entry, extended, first_entry, preview_entry
 from hf_relabel.hub.checks import (
+    MAX_FILES,
     check_limits,
     check_token,
     refuse_dropped_splits,
@@ -24,6 +23,8 @@ from hf_relabel.hub.checks import (
 )
 from hf_relabel.hub.client import HubRepo, HubUnreachable, Refs, RemoteFile, RetryPolicy
 from hf_relabel.hub.files import CHANGELOG, PlannedFile, PublishOptions, differences, version_files
+from hf_relabel.hub.publish_parts import commit_in_parts
+from hf_relabel.hub.upload import additions, progress_of, removals, upload
 from hf_relabel.hub.versions import previous_release, previous_version, with_inherited_license
 from hf_relabel.release.diff import compare
 from hf_relabel.release.reader import Release
@@ -62,6 +63,11 @@ class Plan:
     def is_done(self) -> bool:
         """Whether the branch already contains the version."""
         return not self.add and not self.remove
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it changes more files than one commit takes, so that it goes through a pull request in parts."""
+        return len(self.add) + len(self.remove) > MAX_FILES
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def make_plan(release: Release, repo: HubRepo, options: PublishOptions, *, dry: 
     files = version_files(release, options, card, extended(old_changelog, options.version, changes))
     add, keep, remove = differences(files, remote)
     refuse_moved_tag(repo, refs, options, files)
-    check_limits(files, remote, add, remove)
+    check_limits(files, remote, add, remove, options.branch)
     return Plan(
         repo_id=repo.id,
         exists=private is not None,
@@ -154,7 +160,7 @@ def dry_run(release: Release, repo_id: str, options: PublishOptions) -> Plan:
         card = render_card(release, repo_id, options.card)
         changes = "Written when publishing, from the versions on the Hub.\n"
         files = version_files(release, options, card, extended("", options.version, changes))
-        check_limits(files, {}, files, [])
+        check_limits(files, {}, files, [], options.branch)
         return Plan(
             repo_id=repo_id,
             exists=False,
@@ -207,20 +213,17 @@ def _started(plan: Plan, repo: HubRepo, options: PublishOptions) -> Plan | None:
 
 def _commit(repo: HubRepo, plan: Plan, options: PublishOptions) -> tuple[str, str | None]:
     """Upload the files and make the commit; return its id and the address of the pull request."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    additions = [
-        CommitOperationAdd(file.path, file.content if isinstance(file.content, bytes) else str(file.content))
-        for file in plan.add
-    ]
-    _upload(repo, plan, additions, options)
-    removals = [CommitOperationDelete(path, is_folder=False) for path in plan.remove]
     message = options.message or f"Version {options.version}"
+    if plan.is_large:
+        return commit_in_parts(repo, [*plan.add, *plan.keep], plan.head, f"{message}, in parts", not options.create_pr)
+    added = additions(plan.add)
+    with progress_of(plan.add) as bar:
+        upload(repo, plan.add, added, options.branch, options.create_pr, bar)
 
     def request() -> tuple[str, str | None]:
         made = repo.api.create_commit(
             repo.id,
-            [*additions, *removals],
+            [*added, *removals(plan.remove)],
             commit_message=message,
             repo_type="dataset",
             revision=options.branch,
@@ -246,28 +249,6 @@ def _commit(repo: HubRepo, plan: Plan, options: PublishOptions) -> tuple[str, st
     if not _holds(repo.files(commit), plan):
         raise HubError(f"{repo.id}: commit {commit} does not contain what was uploaded; check it before you continue")
     return commit, pull_request
-
-
-def _upload(repo: HubRepo, plan: Plan, additions: list[Any], options: PublishOptions) -> None:
-    """Upload the content of large files one at a time; files that the Hub has are not sent again."""
-    from tqdm.auto import tqdm
-
-    total = sum(file.size for file in plan.add)
-    with tqdm(total=total, desc="uploading", unit="B", unit_scale=True, file=sys.stderr) as bar:
-        for file, addition in zip(plan.add, additions, strict=True):
-            request = functools.partial(
-                repo.api.preupload_lfs_files,
-                repo.id,
-                [addition],
-                repo_type="dataset",
-                revision=options.branch,
-                create_pr=options.create_pr,
-                free_memory=False,
-            )
-            repo.ask(f"uploading {file.path}", request)
-            if addition.upload_info.sha256.hex() != file.sha256:
-                raise ReleaseError(f"{file.path}: changed during the upload; build the release again")
-            bar.update(file.size)
 
 
 def _holds(remote: dict[str, RemoteFile], plan: Plan) -> bool:

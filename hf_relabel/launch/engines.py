@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hf_relabel.config import Config
 from hf_relabel.errors import StageError, UsageError
 from hf_relabel.launch.config import LaunchSettings
 from hf_relabel.launch.plan import StageJob, plan, run_folder
-from hf_relabel.launch.task import Task
+from hf_relabel.launch.task import Task, TaskError
 
 LOGS = "launch"
 """Folder of the run that has one folder of logs per launch."""
@@ -92,6 +93,7 @@ def launch(jobs: list[StageJob], config: Config, settings: LaunchSettings) -> No
         StageError: Tasks of a stage have failed; the later stages are not started.
     """
     logs = log_folder(config, settings)
+    _quiet_engine()
     if settings.engine == "slurm":
         from hf_relabel.launch.slurm import submit
 
@@ -102,15 +104,28 @@ def launch(jobs: list[StageJob], config: Config, settings: LaunchSettings) -> No
     if settings.engine == "ray":
         import ray
 
-        ray.init(ignore_reinit_error=True)  # the cluster of RAY_ADDRESS, or else one on this machine
+        ray.init(
+            ignore_reinit_error=True, log_to_driver=False
+        )  # the cluster of RAY_ADDRESS, or else one on this machine
     for job in jobs:
         # One executor after the other, not datatrove's `depends`: it waits for ever where a task before has failed.
         executor = _executor(job, settings, f"{logs}/{job.name}")
-        executor.run()
+        print(f"{job.name}: {job.tasks} task{'s' if job.tasks > 1 else ''}; logs: {logs}/{job.name}/logs", flush=True)
+        try:
+            executor.run()
+        except TaskError as error:
+            raise StageError(f"launch: {error}; run the same command again to resume") from error
         if failed := executor.get_incomplete_ranks(skip_completed=True):
             raise StageError(_describe_failure(job, executor, failed, f"{logs}/{job.name}/logs"))
-        print(f"{job.name}: {job.tasks} task{'s' if job.tasks > 1 else ''} done", flush=True)
-    print(f"logs: {logs}", flush=True)
+        print(f"{job.name}: done", flush=True)
+
+
+def _quiet_engine() -> None:
+    """Let datatrove write only its warnings to the terminal."""
+    from datatrove.utils.logging import logger  # its import sets the logger up
+
+    logger.remove()
+    logger.add(sys.stderr, level="WARNING", format="{level}: {message}")
 
 
 def log_folder(config: Config, settings: LaunchSettings) -> str:
@@ -141,9 +156,9 @@ def _executor(job: StageJob, settings: LaunchSettings, logs: str) -> Any:
             gpus_per_task=job.task.gpus,
             time=settings.seconds,
         )
-    from datatrove.executor.local import LocalPipelineExecutor
+    from hf_relabel.launch.local import LocalExecutor
 
-    return LocalPipelineExecutor(pipeline=[job.task], tasks=job.tasks, workers=workers, logging_dir=logs)
+    return LocalExecutor(pipeline=[job.task], tasks=job.tasks, workers=workers, logging_dir=logs)
 
 
 def _describe_failure(job: StageJob, executor: Any, failed: list[int], logs: str) -> str:

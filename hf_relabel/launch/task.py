@@ -4,14 +4,16 @@ datatrove's executors call a task as a pipeline step, with its rank and the numb
 of the run's folder decide what is left to do, so a task that is started twice, or again, does nothing twice.
 """
 
+import contextlib
 import importlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,11 +115,12 @@ class Task:
         )
         assert process.stdout is not None
         try:
-            for line in process.stdout:
-                lines.append(line.rstrip())
-                _log(line.rstrip())
-            return process.wait(), lines
-        finally:  # an engine that stops this task by a signal also stops its command
+            with _ends_too(process):
+                for line in process.stdout:
+                    lines.append(line.rstrip())
+                    _log(line.rstrip())
+                return process.wait(), lines
+        finally:
             process.terminate()
             process.wait()
 
@@ -129,6 +132,26 @@ class Task:
         slots = max(self.local_gpus // self.gpus, 1)
         first = (identity[0] if identity else 0) % slots * self.gpus
         return list(range(first, first + self.gpus))
+
+
+@contextlib.contextmanager
+def _ends_too(process: subprocess.Popen[str]) -> Iterator[None]:
+    """During the block, a SIGTERM that would end this process ends the given one first."""
+    before = signal.getsignal(signal.SIGTERM)
+    if before != signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _frame: object) -> None:
+        process.terminate()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _log(line: str) -> None:

@@ -290,26 +290,27 @@ def test_invalid_repository_names(hf_relabel, v1, name):
     assert repr(name) in hf_relabel("publish", v1.folder, name, "--version", "1.0.0").error()
 
 
-def test_more_files_than_a_commit_takes():
+def test_more_files_than_a_commit_takes_go_to_main_only():
     files = [planned_bytes(f"data/regions/train-{index:05d}.parquet", b"") for index in range(101)]
     with pytest.raises(HubError, match="rows_per_file"):
-        check_limits(files, {}, files, [])
-    check_limits(files, {}, files[:100], [])
+        check_limits(files, {}, files, [], "next")
+    check_limits(files, {}, files[:100], [], "next")
+    check_limits(files, {}, files, [], "main")
 
 
 def test_more_files_than_a_folder_or_a_repository_takes(monkeypatch):
     remote = {f"docs/{index}": RemoteFile(1, "", None) for index in range(10_001)}
     with pytest.raises(HubError, match="docs: 10001 files"):
-        check_limits([], remote, [], [])
+        check_limits([], remote, [], [], "main")
     monkeypatch.setattr(hf_relabel.hub.checks, "MAX_FILES_PER_REPOSITORY", 10_000)
     with pytest.raises(HubError, match="the repository would have 10001 files"):
-        check_limits([], remote, [], [])
+        check_limits([], remote, [], [], "main")
 
 
 def test_larger_files_than_the_hub_takes():
     files = [PlannedFile("data/regions/train-00000-of-00001.parquet", b"", 50_000_000_001, "")]
     with pytest.raises(HubError, match="50,000,000,001 bytes"):
-        check_limits(files, {}, files, [])
+        check_limits(files, {}, files, [], "main")
 
 
 def test_the_server_refuses_bad_metadata_and_ours_passes(hub, v1):

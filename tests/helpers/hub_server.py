@@ -31,6 +31,11 @@ ROUTES = [
     ("tag", "POST", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/tag/(?P<rev>[^/]+)"),
     ("branch", "POST", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/branch/(?P<rev>[^/]+)"),
     ("refs", "GET", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/refs"),
+    ("discuss", "POST", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/discussions"),
+    ("discussions", "GET", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/discussions"),
+    ("discussion", "GET", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/discussions/(?P<number>\d+)"),
+    ("status", "POST", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/discussions/(?P<number>\d+)/status"),
+    ("merge", "POST", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/discussions/(?P<number>\d+)/merge"),
     ("tree", "GET", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/tree/(?P<rev>[^/]+)(/(?P<path>.+))?"),
     ("paths", "POST", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/paths-info/(?P<rev>[^/]+)"),
     ("info", "GET", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+?)(/revision/(?P<rev>[^/]+))?"),
@@ -318,7 +323,7 @@ class _Handler(BaseHTTPRequestHandler):
         return Answer({"errors": errors, "warnings": []}, 400 if errors else 200)
 
     def _preupload(self, id: str, rev: str) -> Answer:
-        repo = self._repo(id, write="create_pr" not in self.query)
+        repo = self._repo(id, write="create_pr" not in self.query and not rev.startswith("refs/pr/"))
         known = repo.files(rev)
         files = []
         for asked in self._json()["files"]:
@@ -331,7 +336,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _commit(self, id: str, rev: str) -> Answer:
         pull_asked = "create_pr" in self.query
-        repo = self._repo(id, write=not pull_asked)
+        repo = self._repo(id, write=not pull_asked and not rev.startswith("refs/pr/"))
         lines = [json.loads(line) for line in self.body.splitlines() if line.strip()]
         for line in lines:
             if line["key"] == "file" and line["value"]["path"] == "README.md":
@@ -383,6 +388,44 @@ class _Handler(BaseHTTPRequestHandler):
                 {"name": ref.removeprefix("refs/"), "ref": ref, "targetCommit": oid} for ref, oid in repo.pulls.items()
             ]
         return Answer(answer)
+
+    def _discuss(self, id: str) -> Answer:
+        user, asked = self._user(), self._json()
+        if user is None:
+            raise Refused(401, "Invalid username or password.")
+        return Answer({"num": self._repo(id).open_pull(asked["title"], user.name)})
+
+    def _facts(self, id: str, number: str) -> dict[str, Any]:
+        found = self._repo(id).discussions[number]
+        date = "2026-01-01T00:00:00.000Z"
+        facts = {"num": int(number), "title": found["title"], "status": found["status"], "createdAt": date}
+        about = {"author": {"name": found["author"]}, "repo": {"name": id, "type": "dataset"}, "isPullRequest": True}
+        return facts | about | {"changes": {"base": "refs/heads/main"}, "filesWithConflicts": [], "events": []}
+
+    def _discussions(self, id: str) -> Answer:
+        """One per page, the newest first, so that clients must follow the pages."""
+        wanted = [
+            number
+            for number, found in reversed(self._repo(id).discussions.items())
+            if found["author"] in self.query.get("author", [found["author"]])
+        ]
+        page = int(self.query["p"][0])
+        entries = [self._facts(id, number) for number in wanted[page : page + 1]]
+        return Answer({"count": len(wanted), "start": page, "discussions": entries})
+
+    def _discussion(self, id: str, number: str) -> Answer:
+        return Answer(self._facts(id, number))
+
+    def _status(self, id: str, number: str) -> Answer:
+        repo, asked = self._repo(id), self._json()
+        repo.discussions[number]["status"] = asked["status"]
+        repo.save()
+        event = {"id": "0", "type": "status-change", "createdAt": "2026-01-01T00:00:00.000Z"}
+        return Answer({"newStatus": event | {"author": {"name": "x"}, "data": {"status": asked["status"]}}})
+
+    def _merge(self, id: str, number: str) -> Answer:
+        self._repo(id, write=True).merge(number)
+        return Answer({})
 
     def _tree(self, id: str, rev: str, path: str | None = None) -> Answer:
         files = self._repo(id).files(rev)

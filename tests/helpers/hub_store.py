@@ -51,6 +51,7 @@ class Repo:
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     pulls: dict[str, str] = field(default_factory=dict)
+    discussions: dict[str, dict[str, Any]] = field(default_factory=dict)
     commits: dict[str, dict[str, Any]] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -61,7 +62,7 @@ class Repo:
 
     def save(self) -> None:
         """Write `repo.json`, atomically."""
-        state = {key: getattr(self, key) for key in ("private", "branches", "tags", "pulls", "commits")}
+        state = {key: getattr(self, key) for key in ("private", "branches", "tags", "pulls", "discussions", "commits")}
         temporary = self.folder / "repo.json.tmp"
         temporary.write_text(json.dumps(state))
         os.replace(temporary, self.folder / "repo.json")
@@ -119,10 +120,50 @@ class Repo:
                 self.pulls[pull] = oid
             elif branch in self.branches:
                 self.branches[branch] = oid
+            elif branch in self.pulls:
+                self.pulls[branch] = oid
             else:
                 raise Refused(400, f"{branch} is not a branch")
             self.save()
             return oid, pull
+
+    def open_pull(self, title: str, author: str) -> int:
+        """Start a pull request, as a draft at the head of main; returns its number."""
+        with self.lock:
+            number = len(self.pulls) + 1
+            self.pulls[f"refs/pr/{number}"] = self.branches["main"]
+            self.discussions[str(number)] = {
+                "title": title,
+                "author": author,
+                "status": "draft",
+                "base": self.branches["main"],
+            }
+            self.save()
+            return number
+
+    def merge(self, number: str) -> None:
+        """Apply the changes of a pull request to main, in one commit; a file changed on both sides is a conflict."""
+        with self.lock:
+            discussion = self.discussions[number]
+            if discussion["status"] != "open":
+                raise Refused(400, f"This pull request is {discussion['status']}")
+            base = self.commits[discussion["base"]]["files"]
+            head = self.commits[self.pulls[f"refs/pr/{number}"]]["files"]
+            files = dict(self.commits[self.branches["main"]]["files"])
+            for path in base.keys() | head.keys():
+                if base.get(path) == head.get(path):
+                    continue
+                if files.get(path) != base.get(path):
+                    raise Refused(409, f"{path} has conflicts")
+                files.pop(path, None)
+                files |= {path: head[path]} if path in head else {}
+            text = json.dumps([len(self.commits), discussion["title"], files], sort_keys=True)
+            oid = hashlib.sha1(text.encode()).hexdigest()
+            parent = self.branches["main"]
+            self.commits[oid] = {"parent": parent, "summary": discussion["title"], "files": files}
+            self.branches["main"] = oid
+            discussion["status"] = "merged"
+            self.save()
 
     def _apply(self, files: dict[str, Any], key: str, value: dict[str, Any]) -> None:
         import base64
