@@ -78,9 +78,10 @@ def _source_of_run(release: "Release") -> "Source":
     """The source of the run that a release lies in."""
     import yaml
 
+    from hf_relabel.release.versions import run_of
     from hf_relabel.run.snapshot import Snapshot
 
-    run = release.folder.parent.parent if release.folder.parent.name == "releases" else release.folder.parent
+    run = run_of(release)
     path = run / "config.yaml"
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))

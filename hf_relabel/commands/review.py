@@ -157,7 +157,9 @@ def _run_folder(release: "Release") -> Path:
     Raises:
         UsageError: It does not lie in one.
     """
-    folder = release.folder.parent.parent if release.folder.parent.name == "releases" else release.folder.parent
+    from hf_relabel.release.versions import run_of
+
+    folder = run_of(release)
     if not (folder / "config.yaml").exists():
         raise UsageError(f"{release.folder}: does not lie in the folder of a run; name a folder with --corrections")
     return folder

@@ -20,6 +20,12 @@ from hf_relabel.run.store import read_json, write_json
 LATEST, EARLIER = "release", "releases"
 
 
+def run_of(release: Release) -> Path:
+    """The folder of the run that a release lies in, if it lies in one."""
+    parent = release.folder.absolute().parent if release.folder.name else release.folder.resolve().parent
+    return parent.parent if parent.name == EARLIER else parent
+
+
 def version_key(version: str) -> tuple[int, ...]:
     """A version such as 1.10.0 as numbers, for sorting."""
     return tuple(int(part) for part in version.split("."))

@@ -7,6 +7,7 @@ from typing import Any
 
 from hf_relabel.labeling.image_labels import calibrated_scores
 from hf_relabel.release.reader import Release
+from hf_relabel.release.versions import run_of
 from hf_relabel.run.shard_folder import MANIFEST, ShardFolder
 from hf_relabel.run.store import Fingerprint, read_record
 from hf_relabel.schema import TARGET_BACKGROUND, TARGET_NOTHING
@@ -45,9 +46,7 @@ def read_details(release: Release) -> Iterator[tuple[str, ImageDetails]] | None:
     Returns:
         None if the release does not lie in the folder of its run, or that run has been made anew since.
     """
-    run = release.folder.parent
-    if run.name == "releases":
-        run = run.parent
+    run = run_of(release)
     labeled = read_record(run / "regions" / MANIFEST) if (run / "regions").is_dir() else None
     scored = read_record(run / "scores" / MANIFEST) if (run / "scores").is_dir() else None
     if labeled is None or labeled["inputs"].get("labeler") != release.provenance.get("labeler"):

@@ -61,8 +61,8 @@ const DETAIL = {
     byId("overlay").hidden = !masksOn || byId("photo").hidden;
     byId("window-grid").hidden = !byId("windows").checked;
     const asked = REVIEW.labelOf(this.entry);
-    const bright = this.hovered >= 0 ? this.hovered
-      : asked === null ? -1 : this.details.regions.findIndex((region) => region.label === asked);
+    const bright = this.hovered < 0 && asked === null ? null
+      : this.details.regions.map((region, number) => this.hovered < 0 ? region.label === asked : number === this.hovered);
     drawMasks(byId("overlay"), this.details.size, this.decoded, this.colors(), this.shown, bright);
   },
 

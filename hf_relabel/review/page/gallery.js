@@ -46,6 +46,7 @@ const GALLERY = {
       choice.value = name;
       byId("disagreement").append(choice);
     }
+    if (data.review) byId("sort").options[0].textContent = "as asked";
     REVIEW.start(data.review);
     listen();
     this.filter();

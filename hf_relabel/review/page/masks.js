@@ -30,7 +30,7 @@ function decodeMask(counts, width, height) {
   return mask;
 }
 
-// Draw masks with an outline; `shown` says which, `bright` names one that stands out (or -1).
+// Draw masks with an outline; `shown` says which, `bright` which stand out (null if none does).
 function drawMasks(canvas, size, decoded, colors, shown, bright) {
   const [width, height] = size;
   canvas.width = width;
@@ -42,7 +42,7 @@ function drawMasks(canvas, size, decoded, colors, shown, bright) {
   decoded.forEach((mask, number) => {
     if (!shown[number]) return;
     const color = colors[number];
-    const fill = number === bright ? 120 : bright >= 0 ? 40 : 80;
+    const fill = bright === null ? 80 : bright[number] ? 120 : 40;
     for (let y = 0, place = 0; y < height; y++) {
       for (let x = 0; x < width; x++, place++) {
         if (!mask[place]) continue;
