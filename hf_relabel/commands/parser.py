@@ -7,6 +7,7 @@ The stage commands name settings by section (`--backbone.image_size 448`), all o
 
 import dataclasses
 import difflib
+import math
 import re
 import sys
 import types
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 import docstring_parser
-import yaml
 
+from hf_relabel.commands.settings_file import read_yaml
 from hf_relabel.errors import UsageError
 from hf_relabel.stages.settings import is_read
 
@@ -27,6 +28,9 @@ if typing.TYPE_CHECKING:
 S = TypeVar("S")
 
 MISSING = dataclasses.MISSING
+
+MAX_NUMBER = 2**32 - 1
+"""Largest whole number of a setting, and largest seed of numpy."""
 
 
 def positional(metavar: str) -> Any:
@@ -142,6 +146,7 @@ def parse(command: Command[S], arguments: Sequence[str]) -> S:
             raise UsageError(f"{command.name}: {item.shown} is missing; see hf-relabel {command.name} --help")
     if unread := [options[key].flag for key, _ in assignments if not command.reads_key(key)]:
         print(f"hf-relabel: note: `{command.name}` does not read {', '.join(unread)}", file=sys.stderr)
+    _check_values(namespace, options)
     built = _build(command.settings, {item.path: namespace[item.key] for item in options.values()})
     return typing.cast(S, built)
 
@@ -159,6 +164,7 @@ def parse_tree(command: Command[S], tree: Mapping[str, Any]) -> S:
     for item in options.values():
         if item.default is MISSING and values.get(item.key) is None:
             raise UsageError(f"{command.name}: {item.key} is missing")
+    _check_values(namespace, options)
     built = _build(command.settings, {item.path: namespace[item.key] for item in options.values()})
     return typing.cast(S, built)
 
@@ -260,18 +266,33 @@ def _read_file(file: str, options: dict[str, Option]) -> dict[str, Any]:
         UsageError: The file cannot be read, is empty, or has a key that the command does not know.
     """
     where = f"--config {file}"
-    try:
-        with open(file, encoding="utf-8") as stream:
-            tree = yaml.safe_load(stream)
-    except OSError as error:
-        raise UsageError(f"{where}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{where}: not valid YAML ({_one_line(error)})") from error
+    tree = read_yaml(file, where)
     if tree is None:
         raise UsageError(f"{where}: holds no settings; write those that differ, or leave out --config")
     if not isinstance(tree, dict):
         raise UsageError(f"{where}: must hold settings such as `{next(iter(options))}:`, got {type(tree).__name__}")
     return _values_of(tree, where, options)
+
+
+def _check_values(namespace: "jsonargparse.Namespace", options: dict[str, Option]) -> None:
+    """Refuse what jsonargparse accepts for a type but no setting can be: null, infinite and huge numbers.
+
+    Raises:
+        UsageError: The first such value.
+    """
+    for item in options.values():
+        value = namespace[item.key]
+        name = item.key if "." in item.key else item.shown
+        kinds = _alternatives(item.type)
+        if value is None and types.NoneType not in kinds and item.default not in (None, MISSING):
+            raise UsageError(f"{name}: must be {_expected(item.type)}, got null")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{name}: must be a finite number, got {value}")
+        if isinstance(value, int) and abs(value) > MAX_NUMBER:
+            raise UsageError(f"{name}: must be at most {MAX_NUMBER}")
+        # numpy and scikit-learn take no negative seeds.
+        if item.path[-1] == "seed" and value is not None and value < 0:
+            raise UsageError(f"{name}: must be 0 or more, got {value}")
 
 
 def _values_of(tree: dict[Any, Any], where: str, options: dict[str, Option]) -> dict[str, Any]:
@@ -314,8 +335,10 @@ def _checked(
 
     try:
         return parse(values)
-    except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
+    except (jsonargparse.ArgumentError, TypeError, ValueError, OverflowError) as error:
         message = _one_line(error)
+        if isinstance(error, OverflowError):
+            message = "a number is too large"
         key = re.search(r'Parser key "([^"]+)"', message)
         value = re.search(r"(?:Got|Given) value: (.*)$", message)
         if key is None or value is None or key[1] not in options:

@@ -1,4 +1,8 @@
-"""The check that all settings share."""
+"""Checks that all settings and readers share."""
+
+import errno
+import stat
+from pathlib import Path
 
 from hf_relabel.errors import UsageError
 
@@ -17,3 +21,18 @@ def require(ok: bool, key: str, value: object, rule: str) -> None:
     """
     if not ok:
         raise UsageError(f"{key}: must be {rule}, got {value!r}")
+
+
+def regular_file(path: Path) -> Path:
+    """Return the path of a regular file, or of a link to one; reading a pipe or a device may never end.
+
+    Raises:
+        OSError: There is no such file, or it is not a regular one.
+    """
+    try:
+        is_regular = stat.S_ISREG(path.stat().st_mode)
+    except ValueError as error:  # a NUL in the path
+        raise OSError(errno.EINVAL, "not a valid path") from error
+    if not is_regular:
+        raise OSError(errno.EINVAL, "not a regular file")
+    return path

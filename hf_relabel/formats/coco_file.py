@@ -78,8 +78,10 @@ class CocoFile:
             elif item.in_list and item.key in ("annotations", None):
                 image_ids.append(self._image_id(item))
                 self._spans.add(item)
-            elif item.in_list:
-                self.head.setdefault(str(item.key), []).append(item.value)
+            elif item.key in ("images", "annotations"):
+                raise self._refused(item, f"`{item.key}` must be a list")
+            elif item.in_list and isinstance(values := self.head.setdefault(str(item.key), []), list):
+                values.append(item.value)
             else:
                 self.head[str(item.key)] = item.value
         if not self.names:
@@ -125,7 +127,7 @@ class CocoFile:
     def _add_image(self, item: Item) -> None:
         image = _object(item)
         image_id, name = image.get("id"), image.get("file_name")
-        if not isinstance(image_id, int | str) or not isinstance(name, str):
+        if not isinstance(image_id, int | str) or isinstance(image_id, bool) or not isinstance(name, str):
             raise self._refused(item, "an image needs an `id` and a `file_name`")
         if image_id in self._places:
             raise self._refused(item, f"the image id {image_id!r} occurs twice")
@@ -141,7 +143,7 @@ class CocoFile:
         annotation = _object(item)
         if not self._is_list:
             image_id = annotation.get("image_id")
-            if not isinstance(image_id, int | str):
+            if not isinstance(image_id, int | str) or isinstance(image_id, bool):
                 raise self._refused(item, "an annotation needs the `image_id` of an image")
             return image_id
         name = annotation.get("file_name", annotation.get("image_id"))

@@ -1,6 +1,5 @@
 """Import a release from a COCO JSON file written by `coco_export`. Every row and mask is checked."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,13 @@ from hf_relabel.formats.coco_fields import EXCLUDED, FIRST_CATEGORY_ID, LABELS, 
 from hf_relabel.formats.coco_file import CocoFile, Entry
 from hf_relabel.formats.releases import Imported, Names, origin, tables
 from hf_relabel.formats.segmentation import area_of, read_segmentation
+from hf_relabel.release.rows import MAX_PIXELS
 from hf_relabel.release.writer import write_release
 from hf_relabel.schema import READABLE_VERSIONS, Excluded
 from hf_relabel.sources.image_ids import is_safe
+
+MAX_NUMBER = 1e30
+"""Larger numbers than any that belongs here, and still exact enough for a float32."""
 
 NOT_OURS = "; hf-relabel did not export this file: for masks without classes, use --propose.masks"
 
@@ -104,13 +107,14 @@ def _class_names(coco: CocoFile) -> list[str]:
 
 
 def _excluded(coco: CocoFile) -> Iterator[Excluded]:
-    for item in coco.head.get(EXCLUDED, []):
-        try:
-            yield Excluded(str(item["image_id"]), str(item["reason"]))
-        except (KeyError, TypeError) as error:
+    items = coco.head.get(EXCLUDED, [])
+    for item in items if isinstance(items, list) else [items]:
+        image_id, reason = (item.get("image_id"), item.get("reason")) if isinstance(item, dict) else (None, None)
+        if not isinstance(image_id, str) or not isinstance(reason, str):
             raise FormatError(
-                f"{coco.path}: `{EXCLUDED}` contains {item!r} instead of an image_id and a reason"
-            ) from error
+                f"{coco.path}: `{EXCLUDED}` contains {ascii(item)[:60]} instead of an image_id and a reason"
+            )
+        yield Excluded(image_id, reason)
 
 
 def _rows(coco: CocoFile, classes: int) -> Iterator[dict[str, Any]]:
@@ -121,7 +125,7 @@ def _rows(coco: CocoFile, classes: int) -> Iterator[dict[str, Any]]:
         image_id = coco.names[place]
         if not is_safe(image_id):
             raise fields.error(f"file_name {image_id!a} is not an image id: it must be a relative path without `..`")
-        width, height = (fields.number(key, int) for key in ("width", "height"))
+        width, height = (fields.count(key) for key in ("width", "height"))
         label = None if fields.is_null(ORIGINAL) else fields.category(ORIGINAL)
         labels, scores = fields.ranking(LABELS, "scores")
         yield {
@@ -129,7 +133,7 @@ def _rows(coco: CocoFile, classes: int) -> Iterator[dict[str, Any]]:
             "label": label,
             "labels": labels,
             "scores": scores,
-            "label_score": fields.number("label_score", float) if fields.has("label_score") else None,
+            "label_score": fields.score("label_score") if fields.has("label_score") else None,
             "width": width,
             "height": height,
             "regions": [_region(_Fields(coco, entry, classes), width, height) for entry in coco.annotations_of(place)],
@@ -141,17 +145,17 @@ def _region(fields: "_Fields", width: int, height: int) -> dict[str, Any]:
         segmentation = read_segmentation(fields.get("segmentation"), height, width)
     except ValueError as error:
         raise fields.error(f"the segmentation {error}") from error
-    area = fields.number("area", int)
+    area = fields.count("area")
     if area_of(segmentation) != area:
         raise fields.error(f"the mask has {area_of(segmentation)} pixels, but its area is {area}")
     top_labels, top_scores = fields.ranking(TOP_LABELS, "top_scores")
     return {
         "region_id": fields.text("region_id"),
         "label": fields.category("category_id"),
-        "score": fields.number("score", float),
+        "score": fields.score("score"),
         "top_labels": top_labels,
         "top_scores": top_scores,
-        "bbox": fields.numbers("bbox", 4),
+        "bbox": fields.box("bbox"),
         "area": area,
         "generator": fields.text("generator") if fields.has("generator") else None,
         "segmentation": segmentation,
@@ -186,16 +190,34 @@ class _Fields:
             raise self.error(f"{key!r} is {value!r}, not text")
         return value
 
-    def number(self, key: str, kind: type) -> Any:
+    def count(self, key: str) -> int:
         value = self.get(key)
-        if not _is_number(value) or (kind is int and (not isinstance(value, int) or value < 0)):
-            raise self.error(f"{key!r} is {value!r}, not a {'non-negative integer' if kind is int else 'number'}")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_PIXELS:
+            shown = value if isinstance(value, int) and 0 <= value < 10**20 else ascii(value)[:60]
+            limit = f" up to {MAX_PIXELS}" if isinstance(value, int) and value > 0 else ""
+            raise self.error(f"{key!r} is {shown}, not a non-negative integer{limit}")
         return value
+
+    def score(self, key: str) -> float:
+        value = self.get(key)
+        self._check_score(key, value)
+        return value
+
+    def _check_score(self, key: str, value: Any) -> None:
+        if not _is_number(value) or not 0 <= value <= 1:
+            raise self.error(f"{key!r} is {ascii(value)[:60]}, not a number in [0, 1]")
 
     def numbers(self, key: str, length: int | None = None) -> list[float]:
         values = self.get(key)
         if not isinstance(values, list) or not all(map(_is_number, values)) or length not in (None, len(values)):
-            raise self.error(f"{key!r} is {values!r}, not a list of {length or ''} numbers".replace("  ", " "))
+            shown = ascii(values)[:60]
+            raise self.error(f"{key!r} is {shown}, not a list of {length or ''} numbers".replace("  ", " "))
+        return values
+
+    def box(self, key: str) -> list[float]:
+        values = [float(value) for value in self.numbers(key, 4)]
+        if min(values) < 0:
+            raise self.error(f"{key!r} is {values}, but no number of [x, y, width, height] may be negative")
         return values
 
     def category(self, key: str) -> int:
@@ -204,15 +226,21 @@ class _Fields:
     def ranking(self, labels: str, scores: str) -> tuple[list[int], list[float]]:
         """Classes with their scores."""
         found, values = [self._class(labels, item) for item in self.numbers(labels)], self.numbers(scores)
+        for value in values:
+            self._check_score(scores, value)
         if len(found) != len(values):
             raise self.error(f"{labels!r} has {len(found)} values and {scores!r} has {len(values)}")
         return found, values
 
     def _class(self, key: str, category: Any) -> int:
-        if not isinstance(category, int) or not 0 <= category - FIRST_CATEGORY_ID < self._classes:
-            raise self.error(f"{key!r} contains the category {category!r}, but there are {self._classes}")
+        if (
+            not isinstance(category, int)
+            or isinstance(category, bool)
+            or not 0 <= category - FIRST_CATEGORY_ID < self._classes
+        ):
+            raise self.error(f"{key!r} contains the category {ascii(category)[:60]}, but there are {self._classes}")
         return category - FIRST_CATEGORY_ID
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER

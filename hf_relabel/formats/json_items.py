@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import FormatError
 
 CHUNK = 1 << 20
@@ -22,6 +23,7 @@ MAX_ITEM_BYTES = 64 << 20
 _BLANK = " \t\n\r"
 _BEHIND_A_NUMBER = re.compile(r"[ \t\n\r,\]}]")
 _WHOLE = (str, dict, list, bool, type(None))  # values with an explicit end
+_SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 _BYTE_ORDER_MARK = "\xef\xbb\xbf"  # of UTF-8, with each byte read as one character
 
 
@@ -53,7 +55,7 @@ def read_items(path: Path) -> Iterator[Item]:
         FormatError: The file cannot be read or is damaged; the message names the line.
     """
     try:
-        with open(path, "rb") as file:
+        with open(regular_file(path), "rb") as file:
             yield from _items(_Text(path, file))
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror or error}); give a JSON file") from error
@@ -150,6 +152,8 @@ class _Text:
                     raise self.damaged(error.msg, error.pos) from error
             except RecursionError as error:
                 raise self.damaged("nested too deeply") from error
+            except ValueError as error:  # a whole number of more than 4,300 digits
+                raise self.damaged(str(error).partition(";")[0]) from error
             else:
                 if self.ended or isinstance(value, _WHOLE) or _BEHIND_A_NUMBER.search(self.text, stop):
                     break  # otherwise it is a number that may continue after the window
@@ -160,6 +164,11 @@ class _Text:
                 value = json.loads(raw.encode("latin-1").decode("utf-8"))
             except UnicodeDecodeError as error:
                 raise self.damaged("not UTF-8 text", self.place + error.start) from error
+        if _SURROGATE.search(raw):
+            try:
+                json.dumps(value, ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                raise self.damaged("half of a character, \\ud800 to \\udfff, without the other half") from error
         item = Item(key, value, self.base + self.place, self.base + stop, in_list)
         self.place = stop
         return item

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import FormatError
 from hf_relabel.formats.coco_export import Exported
 from hf_relabel.formats.output import new_file
@@ -86,7 +87,7 @@ def _read(path: Path, classes: int) -> list[str]:
     """Read and check the lines of the file."""
     lines = []
     try:
-        with open(path, encoding="utf-8-sig", newline="\n") as file:
+        with open(regular_file(path), encoding="utf-8-sig", newline="\n") as file:
             for number, line in enumerate(file, start=1):
                 lines.append(line.rstrip("\r\n"))
                 try:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from hf_relabel import __version__
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import UsageError
 from hf_relabel.run.store import sha256_of
 from hf_relabel.schema import release_schema
@@ -72,4 +73,4 @@ def provenance(**source: Any) -> dict[str, Any]:
 
 def origin(path: Path) -> dict[str, str]:
     """A file's name and hash. Its folder is omitted, since it means nothing on other machines."""
-    return {"file": path.name, "sha256": sha256_of(path)}
+    return {"file": path.name, "sha256": sha256_of(regular_file(path))}

@@ -93,7 +93,7 @@ def _of_polygons(polygons: list, height: int, width: int) -> RLE:
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise ValueError("has a polygon that is not a list of at least three points x, y")
-        if not all(isinstance(side, int | float) and math.isfinite(side) for side in polygon):
+        if not all(isinstance(side, int | float) and abs(side) < math.inf for side in polygon):
             raise ValueError("has a polygon with coordinates that are not finite numbers")
         # The time to rasterize an edge grows with its length, so coordinates far outside the image are refused.
         if not (_within(polygon[0::2], width) and _within(polygon[1::2], height)):

@@ -14,10 +14,17 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import StageError
 
-DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, struct.error)
+DAMAGED = (
+    *(pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError),
+    *(AttributeError, AssertionError, ArithmeticError, MemoryError),
+)
 """Errors that torch's weights-only reader raises for an invalid file."""
+
+MAX_NUMBERS = 10_000_000
+"""Numbers in a label map, of which ReLabel's have 2,250; a small file may claim to hold many more."""
 
 
 class LabelMapError(Exception):
@@ -43,12 +50,14 @@ def read_label_map(path: Path, classes: int) -> torch.Tensor:
         LabelMapError: The file is missing, is not such a tensor, or has a class index outside [0, classes).
     """
     try:
-        label_map = torch.load(path, map_location="cpu", weights_only=True)
+        label_map = torch.load(regular_file(path), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise LabelMapError("no label map") from error
     except DAMAGED as error:
         raise LabelMapError(f"unreadable label map ({type(error).__name__})") from error
-    if not isinstance(label_map, torch.Tensor) or label_map.ndim != 4 or label_map.shape[0] != 2:
+    is_plain = isinstance(label_map, torch.Tensor) and label_map.device.type == "cpu" and not label_map.is_quantized
+    is_plain = is_plain and label_map.layout == torch.strided and not label_map.is_complex()
+    if not is_plain or label_map.ndim != 4 or label_map.shape[0] != 2 or not 0 < label_map.numel() <= MAX_NUMBERS:
         found = tuple(label_map.shape) if isinstance(label_map, torch.Tensor) else type(label_map).__name__
         raise LabelMapError(f"label map is {found}, expected a tensor [2, 5, 15, 15]")
     label_map = label_map.float()

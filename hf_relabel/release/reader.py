@@ -1,8 +1,6 @@
 """Open a release folder: its manifest and its rows, which are checked as they are read."""
 
-import errno
 import json
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import ReleaseError
 from hf_relabel.release.layout import MANIFEST, ReleaseFile
 from hf_relabel.release.manifest import parse_manifest
@@ -241,21 +240,6 @@ class Release:
                 "release again"
             )
         return last_id
-
-
-def regular_file(path: Path) -> Path:
-    """Return the path of a regular file, or of a link to one; reading a pipe or a device may never end.
-
-    Raises:
-        OSError: There is no such file, or it is not a regular one.
-    """
-    try:
-        is_regular = stat.S_ISREG(path.stat().st_mode)
-    except ValueError as error:  # a NUL in the path
-        raise OSError(errno.EINVAL, "not a valid path") from error
-    if not is_regular:
-        raise OSError(errno.EINVAL, "not a regular file")
-    return path
 
 
 def _class_names_of(schema: pa.Schema) -> list[str] | None:

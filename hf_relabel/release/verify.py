@@ -7,9 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import ReleaseError
 from hf_relabel.release.layout import EXCLUDED, MANIFEST
-from hf_relabel.release.reader import Release, regular_file
+from hf_relabel.release.reader import Release
 from hf_relabel.release.rows import CORRECTED_COLUMNS, columns_in
 from hf_relabel.release.statistics import ReleaseStatistics
 from hf_relabel.run.store import differences, sha256_of

@@ -31,7 +31,7 @@ from hf_relabel.release.layout import (
     data_configs,
     data_file_name,
 )
-from hf_relabel.release.manifest import SPLIT_NAME
+from hf_relabel.release.manifest import SPLIT_NAME, parse_manifest
 from hf_relabel.release.markdown import escape
 from hf_relabel.release.reader import Release
 from hf_relabel.release.rows import find_invalid_row
@@ -124,8 +124,10 @@ def write_release(
             "statistics": statistics.result(),
             "provenance": provenance,
         }
+        text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+        parse_manifest(text, folder / MANIFEST)  # an imported name or provenance may be anything
         _write_text(staging / README, _readme(manifest))
-        _write_text(staging / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        _write_text(staging / MANIFEST, text)
         _move_into_place(staging, folder)
     except OSError as error:
         raise ReleaseError(f"{folder}: cannot be written ({error.strerror or error}); nothing was changed") from error

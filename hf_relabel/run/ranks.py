@@ -9,6 +9,7 @@ starts, or a Slurm array, works too.
 """
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from hf_relabel.config import RunConfig
+from hf_relabel.errors import UsageError
 
 LAUNCHER_VARIABLES = (
     ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID"),
@@ -61,7 +63,11 @@ def current_rank(config: RunConfig, sets_threads: bool = True) -> Rank:
     Args:
         config: `threads` is read.
         sets_threads: Whether all of torch's operations in this process have one thread from now on.
+
+    Raises:
+        UsageError: The launcher's variables contradict each other.
     """
+    check_launcher()
     index, world, local_index, local_world = (_from_launcher(names) for names in LAUNCHER_VARIABLES)
     if world is None and "MASTER_ADDR" in os.environ:
         print(
@@ -94,9 +100,37 @@ def _device(local_index: int) -> torch.device:
     return device
 
 
+def check_launcher() -> None:
+    """Refuse variables of a launcher that contradict each other: processes would wait for each other forever.
+
+    Raises:
+        UsageError: One is not a whole number, or a rank is not below the number of ranks.
+    """
+    for ranks, worlds in zip(LAUNCHER_VARIABLES[::2], LAUNCHER_VARIABLES[1::2], strict=True):
+        index, world = _from_launcher(ranks), _from_launcher(worlds)
+        if world == 0 or (index is not None and world is not None and index >= world):
+            names = [name for name in (*ranks, *worlds) if name in os.environ]
+            shown = ", ".join(f"{name}={os.environ[name]}" for name in names)
+            raise UsageError(
+                f"{shown}: a rank must be below the number of ranks, and both start at 0 and 1; start the processes "
+                "with torchrun, or unset these variables"
+            )
+
+
 def _from_launcher(names: Sequence[str]) -> int | None:
-    """The first of these environment variables that is set."""
-    return next((int(os.environ[name]) for name in names if name in os.environ), None)
+    """The first of these environment variables that is set.
+
+    Raises:
+        UsageError: It is not a whole number of 0 or more.
+    """
+    name = next((name for name in names if name in os.environ), None)
+    if name is None:
+        return None
+    if not re.fullmatch(r"\d{1,9}", os.environ[name].strip(), re.ASCII):
+        raise UsageError(
+            f"{name}={os.environ[name]!a}: must be a whole number; start the processes with torchrun, or unset it"
+        )
+    return int(os.environ[name])
 
 
 def thread_pool(threads: int) -> ThreadPoolExecutor:

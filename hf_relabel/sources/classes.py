@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import SourceError
 
 
@@ -65,7 +66,7 @@ def read_class_list(path: str) -> ClassList:
     if Path(path).suffix.lower() not in (".tsv", ".txt"):
         raise SourceError(f"{path}: the file of class names must end in .tsv or .txt")
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = regular_file(Path(path)).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror}); check --source.class_names") from error
     except UnicodeDecodeError as error:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from hf_relabel.errors import UsageError
 from hf_relabel.evaluation.datasets import LabeledImages
+from hf_relabel.run.ranks import check_launcher
 from hf_relabel.training.data import batches, make_loader
 from hf_relabel.training.models import MULTI_LABEL
 
@@ -20,8 +21,9 @@ def open_accelerator(mixed_precision: str, **settings: Any) -> Accelerator:
     """Make an accelerator with the given precision: no, bf16 or fp16.
 
     Raises:
-        UsageError: fp16 is requested without a GPU.
+        UsageError: fp16 is requested without a GPU, or the launcher's variables contradict each other.
     """
+    check_launcher()
     # Without a GPU, `torchrun` does not tell accelerate that its processes belong together, and each would be the main
     # process; with `cpu` they form a group on gloo.
     on_cpus = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()

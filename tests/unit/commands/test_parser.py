@@ -1,5 +1,7 @@
 """One parser for all commands: flags, positional arguments, YAML files, and what is refused."""
 
+import itertools
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -35,6 +37,7 @@ class Settings:
         version: Version.
         batch_size: Images.
         flip: Mirror.
+        seed: Seed.
         dry_run: Do nothing.
         tag: Tags.
         name: Name.
@@ -47,6 +50,7 @@ class Settings:
     version: str = field(metadata={"metavar": "VERSION"})
     batch_size: int = 8
     flip: bool = True
+    seed: int = 0
     dry_run: bool = False
     tag: list[str] = field(default_factory=list)
     name: str | None = None
@@ -98,6 +102,11 @@ def test_the_command_line_overrides_the_files_wherever_they_stand(tmp_path):
         ([*GIVEN, "--lr", "--flip"], ["--lr", "value is missing"]),
         ([*GIVEN, "--lr", "fast"], ["--lr", "a number", "'fast'"]),
         ([*GIVEN, "--batch-size", "2.5"], ["--batch-size", "a whole number", "2.5"]),
+        ([*GIVEN, "--batch-size", "null"], ["--batch-size: must be a whole number, got 'None'"]),
+        ([*GIVEN, "--batch-size", "9" * 400], ["--batch-size: must be at most 4294967295"]),
+        ([*GIVEN, "--lr", "nan"], ["--lr: must be a number"]),
+        ([*GIVEN, "--lr", "9" * 400], ["a number is too large"]),
+        ([*GIVEN, "--seed", "-5"], ["--seed: must be 0 or more"]),
         ([*GIVEN, "--loss", "l2"], ["--loss", "bce, asymmetric", "'l2'"]),
         (["a", "--version", "1"], ["TARGET is missing"]),
         (["a", "b"], ["--version is missing"]),
@@ -110,6 +119,10 @@ def test_what_is_refused_on_the_command_line(arguments, words):
     assert "\n" not in str(refused.value)
 
 
+BOMB = "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in itertools.pairwise("abcdefghijk"))
+"""Each list contains the one before nine times."""
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -120,14 +133,36 @@ def test_what_is_refused_on_the_command_line(arguments, words):
         ("3", ["must hold settings"]),
         ("a: [", ["not valid YAML"]),
         ("# nothing", ["holds no settings"]),
+        ("batch_size: !!null 5", ["--batch-size: must be a whole number, got null"]),
+        ("batch_size: !!int ''", ["not valid YAML"]),
+        ("lr: .inf", ["--lr: must be a finite number"]),
+        ("lr: !!float x", ["not valid YAML"]),
+        ("flip: !!bool x", ["not valid YAML"]),
+        ("name: 2020-13-45", ["not valid YAML"]),
+        ("name: !!timestamp x", ["not valid YAML"]),
+        ("name: !!python/object/apply:os.getcwd []", ["not valid YAML"]),
+        ("name: &a [*a]", ["not valid YAML"]),
+        ("? &a {b: *a}\n: 1", ["not valid YAML"]),
+        ("[" * 5000, ["not valid YAML"]),
+        ("a: &a [x, x, x, x, x, x, x, x, x]\n" + BOMB, ["aliases stand for more than 100,000 values"]),
+        ("#" * 1_000_001, ["1,000,001 bytes"]),
     ],
 )
 def test_what_is_refused_in_a_file(tmp_path, text, words):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(UsageError) as refused:
         parse(COMMAND, [*GIVEN, "--config", str(tmp_path / "c.yaml")])
-    assert all(word in str(refused.value) for word in [*words, str(tmp_path / "c.yaml")]), str(refused.value)
+    where = [] if words[0].startswith("--") else [str(tmp_path / "c.yaml")]
+    assert all(word in str(refused.value) for word in [*words, *where]), str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "nul"])
+def test_a_file_of_settings_that_is_no_file(tmp_path, kind):
+    os.mkfifo(tmp_path / "pipe")
+    names = {"pipe": tmp_path / "pipe", "device": "/dev/zero", "folder": tmp_path, "nul": "a\0b"}
+    with pytest.raises(UsageError, match="cannot be read"):
+        parse(COMMAND, [*GIVEN, "--config", str(names[kind])])
 
 
 EVERY = [command for name in [*PIPELINE, *OTHERS] for command in commands_of(name).values()]

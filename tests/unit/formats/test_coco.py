@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from releases import CLASSES, as_version_1, make_release, make_rows
 
-from hf_relabel.errors import FormatError, ReleaseError, UsageError
+from hf_relabel.errors import FormatError, RelabelError, ReleaseError, UsageError
 from hf_relabel.formats.coco_export import export_coco
 from hf_relabel.formats.coco_import import import_coco
 from hf_relabel.release.layout import EXCLUDED
@@ -220,7 +220,25 @@ def change(content: dict, path: str, value) -> None:
         ("annotations.0.area", 1, "pixels, but its area is 1"),
         ("annotations.0.bbox", [0, 0, 1], "line 22: 'bbox' is [0, 0, 1], not a list of 4 numbers"),
         ("annotations.0.top_scores", [], "line 22: 'top_category_ids' has 3 values and 'top_scores' has 0"),
-        ("annotations.0.score", "1", "line 22: 'score' is '1', not a number"),
+        ("annotations.0.score", "1", "line 22: 'score' is '1', not a number in [0, 1]"),
+        ("annotations.0.score", 1.5, "line 22: 'score' is 1.5, not a number in [0, 1]"),
+        ("annotations.0.score", 10**400, "line 22: 'score' is 1000"),
+        ("annotations.0.bbox", [-1, 0, 5, 5], "line 22: 'bbox' is [-1.0, 0.0, 5.0, 5.0], but no number"),
+        ("annotations.0.bbox", [0, 0, 10**400, 5], "line 22: 'bbox' is [0, 0, 1000"),
+        ("annotations.0.bbox", [0, 0, 2**31, 5], "`regions.bbox` is"),
+        ("annotations.0.area", 2**63, "line 22: 'area' is 9223372036854775808, not a non-negative integer up to"),
+        ("annotations.0.category_id", True, "line 22: 'category_id' contains the category True"),
+        ("annotations.0.segmentation", [[0, 0, 10**400, 5, 5, 5]], "line 22: the segmentation has a polygon"),
+        ("annotations.0.top_scores", [0.1, 0.2, 7], "line 22: 'top_scores' is 7, not a number in [0, 1]"),
+        ("annotations.0.generator", "\ud800", "line 22: not valid JSON (half of a character"),
+        ("annotations", 5, "`annotations` must be a list"),
+        ("images", {"id": 1}, "`images` must be a list"),
+        ("images.1.id", True, "line 11: an image needs an `id`"),
+        ("images.1.label_score", 1.5, "line 11: 'label_score' is 1.5, not a number in [0, 1]"),
+        ("images.1.width", 2**31, "line 11: 'width' is 2147483648, not a non-negative integer up to"),
+        ("excluded", 5, "`excluded` contains 5"),
+        ("excluded.0.image_id", 5, "`excluded` contains {'image_id': 5"),
+        ("info.hf_relabel.provenance", {"config": 5}, "provenance.config: must be an object"),
     ],
 )
 def test_what_is_damaged_is_told_with_its_line(tmp_path, path, value, reason):
@@ -229,13 +247,15 @@ def test_what_is_damaged_is_told_with_its_line(tmp_path, path, value, reason):
     content = json.loads((tmp_path / "coco.json").read_text())
     change(content, path, value)
     lists = {key: value for key, value in content.items() if isinstance(value, list)}
-    blocks = [f'"info": {json.dumps(content["info"])}']
+    blocks = [f'"{key}": {json.dumps(value)}' for key, value in content.items() if key not in lists]
     blocks += [f'"{key}": [\n' + ",\n".join(map(json.dumps, items)) + "\n]" for key, items in lists.items()]
     (tmp_path / "damaged.json").write_text("{\n" + ",\n".join(blocks) + "\n}\n")
-    with pytest.raises(FormatError) as caught:
+    with pytest.raises(RelabelError) as caught:
         import_coco(tmp_path / "damaged.json", tmp_path / "back")
     assert reason in str(caught.value)
-    assert str(tmp_path / "damaged.json") in str(caught.value)
+    is_of_rows = reason.startswith(("`regions", "provenance"))  # found by the writer's check of rows and manifest
+    assert isinstance(caught.value, ReleaseError if is_of_rows else FormatError)
+    assert is_of_rows or str(tmp_path / "damaged.json") in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "back").exists()
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from hf_relabel.config import RunConfig
+from hf_relabel.errors import UsageError
 from hf_relabel.run.ranks import ARRAY_VARIABLES, LAUNCHER_VARIABLES, current_rank
+from hf_relabel.training.inference import open_accelerator
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +46,27 @@ def test_the_rank_of_every_launcher_twice_and_an_environment_as_before(monkeypat
     assert dict(os.environ) == before
     assert not torch.distributed.is_initialized()
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"RANK": "abc"}, "RANK='abc': must be a whole number"),
+        ({"RANK": ""}, "RANK='': must be a whole number"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK='-1'"),
+        ({"RANK": "5", "WORLD_SIZE": "2"}, "RANK=5, WORLD_SIZE=2: a rank must be below"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "a rank must be below"),
+        ({"RANK": "0", "WORLD_SIZE": "9" * 30}, "WORLD_SIZE='999"),
+        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "2"}, "LOCAL_RANK=2"),
+        ({"SLURM_ARRAY_TASK_ID": "one"}, "SLURM_ARRAY_TASK_ID='one'"),
+    ],
+)  # fmt: skip
+def test_variables_with_which_processes_would_wait_for_ever(monkeypatch, variables, words):
+    for key, value in variables.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(UsageError) as error:
+        current_rank(RunConfig())
+    assert words in str(error.value)
+    if "SLURM_ARRAY_TASK_ID" not in variables:
+        with pytest.raises(UsageError):
+            open_accelerator("no")
