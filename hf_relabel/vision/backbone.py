@@ -138,7 +138,16 @@ class Backbone:
         assert config.image_size is not None
         preprocess = Preprocess(config.image_size, *pretrained.read_statistics(config, settings))
         model = pretrained.read_model(config, settings, getattr(torch, config.dtype))
-        return cls(model, config, preprocess, _identify(config, settings), device, pool)
+        with pretrained.as_backbone_error(config):  # sizes that do not fit together show only in a forward pass
+            backbone = cls(model, config, preprocess, _identify(config, settings), device, pool)
+            features = backbone(torch.zeros(1, 3, preprocess.side, preprocess.side))
+        found, patches = features.region.shape[1], backbone.grid[0] * backbone.grid[1]
+        if (features.proposal.shape[1], found) != (patches, patches):
+            raise BackboneError(
+                f"backbone.model: {config.model} computes {found} patches of an image, but its config.json means "
+                f"{patches}; use a complete checkpoint of this architecture"
+            )
+        return backbone
 
     def __call__(self, pixels: torch.Tensor) -> PatchFeatures:
         """Compute the features of a batch of preprocessed images, float32 [B, 3, S, S]."""

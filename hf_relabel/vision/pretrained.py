@@ -11,16 +11,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from huggingface_hub import constants
-from safetensors import SafetensorError
 
 from hf_relabel.config import BackboneConfig
-from hf_relabel.errors import BackboneError
+from hf_relabel.errors import BackboneError, RelabelError
 from hf_relabel.vision import timm_weights
+from hf_relabel.vision.model_sizes import check_sizes
 
 ARCHITECTURES = {
     "dinov3_vit": "DINOv3ViTModel",
@@ -51,6 +50,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
 """Patterns of weight files, in the order in which transformers prefers them."""
 
+MAX_NUMBERS = 50_000_000_000
+"""Limit of a model's numbers where the size of its weights is not known before they are downloaded."""
+
+MIN_BYTES = 1_000_000
+"""Smaller weight files are not compared: such a model fits in memory whatever is missing."""
+
 UNUSED = "embeddings.mask_token"
 """The only weight that may be missing from a checkpoint: no feature depends on it."""
 
@@ -64,11 +69,11 @@ def read_settings(config: BackboneConfig) -> Any:
     import transformers
 
     _refuse_other_files(Path(config.model))
-    with _as_backbone_error(config):
+    with as_backbone_error(config):
         settings = _read_timm_settings(config)
     if settings is not None:
         return settings
-    with _as_backbone_error(config):
+    with as_backbone_error(config):
         settings = transformers.AutoConfig.from_pretrained(
             config.model, revision=config.revision, trust_remote_code=False
         )
@@ -77,6 +82,7 @@ def read_settings(config: BackboneConfig) -> Any:
             f"backbone.model: {config.model} is a {settings.model_type!r} model; "
             f"supported are {', '.join(ARCHITECTURES.values())}"
         )
+    check_sizes(config, settings)
     # transformers 4 collects these outputs by replacing methods of the model, which is not thread-safe.
     settings.output_hidden_states = False
     settings.output_attentions = False
@@ -97,6 +103,32 @@ def _refuse_other_files(folder: Path) -> None:
         raise BackboneError(f"backbone.model: {folder} is a file; give the folder that contains it")
     if folder.is_dir() and not has_config:
         raise BackboneError(f"backbone.model: {folder} has no config.json; give a folder written by save_pretrained")
+    patterns = ("*.json", *WEIGHT_FILES)
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)) if folder.is_dir() else ():
+        if not path.is_file():  # reading a pipe or a device may never end
+            raise BackboneError(
+                f"backbone.model: {path} is not a regular file; give a folder written by save_pretrained"
+            )
+
+
+def _check_weights(config: BackboneConfig, settings: Any) -> None:
+    """Refuse a config.json for a model with more numbers than its weight files have bytes; nothing is allocated.
+
+    Raises:
+        BackboneError: The sizes do not fit together, or the weights are too few for them.
+    """
+    import transformers
+
+    folder = Path(config.model)
+    files = [path for pattern in WEIGHT_FILES for path in folder.glob(pattern)] if folder.is_dir() else []
+    with as_backbone_error(config), torch.device("meta"):
+        model: torch.nn.Module = transformers.AutoModel.from_config(settings)
+    numbers, stored = sum(weight.numel() for weight in model.parameters()), sum(path.stat().st_size for path in files)
+    if numbers > (max(MIN_BYTES, stored) if files else MAX_NUMBERS):
+        raise BackboneError(
+            f"backbone.model: config.json of {config.model} describes a model of {numbers:,} numbers, but its weights "
+            f"have {stored:,} bytes; use a complete checkpoint of this architecture"
+        )
 
 
 def _cached(config: BackboneConfig, file: str, revision: str | None) -> Path | None:
@@ -176,7 +208,7 @@ def read_statistics(config: BackboneConfig, settings: Any) -> tuple[Channels, Ch
     Raises:
         BackboneError: The file cannot be loaded, or its values are not usable.
     """
-    with _as_backbone_error(config):
+    with as_backbone_error(config):
         path = _cached(config, "preprocessor_config.json", resolved_revision(config, settings))
         stored = json.loads(path.read_text(encoding="utf-8")) if path else getattr(settings, "_timm", {})
     values = stored if isinstance(stored, dict) else {}
@@ -197,6 +229,7 @@ def read_model(config: BackboneConfig, settings: Any, dtype: torch.dtype) -> tor
     """
     import transformers
 
+    _check_weights(config, settings)
     # No feature depends on ViTModel's pooler, and DINO v1's checkpoints do not contain one.
     options = {"add_pooling_layer": False} if settings.model_type == "vit" else {}
     common = {
@@ -207,7 +240,7 @@ def read_model(config: BackboneConfig, settings: Any, dtype: torch.dtype) -> tor
         "output_loading_info": True,
         **options,
     }
-    with _as_backbone_error(config), _quiet_transformers():
+    with as_backbone_error(config), _quiet_transformers():
         if hasattr(settings, "_timm"):
             state = timm_weights.converted(
                 config.model, _timm_weights(config, settings._commit_hash, shapes=False), settings
@@ -280,11 +313,16 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 @contextmanager
-def _as_backbone_error(config: BackboneConfig) -> Iterator[None]:
-    """Raise a BackboneError for the errors that transformers raises when a model cannot be found or read."""
+def as_backbone_error(config: BackboneConfig) -> Iterator[None]:
+    """Raise a BackboneError for whatever is raised when a model cannot be found, read or built.
+
+    transformers checks little: a damaged or hostile file makes it, torch or safetensors fail with nearly any class.
+    """
     try:
         yield
-    except (OSError, ValueError, SafetensorError, UnpicklingError) as error:
+    except RelabelError:
+        raise
+    except Exception as error:
         raise BackboneError(f"backbone.model: {_reason(config, error)}") from error
 
 
