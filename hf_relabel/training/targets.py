@@ -107,8 +107,14 @@ class CropAwareTargets:
         target = self._plain(row, box)
         best: dict[int, float] = {}
         seen: dict[int, float] = {}
+        crops: dict[tuple[int, int], masks.RLE] = {}  # the regions of an image have one size
         for region in self._regions[row].as_py():
-            inside = coverage(masks.decode(region["segmentation"]), box)
+            rle = region["segmentation"]
+            size = (rle["size"][0], rle["size"][1])
+            if size not in crops:
+                crops[size] = crop_mask(size, box)
+            pixels = masks.area_of(rle)
+            inside = masks.overlap(rle, crops[size]) / pixels if pixels else 0.0
             for label, score in zip(region["top_labels"], region["top_scores"], strict=True):
                 best[label] = max(best.get(label, 0.0), score)
                 seen[label] = max(seen.get(label, 0.0), score * inside)
@@ -118,10 +124,9 @@ class CropAwareTargets:
         return target
 
 
-def coverage(mask: np.ndarray, box: Box) -> float:
-    """Share of the pixels in a mask, bool [H, W], that are inside a crop; 0 for an empty mask."""
-    height, width = mask.shape
+def crop_mask(size: tuple[int, int], box: Box) -> masks.RLE:
+    """The mask of the pixels inside a crop, for an image of this height and width."""
+    height, width = size
     left, top, right, bottom = box
-    inside = mask[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
-    area = np.count_nonzero(mask)
-    return np.count_nonzero(inside) / area if area else 0.0
+    rows, columns = range(round(top * height), round(bottom * height)), range(round(left * width), round(right * width))
+    return masks.rectangle(size, rows, columns)

@@ -39,6 +39,31 @@ def decode(rle: RLE) -> np.ndarray:
     return coco.decode(rle).astype(bool)
 
 
+def rectangle(size: Sequence[int], rows: range, columns: range) -> RLE:
+    """Encode the mask of a rectangle without making the mask.
+
+    Args:
+        size: Height and width of the image.
+        rows: The rectangle's rows, inside the image.
+        columns: Its columns.
+    """
+    height, width = size
+    if not rows or not columns:
+        counts = [height * width]
+    elif len(rows) == height:
+        counts = [columns.start * height, len(columns) * height, (width - columns.stop) * height]
+    else:
+        first, last = columns.start * height + rows.start, (width - columns.stop + 1) * height - rows.stop
+        gap = height - len(rows)
+        counts = [first, *[len(rows), gap] * (len(columns) - 1), len(rows), last]
+    return coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+
+
+def overlap(a: RLE, b: RLE) -> int:
+    """Count the pixels that two masks of the same size share, without decoding them."""
+    return int(coco.area(coco.merge([a, b], intersect=True)))
+
+
 def pack(mask: np.ndarray) -> bytes:
     """A mask on the patch grid, bool [h, w], as one bit per patch in reading order."""
     return np.packbits(mask).tobytes()
@@ -63,6 +88,11 @@ def bbox(mask: np.ndarray) -> list[float]:
 def area(mask: np.ndarray) -> int:
     """Count the pixels of a mask, bool [H, W]."""
     return int(np.count_nonzero(mask))
+
+
+def area_of(rle: RLE) -> int:
+    """Count the pixels of an encoded mask."""
+    return int(coco.area(rle))
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:

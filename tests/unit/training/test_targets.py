@@ -11,8 +11,9 @@ from hf_relabel.training.targets import (
     CropAwareTargets,
     ReleaseTargets,
     SetTargets,
-    coverage,
+    crop_mask,
 )
+from hf_relabel.vision import masks
 
 NAMES = ["bird", "cat", "dog"]
 
@@ -78,9 +79,17 @@ def test_crop_aware_needs_regions(tmp_path, table):
         CropAwareTargets(light, ReleaseTargets(light, "soft"))
 
 
-def test_coverage():
-    assert coverage(_left(4), WHOLE_IMAGE) == 1
-    assert coverage(_left(4), (0.25, 0, 1, 1)) == 0.5
-    assert coverage(_left(4), (0.25, 0.5, 1, 1)) == 0.25
-    assert coverage(_left(4), RIGHT) == 0
-    assert coverage(_left(0), WHOLE_IMAGE) == 0
+@pytest.mark.parametrize("seed", range(20))
+def test_the_share_inside_a_crop_is_that_of_the_pixels(seed):
+    """The encoded masks are compared without decoding them."""
+    rng = np.random.default_rng(seed)
+    size = tuple(map(int, rng.integers(1, 40, 2)))
+    mask = rng.random(size) < rng.random()
+    (left, right), (top, bottom) = np.sort(rng.random((2, 2)), axis=1)
+    box = WHOLE_IMAGE if seed == 0 else (left, 0.0, right, 1.0) if seed == 1 else (left, top, right, bottom)
+    crop = crop_mask(size, box)
+    inside = np.zeros(size, bool)
+    inside[round(box[1] * size[0]) : round(box[3] * size[0]), round(box[0] * size[1]) : round(box[2] * size[1])] = True
+    assert np.array_equal(masks.decode(crop), inside)
+    assert masks.overlap(masks.encode(mask), crop) == np.count_nonzero(mask & inside)
+    assert masks.area_of(masks.encode(mask)) == np.count_nonzero(mask)
