@@ -26,7 +26,7 @@ OTHERS = {
     "versions": "list the published versions of a dataset on the Hub",
     "diff": "show what changed between two releases, in folders or on the Hub",
     "import": "make a release from the paper's TSV, COCO JSON or ReLabel's files",
-    "export": "write a release as the paper's TSV or COCO JSON, or for FiftyOne, YOLO or Label Studio",
+    "export": "write a release as the paper's TSV or COCO JSON, or for FiftyOne, YOLO or Label Studio; or label maps",
     "gallery": "write a page that shows a release's photos with masks, labels and scores",
     "figure": "draw photos of a release with their regions and labels, for papers and cards",
     "review": "check a sample of the added labels by hand: precision with an interval, corrections",

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hf_relabel.commands.parser import Command, option, positional
+from hf_relabel.commands.parser import Command, option, parse, positional
+from hf_relabel.commands.pipeline import COMMANDS as PIPELINE
+from hf_relabel.config import BackboneConfig, Config, SourceConfig
 from hf_relabel.errors import UsageError
 
 
@@ -79,6 +81,71 @@ class LabelStudioSettings(ExportSettings):
 
     masks: Literal["brush", "polygons"] = "brush"
     image_root: str = option("/data/local-files/?d=", "URL")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelMapsSettings:
+    """Label maps.
+
+    Args:
+        run: A run's folder with a finished labeler, a labeler's folder, or its Hub id.
+        output: Folder of the maps.
+        images: Image folder; images may be anywhere below it. By default the images of the run.
+        backbone: Folder of the labeler's backbone, if it is a local one that its run does not name.
+        top_k: Classes per cell.
+        overwrite: Make maps that exist again.
+    """
+
+    run: str = positional("RUN")
+    output: Path = positional("OUTPUT")
+    images: Path | None = option(None, "FOLDER")
+    backbone: str | None = option(None, "FOLDER")
+    top_k: int = 5
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise UsageError(f"--top-k: must be 1 or more, got {self.top_k}")
+
+
+def run_label_maps(settings: LabelMapsSettings) -> int:
+    """Export ReLabel's label maps from a labeler's dense predictions; returns the exit status."""
+    from hf_relabel.run.progress import progress_bar
+    from hf_relabel.run.quiet import quiet_libraries
+    from hf_relabel.run.ranks import current_rank
+    from hf_relabel.sources.source import open_source
+    from hf_relabel.stages.dense_maps import write_dense_maps
+    from hf_relabel.stages.finished import find_labeler
+    from hf_relabel.stages.pipeline import CONFIG_FILE
+
+    quiet_libraries()
+    finished = find_labeler(settings.run)
+    backbone = BackboneConfig(settings.backbone) if settings.backbone else BackboneConfig()
+    config = Config(backbone=backbone)
+    if settings.images is not None:
+        source = open_source(SourceConfig(path=str(settings.images), labeled=False))
+    else:
+        file = finished.folder.parent / CONFIG_FILE
+        if not file.is_file():
+            raise UsageError(f"--images is missing, and {settings.run} is no run that names its images")
+        source = open_source(parse(PIPELINE["run"], ["--config", str(file)]).source)
+    rank = current_rank(config.run)
+    with progress_bar(len(source.image_ids), "label maps", "images", rank) as bar:
+        made = write_dense_maps(
+            finished,
+            config,
+            source,
+            settings.output,
+            rank,
+            top_k=settings.top_k,
+            overwrite=settings.overwrite,
+            tick=bar.update,
+        )
+    held_out = f", {made.held_out} by a head that has not seen the image" if made.held_out else ""
+    print(f"{settings.output}: {made.written} label maps written{held_out}, {made.kept} were there")
+    for reason, count in made.unreadable.most_common():
+        print(f"{count} images have no map: {reason}")
+    return 0
 
 
 def run_tsv(settings: ExportSettings) -> int:
@@ -171,6 +238,14 @@ def _print_counts(settings: ExportSettings, exported: Any, carries: str) -> None
 
 
 COMMANDS: dict[str, Command[Any]] = {
+    "export label-maps": Command(
+        name="export label-maps",
+        summary="ReLabel's label maps from a run's labeler, for training code that reads them",
+        settings=LabelMapsSettings,
+        run=run_label_maps,
+        description="One tensor [2, 5, 15, 15] per image, as ReLabel publishes them: the highest logits of each cell "
+        "of a grid and their classes, from the labeler's dense predictions; OUTPUT/<image id>.pt, and classes.txt.",
+    ),
     "export tsv": Command(
         name="export tsv",
         summary="the paper's labels, one line per image",

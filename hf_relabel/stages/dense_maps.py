@@ -1,0 +1,171 @@
+"""Label maps in ReLabel's layout from a labeler's dense predictions, for training code that reads ReLabel's maps.
+
+The backbone's patches are averaged to a grid of 15 x 15 cells, and the labeler classifies each cell as it does a
+region. A logit in a map is the cell's logit above that of the background, and 0 where the background is likelier, as a
+class outside a cell's top counts as 0 in ReLabel (Yun et al., CVPR 2021). Images that the labeler was trained on are
+classified by the head that has not seen them.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from hf_relabel.config import Config
+from hf_relabel.errors import SourceError, StageError
+from hf_relabel.labeling.label_maps import LabelMapError, label_map_path
+from hf_relabel.labeling.labeler import Labeler
+from hf_relabel.run.ranks import Rank
+from hf_relabel.run.snapshot import Snapshot
+from hf_relabel.run.store import atomic_open, differences, read_json, write_json
+from hf_relabel.sources.loader import BatchLoader
+from hf_relabel.sources.source import Source
+from hf_relabel.stages.finished import FinishedLabeler
+from hf_relabel.vision.families import resolve
+from hf_relabel.vision.pair import load_backbone
+
+GRID = 15
+"""Cells per side, as in ReLabel."""
+
+RECORD, CLASSES = "label_maps.json", "classes.txt"
+
+MAX_HALF = 2048
+"""Number of classes up to which half precision stores every class index exactly."""
+
+
+@dataclass
+class DenseMaps:
+    """What was written: maps, maps that existed, images classified by a fold's head, and unreadable ones by reason."""
+
+    written: int = 0
+    kept: int = 0
+    held_out: int = 0
+    unreadable: Counter[str] = field(default_factory=Counter)
+
+
+def write_dense_maps(
+    finished: FinishedLabeler,
+    config: Config,
+    source: Source,
+    folder: Path,
+    rank: Rank,
+    *,
+    top_k: int = 5,
+    overwrite: bool = False,
+    tick: Callable[[int], None] = lambda count: None,
+) -> DenseMaps:
+    """Write `<image id without suffix>.pt`, [2, top_k, 15, 15], for each image, and `classes.txt`.
+
+    Args:
+        finished: The labeler.
+        config: Settings of a run; the labeler's backbone replaces that of the settings.
+        source: The images.
+        folder: Folder of the maps; maps that exist are kept.
+        rank: Where to compute.
+        top_k: Classes per cell.
+        overwrite: Make maps that exist again.
+        tick: Called with the number of images that were done.
+
+    Raises:
+        LabelerError: The labeler is damaged or belongs to another backbone.
+        SourceError: Two images would have the same map.
+        StageError: The folder has other files, or maps that were made with other settings.
+    """
+    config = resolve(finished.configure(config))
+    backbone = load_backbone(config.backbone, rank.device)
+    labeler = Labeler.load(finished.folder, backbone.identity)
+    labeler.heads.to(rank.device)
+    paths = _paths(source.image_ids, folder)
+    record = {"labeler": labeler.weights_sha256, "backbone": backbone.identity, "grid": GRID, "top_k": top_k}
+    _prepare(folder, record, labeler.class_names, overwrite)
+    heads = _heads(labeler, finished.folder.parent, source.image_ids)
+    made = DenseMaps()
+    loader = BatchLoader(source, backbone.preprocess, backbone.preprocess.side, config.run.batch_size)
+    for batch in loader.read(range(len(source.image_ids))):
+        todo = [image for image in batch.images if image.error is None]
+        made.unreadable.update(image.error for image in batch.images if image.error is not None)
+        if batch.pixels is not None:
+            features = backbone(batch.pixels).region
+            for image, patches in zip(todo, features, strict=True):
+                path = paths[image.index]
+                if path.exists() and not overwrite:
+                    made.kept += 1
+                    continue
+                label_map = dense_map(labeler, patches, backbone.grid, int(heads[image.index]), top_k)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_open(path) as file:
+                    torch.save(label_map, file)
+                made.written += 1
+                made.held_out += int(heads[image.index] > 0)
+        tick(len(batch.images))
+    return made
+
+
+@torch.inference_mode()
+def dense_map(labeler: Labeler, patches: torch.Tensor, grid: tuple[int, int], head: int, top_k: int) -> torch.Tensor:
+    """The label map of an image.
+
+    Args:
+        labeler: The labeler.
+        patches: Features of the patches, float32 [h * w, dim].
+        grid: (h, w).
+        head: The labeler's head to use; 0 is the one for new images.
+        top_k: Classes per cell.
+
+    Returns:
+        The highest logits of each cell and their classes, [2, k, 15, 15] with k <= top_k.
+    """
+    classes = len(labeler.class_names)
+    cells = functional.adaptive_avg_pool2d(patches.T.unflatten(1, grid)[None], GRID)[0].flatten(1).T
+    logits = labeler.heads.one(cells, head).float()
+    rest = logits[:, classes:] if logits.shape[1] > classes else logits.mean(dim=1, keepdim=True)
+    above = (logits[:, :classes] - rest).clamp(min=0)
+    top = above.topk(min(top_k, classes), dim=1)
+    found = torch.stack([top.values, top.indices.float()]).transpose(1, 2).unflatten(2, (GRID, GRID))
+    return found.to(torch.float16 if classes <= MAX_HALF else torch.float32).cpu().contiguous()
+
+
+def _heads(labeler: Labeler, run: Path, image_ids: list[str]) -> np.ndarray:
+    """The head for each image: that of its fold if the labeler's run was trained on it, else 0; int64 [N]."""
+    heads = np.zeros(len(image_ids), np.int64)
+    snapshot = Snapshot.load(run)
+    if snapshot is not None and labeler.folds:
+        trained = set(snapshot.image_ids[: snapshot.training_images])
+        seen = np.array([image_id in trained for image_id in image_ids], bool)
+        heads[seen] = labeler.folds_of([image_id for image_id in image_ids if image_id in trained]) + 1
+    return heads
+
+
+def _paths(image_ids: list[str], folder: Path) -> list[Path]:
+    paths: dict[Path, str] = {}
+    for image_id in image_ids:
+        try:
+            path = label_map_path(folder, image_id)
+        except LabelMapError as error:
+            raise SourceError(f"label maps: {error}") from error
+        if path in paths:
+            raise SourceError(
+                f"images {paths[path]!r} and {image_id!r} would both have {path.name}; rename one of them"
+            )
+        paths[path] = image_id
+    return list(paths)
+
+
+def _prepare(folder: Path, record: dict[str, Any], class_names: list[str], overwrite: bool) -> None:
+    before = read_json(folder / RECORD) if folder.is_dir() else None
+    if before is None and folder.is_dir() and any(folder.iterdir()):
+        raise StageError(f"{folder}: contains other files; choose another folder")
+    if before is not None and not overwrite and (changed := differences(before, record)):
+        raise StageError(
+            f"{folder}: has label maps made with other settings ({'; '.join(changed[:3])}); choose another folder, or "
+            "make them again with --overwrite"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RECORD, record)
+    with atomic_open(folder / CLASSES, "w") as file:
+        file.write("\n".join(class_names) + "\n")
