@@ -3,6 +3,7 @@
 hf-relabel run --config imagenet.yaml --run.dir runs/imagenet
 """
 
+import sys
 from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
@@ -44,6 +45,8 @@ def run(command: str, config: Config) -> int:
     """Run all stages or one of them; returns the exit status."""
     if command in READ_THE_SOURCE:
         check_source(config)
+    if command == "label":
+        note_other_images(config)
     from hf_relabel.stages.pipeline import run_stages
 
     job = run_stages(command, config)
@@ -92,6 +95,22 @@ def check_source(config: Config) -> None:
         raise UsageError("source.path: no dataset is given; set it to an image folder, a dataset's folder or a Hub id")
     for source in split_configs(config.source):
         check_source_path(source)
+
+
+def note_other_images(config: Config) -> None:
+    """Say on stderr that `label` works on the images of its run if the source's path is another one."""
+    from hf_relabel.run.snapshot import SNAPSHOT
+    from hf_relabel.run.store import read_record
+
+    record = read_record(Path(config.run.dir) / SNAPSHOT) if config.source.path else None
+    known = record["settings"].get("path") if record else None
+    if known and Path(known).name != Path(config.source.path).resolve().name:
+        print(
+            f"hf-relabel: note: label works on the images that propose found in {known!r}, not on "
+            f"{config.source.path!r}; for other images: hf-relabel run --labeler {config.run.dir} --source.path "
+            f"{config.source.path} --run.dir ANOTHER_RUN",
+            file=sys.stderr,
+        )
 
 
 def after_run(config: Config, pictures: str) -> list[str]:

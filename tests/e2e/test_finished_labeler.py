@@ -64,6 +64,13 @@ def test_photos_without_labels(run, photos, tmp_path, capsys):
     assert main(["run", "--config", str(out / "config.yaml")]) == 0
 
 
+def test_label_says_that_it_does_not_read_other_images(run, photos, capsys):
+    assert main(["label", "--config", f"{run}/config.yaml"]) == 0
+    assert "note:" not in capsys.readouterr().err
+    assert main(["label", "--config", f"{run}/config.yaml", "--source.path", str(photos)]) == 0
+    assert f"not on '{photos}'; for other images: hf-relabel run --labeler {run}" in capsys.readouterr().err
+
+
 def test_labels_of_other_images_are_matched_by_name(run, image_folder, tmp_path):
     shutil.copytree(image_folder / "triangle", tmp_path / "images" / "triangle")
     out = tmp_path / "out"
