@@ -249,6 +249,8 @@ def main() -> int:
             "images": lambda number: campaign.images(number, settings),
         }
         for kind, run in kinds.items():
+            if not getattr(options, kind):
+                continue
             began = time.monotonic()
             # A seed of its own, so that a kind does not depend on how many there were of others.
             campaign.rng = random.Random(f"{options.seed} {kind}")

@@ -60,7 +60,11 @@ def run(job: Job) -> dict[str, Any]:
         columns = ["image_id", "error", "feature_row", "proposals.list.element.proposal_id"]
         rows = proposals.read(shard.index, columns).to_pylist()
         regions = read_regions(proposals, shard.index)
-        whole = np.array(proposals.features(shard.index)[[max(0, row["feature_row"]) for row in rows]])
+        features = proposals.features(shard.index)
+        whole = np.zeros((len(rows), features.shape[1]), np.float16)
+        readable = [number for number, row in enumerate(rows) if row["error"] is None]  # perhaps none of the shard
+        if readable:
+            whole[readable] = features[[rows[number]["feature_row"] for number in readable]]
         was_trained_on = not is_new and job.trains(shard)
         folds = labeler.folds_of(regions.image_ids) if was_trained_on else np.full(len(rows), NEW)
         result = _collect(label_images(labeler, rows, regions, whole, folds, job.config.label.top_k))

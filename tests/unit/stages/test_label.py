@@ -12,9 +12,9 @@ from hf_relabel.stages import label, score, train
 CLASSES = 6
 
 
-def labeled(folder, scenes: Scenes, **sections) -> Job:
+def labeled(folder, scenes: Scenes, shard_size: int = 100, **sections) -> Job:
     settings = {"score": ScoreConfig(bootstrap=BootstrapConfig(folds=5)), "train": TrainConfig(folds=5)} | sections
-    job = make_job(folder, scenes.labels, CLASSES, shard_size=100, **settings)
+    job = make_job(folder, scenes.labels, CLASSES, shard_size=shard_size, **settings)
     write_proposals(job, scenes.regions)
     for stage in (score, train, label):
         stage.run(job)
@@ -112,6 +112,14 @@ def test_damaged_images_and_images_without_proposals_have_rows(rows, scenes):
     for row, regions in zip(rows, scenes.regions, strict=True):
         if regions is not None:
             assert len(row["proposals"]) == len(regions.proposals)
+
+
+def test_a_shard_of_damaged_images_only(tmp_path):
+    scenes = make_scenes(200, CLASSES)
+    scenes.regions[8:12] = [None] * 4
+    rows = rows_of(labeled(tmp_path, scenes, shard_size=4), "regions", "label")
+    assert [bool(row["error"]) for row in rows] == [8 <= number < 12 for number in range(200)]
+    assert all(row["global_labels"] == [] for row in rows[8:12])
 
 
 def test_the_number_of_stored_classes(tmp_path):
