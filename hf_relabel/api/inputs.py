@@ -58,7 +58,8 @@ def read_input(image: Any, number: int) -> tuple[str, str | bytes]:
         image = Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image)
     if isinstance(image, Image.Image):
         return name, _content_of(image)
-    raise UsageError(f"{name}: must be a path, a PIL image or a NumPy array, got {type(image).__name__}")
+    found = type(image).__name__
+    raise UsageError(f"{name}: must be a path, a PIL image or a NumPy array, or a list of these, got {found}")
 
 
 def _content_of(image: Image.Image) -> bytes:

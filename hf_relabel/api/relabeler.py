@@ -121,9 +121,9 @@ class Relabeler:
             ImageReadError: An image cannot be read.
             UsageError: An input is not an image.
         """
-        if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
-            return self._label([images], on_error)[0]
-        return self._label(list(images), on_error)
+        if isinstance(images, list | tuple):
+            return self._label(list(images), on_error)
+        return self._label([images], on_error)[0]
 
     def _label(self, images: list[Any], on_error: str) -> list[Result]:
         found: list[Result] = []

@@ -204,8 +204,9 @@ class _Timer:
             return None
         seconds = (time.perf_counter() - self._start) / (last - first)
         total = seconds * self._steps_per_epoch
-        shown = f"{total / 60:.0f} min" if total >= 120 else f"{total:.0f} s" if total >= 1 else "less than 1 s"
-        return f"about {shown} per epoch: {self._steps_per_epoch} steps of {seconds:.2g} s"
+        shown = f"about {total / 60:.0f} min" if total >= 120 else f"about {total:.0f} s"
+        shown = shown if total >= 1 else "less than 1 s"
+        return f"{shown} per epoch: {self._steps_per_epoch} steps of {seconds:.2g} s"
 
 
 def _epoch_line(row: dict[str, float], epochs: int) -> str:

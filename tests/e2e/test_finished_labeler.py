@@ -142,6 +142,8 @@ def test_a_photo_that_cannot_be_read(calibrated, photos, tmp_path):
     relabeler = hf_relabel.Relabeler.from_pretrained(calibrated)
     with pytest.raises(ImageReadError, match=r"broken\.jpg: not an image"):
         relabeler([broken])
+    with pytest.raises(UsageError, match="a list of these, got int"):
+        relabeler(5)
     good, bad = relabeler([next(photos.glob("*.png")), tmp_path / "missing.jpg"], on_error="return")
     assert good.error is None
     assert "cannot be opened" in bad.error
