@@ -9,6 +9,9 @@ from hf_relabel.launch.plan import seconds_of
 MAX_ARRAY = 1000
 """Tasks of one Slurm array; clusters allow 1,001 by default."""
 
+MIN_SECONDS = 600
+"""Minimum time limit of a task of Slurm: a task that is signaled soon after its start would do little but start."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SlurmSettings:
@@ -94,7 +97,11 @@ class LaunchSettings:
         ):
             if value is not None and value < least:
                 raise UsageError(f"{flag}: must be {least} or more, got {value}")
-        seconds_of(self.time, "--time")
+        if seconds_of(self.time, "--time") < MIN_SECONDS and self.engine == "slurm":
+            raise UsageError(
+                f"--time: must be {MIN_SECONDS // 60}m or more for Slurm, got {self.time}; a task is queued again two "
+                "minutes before the limit"
+            )
         for option in self.slurm.sbatch:
             if not all(option.partition("=")[::2]) or any(letter in option for letter in "\n\r"):
                 raise UsageError(f"--sbatch: must be NAME=VALUE such as constraint=a100, got {option!r}")

@@ -6,6 +6,7 @@ of the run's folder decide what is left to do, so a task that is started twice, 
 
 import contextlib
 import importlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -126,9 +127,7 @@ class Task:
 
     def _own_gpus(self) -> list[int]:
         """GPUs of this worker: workers of a pool have consecutive numbers, and no two have the same GPUs."""
-        import multiprocess
-
-        identity = multiprocess.current_process()._identity
+        identity = multiprocessing.current_process()._identity  # type: ignore[attr-defined]
         slots = max(self.local_gpus // self.gpus, 1)
         first = (identity[0] if identity else 0) % slots * self.gpus
         return list(range(first, first + self.gpus))

@@ -55,6 +55,7 @@ def test_durations(text, seconds, slurm):
         ({"workers": 0}, "--workers: must be 1 or more, got 0"),
         ({"time": "30"}, "--time: must be a number of minutes, hours or days"),
         ({"time": "0h"}, "--time: must be"),
+        ({"time": "3m", "engine": "slurm"}, "--time: must be 10m or more for Slurm"),
         ({"slurm": SlurmSettings(sbatch=["exclusive"])}, "--sbatch: must be NAME=VALUE"),
         ({"slurm": SlurmSettings(sbatch=["a=b\n#SBATCH --uid=0"])}, "--sbatch: must be NAME=VALUE"),
     ],
