@@ -59,6 +59,10 @@ def split_configs(config: SourceConfig) -> list[SourceConfig]:
     """
     entries = [config.split] if isinstance(config.split, str) else config.split
     found = []
+    places = [entry.partition(":")[2] for entry in entries if ":" in entry]
+    root = Path(config.path)
+    # All other splits are elsewhere, so a folder with the name of the remaining split may be this split itself.
+    is_alone = len(places) == len(entries) - 1 and not any(_is_below(root, place) for place in places)
     for entry in entries:
         name, _, place = entry.partition(":")
         if not re.fullmatch(r"\w+([.-]\w+)*", name):
@@ -66,12 +70,17 @@ def split_configs(config: SourceConfig) -> list[SourceConfig]:
                 f"source.split: must be the name of a split, or NAME:PLACE, got {entry!r}; to use part of a split, set "
                 "source.limit"
             )
-        found.append(replace(config, split=name, path=_place(config, name, place, len(entries) > 1)))
+        found.append(replace(config, split=name, path=_place(config, name, place, len(entries) > 1, is_alone)))
     return found
 
 
-def _place(config: SourceConfig, name: str, place: str, is_one_of_several: bool) -> str:
-    """The path of a split."""
+def _is_below(root: Path, place: str) -> bool:
+    found = root / place if (root / place).exists() else Path(place)
+    return found.resolve().is_relative_to(root.resolve())
+
+
+def _place(config: SourceConfig, name: str, place: str, is_one_of_several: bool, is_alone: bool) -> str:
+    """The path of a split; `is_alone` says that no other split is below the source's path."""
     root = Path(config.path)
     if place:
         inside = root / place
@@ -79,6 +88,8 @@ def _place(config: SourceConfig, name: str, place: str, is_one_of_several: bool)
     if config.kind == "dataset" or not is_one_of_several:
         return config.path
     names = (name, *OTHER_NAMES.get(name, ()))
+    if is_alone and root.name.lower() in names:
+        return config.path
     for folder in names:
         if (root / folder).is_dir():
             return str(root / folder)

@@ -44,6 +44,14 @@ def test_folders_below_one_root(root):
     assert [source.split_of(index) for index in (0, 2, 3, 4)] == ["train", "train", "validation", "validation"]
 
 
+def test_the_path_may_be_the_folder_of_the_only_split_without_a_place(root):
+    save(root / "train/train/1.png", 50)  # a class of this name, as in PASCAL VOC
+    places = {"path": str(root / "train"), "split": ["train", f"validation:{root / 'val'}"]}
+    source = open_source(SourceConfig(**places))
+    assert source.split_sizes == {"train": 4, "validation": 2}
+    assert source.class_names == ["cat", "dog", "train"]
+
+
 def test_ids_that_are_unique_stay_as_they_are(root):
     (root / "val/dog/1.png").rename(root / "val/dog/8.png")
     source = open_source(SourceConfig(path=str(root), split=["train", "validation"]))
