@@ -4,7 +4,7 @@ hf-relabel audit runs/demo/release --truth truth.jsonl --plot reliability.png
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from hf_relabel.evaluation.audit import AddedLabels, Audit, LabelScores
+    from hf_relabel.evaluation.rolled_up import RolledUp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class AuditSettings:
         release: Release folder, or user/name@revision on the Hub.
         split: Split of the release; needed only if it has several.
         truth: True labels to compare with.
+        parents: File with lines `child<TAB>parent` of class names: also compare along this hierarchy, where a parent
+            counts at its level.
         top: Classes and confusions to list.
         bins: Bins of the reliability table.
         json: Write all results to this file as JSON.
@@ -35,6 +38,7 @@ class AuditSettings:
     release: str = positional("RELEASE")
     split: str | None = option(None, "NAME")
     truth: TruthSettings
+    parents: str | None = option(None, "FILE.tsv")
     top: int = 10
     bins: int = 10
     json: str | None = option(None, "FILE.json")
@@ -45,7 +49,9 @@ def run(settings: AuditSettings) -> int:
     """Run the command; returns the exit status."""
     from hf_relabel.evaluation.audit import audit
     from hf_relabel.evaluation.report import plain, refuse_unwritable, write_results
+    from hf_relabel.evaluation.rolled_up import rolled_up
     from hf_relabel.hub.releases import load_labels
+    from hf_relabel.sources.hierarchy import read_hierarchy
 
     refuse_unwritable(settings.json, settings.plot)
     true_labels = settings.truth.read()
@@ -59,10 +65,14 @@ def run(settings: AuditSettings) -> int:
     except ValueError as error:
         raise SourceError(f"{settings.truth.truth}: nothing to compare {settings.release} with ({error})") from error
     print(_describe(settings.release, result))
+    levels = None
+    if settings.parents:
+        levels = rolled_up(table.rows, table.classes, truth, read_hierarchy(settings.parents, table.class_names))
+        print(f"\n{_describe_levels(settings.parents, levels)}")
     if left_out:
         print(f"\n{_describe_left_out(left_out)}")
     if settings.json:
-        write_results(settings.json, plain(result) | {"classes_left_out": dict(left_out)})
+        write_results(settings.json, plain(result) | {"classes_left_out": dict(left_out), "rolled_up": plain(levels)})
     if settings.plot:
         plot_reliability(result, Path(settings.plot))
     return 0
@@ -74,6 +84,18 @@ def _describe_left_out(left_out: "Counter[str]") -> str:
     return (
         f"Compared are the classes of the release. {left_out.total()} true labels of {len(left_out)} other classes are "
         f"left out: {shown}{more}."
+    )
+
+
+def _describe_levels(parents: str, levels: "RolledUp") -> str:
+    from hf_relabel.evaluation.report import render
+
+    rows = [("classes and groups", *astuple(levels.all))]
+    rows += [(f"depth {depth}", *astuple(level)) for depth, level in levels.by_depth.items()]
+    return (
+        f"Along {parents}, with all ancestors of each label; roots have depth 0:\n"
+        + render(["level", "precision", "recall", "F1"], rows)
+        + f"\n{levels.conflicts} images list a class and one of its ancestors"
     )
 
 

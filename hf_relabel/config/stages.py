@@ -214,6 +214,8 @@ class BuildConfig:
             precision. Example: with 0.9, about nine of ten added labels should be true.
         class_thresholds: Thresholds of single classes, by name. Example: {cat: 0.8}.
         exclude_classes: Classes that are never added.
+        parents: File with lines `child<TAB>parent` of class names. A class and its ancestor are not two objects: of
+            both, an image lists the given label, else the more specific one.
         region_score: Minimum softmax probability of a region in the release that carries no label of its image. Such a
             region is left out if the calibrated score of its class is 0.
         include_original: Always list the original label, with score 1.
@@ -233,6 +235,7 @@ class BuildConfig:
     precision: float | None = None
     class_thresholds: dict[str, float] = field(default_factory=dict)
     exclude_classes: list[str] = field(default_factory=list)
+    parents: str | None = None
     region_score: float = 0.5
     include_original: bool = True
     include_global: bool = False

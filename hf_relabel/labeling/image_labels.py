@@ -1,7 +1,7 @@
 """The labels of an image and the regions that show them, from what the label stage stored."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,14 @@ class LabelRule:
         of_class: Thresholds of single classes, by class.
         excluded: Classes that are never added.
         config: Settings of the build stage.
+        ancestors: For a class the classes above it, of which an image does not list both.
     """
 
     threshold: float
     of_class: Mapping[int, float]
     excluded: frozenset[int]
     config: BuildConfig
+    ancestors: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     def accepts(self, label: int, score: float) -> bool:
         """Whether a label other than the given one is listed."""
@@ -56,7 +58,17 @@ def image_labels(label: int, labeled: dict[str, Any], rule: LabelRule) -> list[t
     kept = {name: score for name, score in scores.items() if rule.accepts(name, score)}
     if rule.config.include_original and label != NO_LABEL:
         kept[label] = 1.0
+    for name in _conflicting(kept, label, rule.ancestors):
+        del kept[name]
     return sorted(kept.items(), key=lambda item: (-item[1], item[0] != label, item[0]))
+
+
+def _conflicting(kept: Mapping[int, float], given: int, ancestors: Mapping[int, frozenset[int]]) -> set[int]:
+    """The labels that stand for the same object as another one: ancestors, and descendants of the given label."""
+    dropped = {name for label in kept for name in ancestors.get(label, ()) if name in kept and name != given}
+    if given in kept:
+        dropped |= {label for label in kept if given in ancestors.get(label, ())}
+    return dropped
 
 
 def calibrated_scores(labeled: dict[str, Any]) -> dict[int, float]:

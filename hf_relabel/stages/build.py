@@ -33,9 +33,10 @@ from hf_relabel.run.claims import Claims
 from hf_relabel.run.job import Job
 from hf_relabel.run.shard_folder import ShardFolder
 from hf_relabel.run.snapshot import read_excluded
-from hf_relabel.run.store import Fingerprint, make_folder
+from hf_relabel.run.store import Fingerprint, make_folder, sha256_of
 from hf_relabel.schema import NO_LABEL, Excluded, release_schema
 from hf_relabel.sources.classes import nearest
+from hf_relabel.sources.hierarchy import read_hierarchy
 from hf_relabel.sources.splits import is_taken, prefixed
 from hf_relabel.stages.carried import Carried, open_base, refuse_same_ids, with_prefix
 from hf_relabel.stages.checked import Knowledge, read_knowledge
@@ -54,9 +55,9 @@ def run(job: Job) -> dict[str, Any]:
     carried = open_base(build.base, build.version, job.snapshot.class_names, own) if build.base else None
     weights = labeled["inputs"]["labeler"].get("weights_sha256")
     known = read_knowledge(build, job.folder, job.snapshot.class_names, weights)
+    rule = _rule(job, regions, known)
     inputs = {"algorithm": ALGORITHM, **_settings(job, carried), "regions": regions.fingerprint.digest}
     fingerprint = Fingerprint({**inputs, **known.inputs()})
-    rule = _rule(job, regions, known)
 
     def find() -> dict[str, Any] | None:
         release = find_version(job.folder, build.version, fingerprint.digest)
@@ -137,6 +138,7 @@ def label_rule(build: BuildConfig, names: list[str]) -> LabelRule:
 
     Raises:
         UsageError: The settings name a class that does not exist.
+        SourceError: The file of parents cannot be used.
     """
     for key, wanted in (("class_thresholds", build.class_thresholds), ("exclude_classes", build.exclude_classes)):
         for name in wanted:
@@ -144,7 +146,8 @@ def label_rule(build: BuildConfig, names: list[str]) -> LabelRule:
                 raise UsageError(f"build.{key}: no class {name!r}{nearest(name, names)}")
     excluded = frozenset(names.index(name) for name in build.exclude_classes)
     of_class = {names.index(name): value for name, value in build.class_thresholds.items()}
-    return LabelRule(build.threshold, of_class, excluded, build)
+    ancestors = read_hierarchy(build.parents, names).ancestors if build.parents else {}
+    return LabelRule(build.threshold, of_class, excluded, build, ancestors)
 
 
 def release_tables(
@@ -258,6 +261,8 @@ def _settings(job: Job, carried: Carried | None) -> dict[str, Any]:
     settings = job.settings("build")
     for key in ("base", "corrections", "checked"):
         settings["build"].pop(key)
+    if (parents := settings["build"].pop("parents")) is not None:
+        settings["build"]["parents"] = {"name": Path(parents).name, "sha256": sha256_of(Path(parents))}
     if not settings["build"]["recalibrate"]:
         settings["build"].pop("recalibrate")
     if carried:

@@ -1,5 +1,6 @@
 """The labels of an image and the regions that show them, from rows of the label stage made by hand."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,20 @@ def raw(*regions: dict[int, float], whole: dict[int, float] | None = None) -> di
 def test_labels_by_calibrated_scores(rule, expected):
     row = calibrated(3, {1: 0.9, 0: 0.6, 2: 0.2}, global_labels=[4], global_scores=[0.99])
     assert image_labels(3, row, rule) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (5, [5, 0, 3]),  # of 0 and its ancestor 1, only 0
+        (1, [1, 3]),  # the given label stays, and what is below it goes
+        (0, [0, 3]),
+    ],
+)
+def test_a_class_and_its_ancestor_are_one_object(given, expected):
+    rule = dataclasses.replace(rule_of(), ancestors={0: frozenset({1, 2}), 1: frozenset({2})})
+    others = {name: score for name, score in {0: 0.7, 1: 0.9, 3: 0.6}.items() if name != given}
+    assert [label for label, _ in image_labels(given, calibrated(given, others), rule)] == expected
 
 
 def test_without_a_calibration_only_the_given_label_is_listed():
