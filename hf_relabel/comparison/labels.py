@@ -52,7 +52,7 @@ THRESHOLD = 0.5
 """Smallest score of a label that is added."""
 
 SIDE = 1024
-"""A large photo may be decoded smaller before it is cropped, with at least so many pixels per side."""
+"""A large photo may be decoded smaller before it is cropped, but to no fewer pixels per side than this."""
 
 CROSS_FITS = 20
 """Folds of the classifier of whole images, as many as the pipeline's discriminants have."""

@@ -1,4 +1,4 @@
-"""The scores of a release beside a format that has no place for them: two CSV files.
+"""The scores of a release for formats that cannot store them: two CSV files.
 
     labels.csv     image_id, class, probability, is_original: one line per label of an image
     regions.csv    image_id, file, line, class, score, label_probability: one line per region
@@ -50,7 +50,7 @@ def open_csv(path: Path) -> IO:
 
 
 COLUMNS = ["image_id", "label", "labels", "scores", "width", "height", "regions"]
-"""The columns that `ScoreFiles` and the formats beside it read."""
+"""The columns that `ScoreFiles` and the formats that use it read."""
 
 
 def all_rows(release: Release) -> Any:

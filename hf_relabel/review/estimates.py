@@ -55,7 +55,7 @@ class RangeEstimate:
 
 
 def wilson(true: float, answers: float) -> Interval:
-    """Wilson's interval for a share of `true` among so many answers, both rounded to whole numbers."""
+    """Wilson's interval for a share of true answers, with both counts rounded to whole numbers."""
     total = max(1, round(answers))
     hits = min(total, round(true * total / answers))
     found = stats.binomtest(hits, total).proportion_ci(CONFIDENCE, method="wilson")
