@@ -4,7 +4,7 @@ hf-relabel audit runs/demo/release --truth truth.jsonl --plot reliability.png
 """
 
 import math
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from hf_relabel.evaluation.audit import AddedLabels, Audit, LabelScores
-    from hf_relabel.evaluation.rolled_up import RolledUp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ def run(settings: AuditSettings) -> int:
     """Run the command; returns the exit status."""
     from hf_relabel.evaluation.audit import audit
     from hf_relabel.evaluation.report import plain, refuse_unwritable, write_results
-    from hf_relabel.evaluation.rolled_up import rolled_up
+    from hf_relabel.evaluation.rolled_up import describe_levels, rolled_up
     from hf_relabel.hub.releases import load_labels
     from hf_relabel.sources.hierarchy import read_hierarchy
 
@@ -68,7 +67,7 @@ def run(settings: AuditSettings) -> int:
     levels = None
     if settings.parents:
         levels = rolled_up(table.rows, table.classes, truth, read_hierarchy(settings.parents, table.class_names))
-        print(f"\n{_describe_levels(settings.parents, levels)}")
+        print(f"\n{describe_levels(settings.parents, levels)}")
     if left_out:
         print(f"\n{_describe_left_out(left_out)}")
     if settings.json:
@@ -84,18 +83,6 @@ def _describe_left_out(left_out: "Counter[str]") -> str:
     return (
         f"Compared are the classes of the release. {left_out.total()} true labels of {len(left_out)} other classes are "
         f"left out: {shown}{more}."
-    )
-
-
-def _describe_levels(parents: str, levels: "RolledUp") -> str:
-    from hf_relabel.evaluation.report import render
-
-    rows = [("classes and groups", *astuple(levels.all))]
-    rows += [(f"depth {depth}", *astuple(level)) for depth, level in levels.by_depth.items()]
-    return (
-        f"Along {parents}, with all ancestors of each label; roots have depth 0:\n"
-        + render(["level", "precision", "recall", "F1"], rows)
-        + f"\n{levels.conflicts} images list a class and one of its ancestors"
     )
 
 

@@ -17,6 +17,7 @@ from hf_relabel.errors import SourceError, UsageError
 if TYPE_CHECKING:
     import numpy as np
 
+    from hf_relabel.evaluation.rolled_up import RolledUp
     from hf_relabel.evaluation.summary import Summary
 
 METRICS = {
@@ -47,6 +48,8 @@ class EvaluateSettings:
         match_classes: `name` finds the images' classes among the model's classes by name; `index` assumes the same
             classes in the same order.
         threshold: Minimum score of a class in the predicted set.
+        parents: File with lines `child<TAB>parent` of class names: also compare the predicted sets along this
+            hierarchy, where a parent counts at its level.
         images: Images to evaluate on.
         truth: True labels; by default the images' own.
         batch_size: Images in one forward pass.
@@ -64,6 +67,7 @@ class EvaluateSettings:
     save: str | None = option(None, "FILE.parquet")
     match_classes: Literal["name", "index"] = "name"
     threshold: float = 0.5
+    parents: str | None = option(None, "FILE.tsv")
     images: ImageSettings
     truth: TruthSettings
     batch_size: int = 32
@@ -92,7 +96,7 @@ def run(settings: EvaluateSettings) -> int:
     from hf_relabel.evaluation.summary import summarize
 
     refuse_unwritable(settings.json, settings.model_index, settings.save)
-    scores, truth, is_main = _from_model(settings) if settings.model else _from_predictions(settings)
+    scores, truth, class_names, is_main = _from_model(settings) if settings.model else _from_predictions(settings)
     if not is_main:
         return 0
     on = settings.truth.truth or settings.images.images or ""
@@ -104,16 +108,32 @@ def run(settings: EvaluateSettings) -> int:
         raise SourceError(f"{on}: nothing to evaluate on ({error})") from error
     print(describe(settings.what, summary))
     print_low_scores(scores, truth, settings.threshold)
+    levels = _levels(settings, scores, truth, class_names) if settings.parents else {}
     results = {"model": settings.what, "truth": on, "threshold": settings.threshold}
     if settings.json:
-        write_results(settings.json, results | plain(summary))
+        write_results(settings.json, results | plain(summary) | plain(levels))
     if settings.model_index:
         write_model_index(Path(settings.model_index), results, summary)
     return 0
 
 
-def _from_model(settings: EvaluateSettings) -> "tuple[np.ndarray, np.ndarray, bool]":
-    """Return scores and truth, [N, C] each, and whether this process is the one that reports."""
+def _levels(
+    settings: EvaluateSettings, scores: "np.ndarray", truth: "np.ndarray", class_names: list[str]
+) -> "dict[str, RolledUp]":
+    """Compare the predicted sets along the hierarchy, print this, and return it by its name in JSON."""
+    from hf_relabel.evaluation.rolled_up import describe_levels, rolled_up
+    from hf_relabel.sources.hierarchy import read_hierarchy
+
+    assert settings.parents is not None
+    known = truth.any(axis=1)
+    rows, classes = (scores[known] >= settings.threshold).nonzero()
+    levels = rolled_up(rows, classes, truth[known], read_hierarchy(settings.parents, class_names))
+    print("\n" + describe_levels(settings.parents, levels))
+    return {"rolled_up": levels}
+
+
+def _from_model(settings: EvaluateSettings) -> "tuple[np.ndarray, np.ndarray, list[str], bool]":
+    """Return scores and truth, [N, C] each, the class names, and whether this process is the one that reports."""
     if settings.images.images is None:
         raise UsageError("evaluate: --model needs --images")
     model_name = settings.model or ""
@@ -135,10 +155,10 @@ def _from_model(settings: EvaluateSettings) -> "tuple[np.ndarray, np.ndarray, bo
     if settings.save and accelerator.is_main_process:
         save_predictions(Path(settings.save), Predictions(scores, images.image_ids, names))
     accelerator.end_training()
-    return scores[:, columns], images.multi_hot, accelerator.is_main_process
+    return scores[:, columns], images.multi_hot, list(images.class_names), accelerator.is_main_process
 
 
-def _from_predictions(settings: EvaluateSettings) -> "tuple[np.ndarray, np.ndarray, bool]":
+def _from_predictions(settings: EvaluateSettings) -> "tuple[np.ndarray, np.ndarray, list[str], bool]":
     """Return the same as `_from_model`. Without --images, classes and ids are those of the predictions."""
     from hf_relabel.evaluation.predictions import load_predictions, match_classes
 
@@ -159,7 +179,7 @@ def _from_predictions(settings: EvaluateSettings) -> "tuple[np.ndarray, np.ndarr
     if len(own_names) != stored.scores.shape[1]:
         raise SourceError(f"{path}: scores {stored.scores.shape[1]} classes, the images have {len(own_names)}")
     columns = match_classes(own_names, class_names, settings.match_classes, str(path))
-    return stored.scores[stored.rows_of(image_ids, path)][:, columns], sets, True
+    return stored.scores[stored.rows_of(image_ids, path)][:, columns], sets, list(class_names), True
 
 
 def print_low_scores(scores: "np.ndarray", truth: "np.ndarray", threshold: float) -> None:

@@ -21,7 +21,7 @@ from hf_relabel.vision.sam2 import Sam2, Sam2Settings
 from hf_relabel.vision.tokencut import tokencut
 
 ON_PATCHES = ("maskcut", "merge", "maskcut+merge", "tokencut")
-"""Generators that work on the backbone's patches; the third is what the pipeline does by default."""
+"""Names of `PatchGenerator`; the third is what the pipeline does by default."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,15 @@ class Patches:
 
 @dataclass(frozen=True)
 class PatchGenerator:
-    """One of `ON_PATCHES`."""
+    """One of `ON_PATCHES`, which work on the backbone's patches."""
 
     name: str
     patches: Patches
     settings: ProposeConfig
+
+    def __post_init__(self) -> None:
+        if self.name not in ON_PATCHES:
+            raise ValueError(f"no generator {self.name!r}; there are {', '.join(ON_PATCHES)}")
 
     def __call__(self, image_id: str, loaded: LoadedImage) -> Generated:
         """Propose masks on the patch grid and enlarge them, as the pipeline does."""

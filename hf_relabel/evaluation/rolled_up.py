@@ -5,11 +5,12 @@ Labels and truth are extended by all of their ancestors, and precision, recall a
 Categorization", 2005), in all and by the depth of the classes and groups.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
 from hf_relabel.evaluation.metrics import PRF, prf
+from hf_relabel.evaluation.report import render
 from hf_relabel.sources.hierarchy import Hierarchy
 
 _BLOCK = 8192  # images at a time, to limit memory
@@ -57,3 +58,14 @@ def rolled_up(rows: np.ndarray, classes: np.ndarray, truth: np.ndarray, hierarch
         for depth in range(int(hierarchy.depth.max()) + 1)
     }
     return RolledUp(prf(*counts.sum(axis=1).tolist()), by_depth, conflicts)
+
+
+def describe_levels(parents: str, levels: RolledUp) -> str:
+    """Format the comparison as text; `parents` is the file of the hierarchy."""
+    rows = [("classes and groups", *astuple(levels.all))]
+    rows += [(f"depth {depth}", *astuple(level)) for depth, level in levels.by_depth.items()]
+    return (
+        f"Along {parents}, with all ancestors of each label; roots have depth 0:\n"
+        + render(["level", "precision", "recall", "F1"], rows)
+        + f"\n{levels.conflicts} images list a class and one of its ancestors"
+    )

@@ -211,3 +211,25 @@ def test_bad_input(images, classifier, tmp_path, capsys):
     model.base_model.save_pretrained(tmp_path / "trunk")
     assert "a backbone without a trained head" in _error(capsys, "--model", tmp_path / "trunk", "--images", folder)
     assert "no such folder" in _error(capsys, "--model", tmp_path / "nowhere", "--images", folder)
+
+
+def test_predictions_along_a_hierarchy(tmp_path, capsys):
+    names = ["poodle", "dog", "cat"]
+    scores = np.array([[0.1, 0.9, 0.2], [0.2, 0.1, 0.8], [0.9, 0.9, 0.9]], np.float32)
+    save_predictions(tmp_path / "scores.parquet", Predictions(scores, ["a.jpg", "b.jpg", "c.jpg"], names))
+    (tmp_path / "truth.json").write_text(json.dumps({"a.jpg": ["poodle"], "b.jpg": ["cat"], "c.jpg": []}))
+    (tmp_path / "parents.tsv").write_text("poodle\tdog\ndog\tanimal\ncat\tanimal\n")
+    arguments = ["--predictions", str(tmp_path / "scores.parquet"), "--truth", str(tmp_path / "truth.json")]
+    arguments += [
+        "--parents",
+        str(tmp_path / "parents.tsv"),
+        "--resamples",
+        "0",
+        "--json",
+        str(tmp_path / "found.json"),
+    ]
+    assert main(["evaluate", *arguments]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())["rolled_up"]
+    assert [found["by_depth"][depth]["f1"] for depth in ("0", "1", "2")] == [1, 1, 0], "dog counts above poodle"
+    assert found["conflicts"] == 0, "an image without a true label is left out"
+    assert "depth 2" in capsys.readouterr().out

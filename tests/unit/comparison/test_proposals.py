@@ -126,3 +126,26 @@ def test_the_command_compares_all_generators_and_a_file(
 def test_misuse_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture):
     assert main(["compare", "proposals", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_real_photos_with_yolo_polygons(shared_data: Path, tiny_dinov3: Path, tmp_path: Path):
+    """Of the photos, 100 have polygons; the others are not compared."""
+    photos = shared_data / "coco_val"
+    arguments = ["--images", str(photos / "images"), "--truth", str(photos / "instances"), "--generators", "merge"]
+    arguments += [
+        "--backbone.model",
+        str(tiny_dinov3),
+        "--backbone.image_size",
+        "64",
+        "--json",
+        str(tmp_path / "f.json"),
+    ]
+    assert main(["compare", "proposals", *arguments, "--sheet", str(tmp_path / "sheet.png")]) == 0
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert found["images"] == 100
+    assert sum(found["objects"].values()) == 712
+    assert not found["by_boxes"]
+    row = found["rows"]["merge"]
+    assert row["recall_0.5_small"] < row["recall_0.5_large"]
+    assert row["recall_0.75"] <= row["recall_0.5"] <= row["label_ceiling"]
