@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_relabel.config import Config
-from hf_relabel.errors import StageError, UsageError
+from hf_relabel.errors import HubError, StageError, UsageError
+from hf_relabel.hub.answers import reason, transport_error
 from hf_relabel.launch.config import LaunchSettings
 from hf_relabel.launch.plan import StageJob, plan, run_folder
 from hf_relabel.launch.task import Task, TaskError
@@ -102,11 +103,9 @@ def launch(jobs: list[StageJob], config: Config, settings: LaunchSettings) -> No
         print(f"logs: {logs}\nsqueue --me shows the jobs; run the same command again if one of them fails", flush=True)
         return
     if settings.engine == "ray":
-        import ray
-
-        ray.init(
-            ignore_reinit_error=True, log_to_driver=False
-        )  # the cluster of RAY_ADDRESS, or else one on this machine
+        _start_ray()
+    elif settings.engine == "hf-jobs":
+        _require_token()
     for job in jobs:
         # One executor after the other, not datatrove's `depends`: it waits for ever where a task before has failed.
         executor = _executor(job, settings, f"{logs}/{job.name}")
@@ -115,9 +114,34 @@ def launch(jobs: list[StageJob], config: Config, settings: LaunchSettings) -> No
             executor.run()
         except TaskError as error:
             raise StageError(f"launch: {error}; run the same command again to resume") from error
+        except Exception as raised:
+            if settings.engine != "hf-jobs" or (refusal := transport_error(raised)) is None:
+                raise
+            raise HubError(f"launch: the Hub refused the jobs of {job.name} ({reason(refusal)})") from raised
         if failed := executor.get_incomplete_ranks(skip_completed=True):
             raise StageError(_describe_failure(job, executor, failed, f"{logs}/{job.name}/logs"))
         print(f"{job.name}: done", flush=True)
+
+
+def _start_ray() -> None:
+    """Connect to the cluster of RAY_ADDRESS, or else start one on this machine."""
+    import ray
+
+    try:
+        ray.init(ignore_reinit_error=True, log_to_driver=False)
+    except (ConnectionError, ValueError) as error:
+        address = os.environ.get("RAY_ADDRESS", "not set")
+        raise UsageError(
+            f"launch: no Ray cluster answers (RAY_ADDRESS is {address}; {str(error).splitlines()[0]}); start one with "
+            "`ray start --head`, or unset RAY_ADDRESS to use this machine"
+        ) from error
+
+
+def _require_token() -> None:
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        raise UsageError("launch: no token: set HF_TOKEN or run `hf auth login`; jobs need it for the bucket")
 
 
 def _quiet_engine() -> None:
@@ -164,14 +188,14 @@ def _executor(job: StageJob, settings: LaunchSettings, logs: str) -> Any:
 def _describe_failure(job: StageJob, executor: Any, failed: list[int], logs: str) -> str:
     """What went wrong, from the first failed task's log."""
     named = ", ".join(map(str, failed[:NAMED_TASKS])) + (", ..." if len(failed) > NAMED_TASKS else "")
-    reason = ""
+    why = ""
     name = f"logs/task_{failed[0]:05d}.log"
     if executor.logging_dir.isfile(name):
         with executor.logging_dir.open(name, "r") as file:
             errors = [line for line in file if "hf-relabel: error: " in line]
-        reason = f": {errors[-1].partition('hf-relabel: error: ')[2].strip()}" if errors else ""
+        why = f": {errors[-1].partition('hf-relabel: error: ')[2].strip()}" if errors else ""
     return (
-        f"launch: {len(failed)} of {job.tasks} tasks of {job.name} failed (task {named}){reason}; see {logs}, then run "
+        f"launch: {len(failed)} of {job.tasks} tasks of {job.name} failed (task {named}){why}; see {logs}, then run "
         "the same command again: what is done stays"
     )
 

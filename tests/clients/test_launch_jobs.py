@@ -58,3 +58,11 @@ def test_the_request_of_each_job(hub, tmp_path):
         assert "hf_relabel[cluster] @ https://x/y.whl" in command
         assert command[-2] == "launch_pickled_pipeline"
         assert command[-1].endswith("executor.pik")
+
+
+def test_what_the_hub_does_not_allow_is_one_line(hub, command):
+    asked = ["launch", "--engine", "hf-jobs", "--bucket", "owner/runs", "--dependencies", "x"]
+    asked += ["--", "propose", "--source.path", "user/photos", "--run.dir", "/mnt/run/a"]
+    assert "launch: no token" in command(*asked, token=None).error()
+    # The test server has no buckets.
+    assert "launch: the Hub refused the jobs of propose (" in command(*asked).error()
