@@ -24,11 +24,17 @@ MAX_SIZES = {
 def check_sizes(config: BackboneConfig, settings: Any) -> None:
     """Refuse sizes with which no model that fits in memory can be built; nothing is allocated.
 
+    transformers makes lists of as many items as a model has layers while it reads the file, so this comes before.
+
+    Args:
+        config: Names the model.
+        settings: Content of its config.json.
+
     Raises:
         BackboneError: A size is no number, too small or too large.
     """
     for name, limit in MAX_SIZES.items():
-        value = getattr(settings, name, None)
+        value = settings.get(name) if isinstance(settings, dict) else None
         for size in value if isinstance(value, list | tuple) else [] if value is None else [value]:
             least = 0 if name == "num_register_tokens" else 1
             if not isinstance(size, int | float) or isinstance(size, bool) or not least <= size <= limit:

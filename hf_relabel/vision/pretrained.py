@@ -70,6 +70,8 @@ def read_settings(config: BackboneConfig) -> Any:
 
     _refuse_other_files(Path(config.model))
     with as_backbone_error(config):
+        path = _cached(config, timm_weights.CONFIG, config.revision)
+        check_sizes(config, json.loads(path.read_text(encoding="utf-8")) if path else None)
         settings = _read_timm_settings(config)
     if settings is not None:
         return settings
@@ -82,7 +84,6 @@ def read_settings(config: BackboneConfig) -> Any:
             f"backbone.model: {config.model} is a {settings.model_type!r} model; "
             f"supported are {', '.join(ARCHITECTURES.values())}"
         )
-    check_sizes(config, settings)
     # transformers 4 collects these outputs by replacing methods of the model, which is not thread-safe.
     settings.output_hidden_states = False
     settings.output_attentions = False

@@ -30,6 +30,7 @@ def refusal(folder):
         ("hidden_size", 0, ""),
         ("hidden_size", 16_000, "bytes"),
         ("num_hidden_layers", 10**6, "num_hidden_layers 1000000"),
+        ("num_hidden_layers", 10**400, "num_hidden_layers 1000"),
         ("num_hidden_layers", None, ""),
         ("num_attention_heads", 0, ""),
         ("num_attention_heads", 3, ""),
