@@ -1,6 +1,6 @@
 """Give broken and hostile inputs to the real commands: no traceback, no hang, nothing left out without a word.
 
-    python scripts/campaign.py --images 2000 --maps 500 --releases 500 --models 200 --coco 200 --seed 0
+    python scripts/campaign.py --images 2000 --maps 500 --releases 500 --models 200 --coco 200 --seed 0 [--minutes 5]
 
 Every command runs in a forked child with a time limit and a memory limit. It must succeed, or end with exactly one
 error line and exit status 1 or 2. Where it succeeds, all images must be accounted for, and an input that must be
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import faults
@@ -48,6 +49,8 @@ class Campaign:
     def __init__(self, folder: Path, rng: random.Random):
         self.folder = folder
         self.rng = rng
+        self.ends = float("inf")
+        self.done = 0
         self.outcomes: Counter[str] = Counter()
         self.failures = 0
 
@@ -75,9 +78,17 @@ class Campaign:
             tail = "\n".join("    " + line[:300] for line in text.strip().splitlines()[-3:])
             print(f"{outcome}: {what}\n{tail}", flush=True)
 
-    def end(self, name: str, number: int, began: float) -> None:
+    def places(self, number: int, step: int = 1) -> Iterator[int]:
+        """Count from 0 to `number` until the time is over."""
+        for self.done in range(0, number, step):
+            if time.monotonic() > self.ends:
+                return
+            yield self.done
+        self.done = number
+
+    def end(self, name: str, began: float) -> None:
         """Print the summary of one kind of input."""
-        print(f"{number} {name}: {dict(self.outcomes)} ({time.monotonic() - began:.0f} s)", flush=True)
+        print(f"{self.done} {name}: {dict(self.outcomes)} ({time.monotonic() - began:.0f} s)", flush=True)
         self.outcomes.clear()
 
     # Kinds of input.
@@ -86,7 +97,7 @@ class Campaign:
         """Mutated images, in folders with as many good ones; every file must be labeled, or excluded with a reason."""
         good = sorted((self.folder / "images").glob("*/*"))
         formats = ["png", "jpg", "gif", "webp", "bmp", "tiff"]
-        for first in range(0, number, BATCH):
+        for first in self.places(number, BATCH):
             source, run = self.folder / "mutated", self.folder / "run"
             for folder in (source, run):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -127,7 +138,7 @@ class Campaign:
         odd += [torch.zeros(2, 5, 3, 3, dtype=kind) for kind in (torch.bool, torch.complex64, torch.int64)]
         odd += [torch.zeros(2, 5, 3, 3).to_sparse(), torch.zeros(2, 5, 3, 3, device="meta"), None, "x"]
         odd += [torch.zeros(1).expand(2, 5, 40_000, 40_000), torch.quantize_per_tensor(logits, 0.1, 0, torch.qint8)]
-        for first in range(0, number, BATCH):
+        for first in self.places(number, BATCH):
             folder = self.folder / "maps"
             shutil.rmtree(folder, ignore_errors=True)
             (folder / "a").mkdir(parents=True)
@@ -160,7 +171,7 @@ class Campaign:
         truth = self.folder / "truth.jsonl"
         ids = [f"{path.parent.name}/{path.name}" for path in sorted((self.folder / "images").glob("*/*"))]
         truth.write_text("".join(json.dumps({"image_id": image_id, "labels": [0]}) + "\n" for image_id in ids))
-        for place in range(number):
+        for place in self.places(number):
             release = self.folder / "tampered"
             for path in (release, self.folder / "out"):
                 shutil.rmtree(path, ignore_errors=True)
@@ -186,7 +197,7 @@ class Campaign:
         exported = self.folder / "good.json"
         assert self.run(["export", "coco", good, exported], "the release as it is")[0] == 0
         content = exported.read_bytes()
-        for place in range(number):
+        for place in self.places(number):
             path, release = self.folder / "changed.json", self.folder / "from-coco"
             shutil.rmtree(release, ignore_errors=True)
             if place % 4:
@@ -212,7 +223,7 @@ class Campaign:
         for path in sorted((self.folder / "images").glob("*/*0.png")):
             (few / path.parent.name).mkdir(parents=True, exist_ok=True)
             shutil.copy(path, few / path.parent.name)
-        for place in range(number):
+        for place in self.places(number):
             model, run = self.folder / "broken-model", self.folder / "run"
             for folder in (model, run):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -233,6 +244,7 @@ def main() -> int:
     for name, number in (("images", 2000), ("maps", 500), ("releases", 500), ("models", 200), ("coco", 200)):
         parser.add_argument(f"--{name}", type=int, default=number, help=f"number of {name}")
     parser.add_argument("--seed", type=int, default=0, help="seed of all faults")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="time limit of each kind")
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as name:
@@ -252,10 +264,11 @@ def main() -> int:
             if not getattr(options, kind):
                 continue
             began = time.monotonic()
+            campaign.ends = began + 60 * options.minutes
             # A seed of its own, so that a kind does not depend on how many there were of others.
             campaign.rng = random.Random(f"{options.seed} {kind}")
             run(getattr(options, kind))
-            campaign.end(kind, getattr(options, kind), began)
+            campaign.end(kind, began)
     return int(campaign.failures > 0)
 
 
