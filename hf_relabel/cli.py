@@ -13,7 +13,8 @@ from typing import Any
 
 from hf_relabel import __version__
 from hf_relabel.commands.help import help_of
-from hf_relabel.commands.parser import Command, nearest, parse
+from hf_relabel.commands.options import Command
+from hf_relabel.commands.parser import nearest, parse
 from hf_relabel.commands.pipeline import SUMMARIES as PIPELINE
 from hf_relabel.errors import RelabelError, UsageError
 

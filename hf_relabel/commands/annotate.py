@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_relabel.commands.parser import Command, option
+from hf_relabel.commands.options import Command, option
 from hf_relabel.errors import UsageError
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hf_relabel.commands.parser import option
+from hf_relabel.commands.options import option
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import UsageError
 

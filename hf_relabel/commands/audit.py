@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_relabel.commands.arguments import TruthSettings
-from hf_relabel.commands.parser import Command, option, positional
+from hf_relabel.commands.options import Command, option, positional
 from hf_relabel.errors import SourceError
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_relabel.commands.arguments import TruthSettings
-from hf_relabel.commands.parser import Command, option, parse, positional
+from hf_relabel.commands.options import Command, option, positional
+from hf_relabel.commands.parser import parse
 from hf_relabel.commands.pipeline import COMMANDS as PIPELINE
 from hf_relabel.config import BackboneConfig, Config, ProposeConfig, RunConfig, SourceConfig
 from hf_relabel.errors import RelabelError, UsageError

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_relabel.commands.parser import Command, option
+from hf_relabel.commands.options import Command, option
 from hf_relabel.commands.pipeline import after_run
 from hf_relabel.config import (
     BackboneConfig,

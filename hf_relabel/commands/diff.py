@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_relabel.commands.parser import Command, option, positional
+from hf_relabel.commands.options import Command, option, positional
 
 if TYPE_CHECKING:
     from hf_relabel.release.diff import Comparison

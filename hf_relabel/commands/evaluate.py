@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_relabel.commands.arguments import ImageSettings, TruthSettings
-from hf_relabel.commands.parser import Command, option
+from hf_relabel.commands.options import Command, option
 from hf_relabel.errors import SourceError, UsageError
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hf_relabel.commands.parser import Command, option, parse, positional
+from hf_relabel.commands.options import Command, option, positional
+from hf_relabel.commands.parser import parse
 from hf_relabel.commands.pipeline import COMMANDS as PIPELINE
 from hf_relabel.config import BackboneConfig, Config, SourceConfig
 from hf_relabel.errors import UsageError

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hf_relabel.commands.arguments import ImageSettings
-from hf_relabel.commands.parser import Command, option, positional
+from hf_relabel.commands.options import Command, option, positional
 from hf_relabel.errors import ImageReadError, ReleaseError, UsageError
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hf_relabel.commands.arguments import ImageSettings
-from hf_relabel.commands.parser import Command, option
+from hf_relabel.commands.options import Command, option
 from hf_relabel.errors import SourceError, UsageError
 from hf_relabel.training.config import FitConfig
 

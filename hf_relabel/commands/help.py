@@ -4,7 +4,7 @@ import shutil
 import textwrap
 from typing import Any
 
-from hf_relabel.commands.parser import MISSING, Command, Option, options_of
+from hf_relabel.commands.options import MISSING, Command, Option, options_of
 
 NAME_WIDTH = 26
 """Columns for an option's name; longer names have a line of their own."""

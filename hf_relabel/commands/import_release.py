@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_relabel.commands.parser import Command, option, positional
+from hf_relabel.commands.options import Command, option, positional
 
 if TYPE_CHECKING:
     from hf_relabel.formats.releases import Imported, Names

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hf_relabel.commands.arguments import ImageSettings
-from hf_relabel.commands.parser import Command, option, positional
+from hf_relabel.commands.options import Command, option, positional
 from hf_relabel.errors import UsageError
 
 

@@ -3,7 +3,8 @@
 hf-relabel launch --engine slurm --tasks 200 --workers 50 -- run --config imagenet.yaml --run.dir runs/imagenet
 """
 
-from hf_relabel.commands.parser import Command, parse
+from hf_relabel.commands.options import Command
+from hf_relabel.commands.parser import parse
 from hf_relabel.commands.pipeline import COMMANDS as PIPELINE
 from hf_relabel.commands.pipeline import READ_THE_SOURCE, check_source
 from hf_relabel.errors import UsageError

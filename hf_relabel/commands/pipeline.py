@@ -9,7 +9,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_relabel.commands.parser import Command, parse, parse_tree
+from hf_relabel.commands.options import Command
+from hf_relabel.commands.parser import parse, parse_tree
 from hf_relabel.config import Config
 from hf_relabel.errors import UsageError
 from hf_relabel.sources.path import check_source_path

@@ -5,7 +5,7 @@ hf-relabel publish-labeler runs/demo user/name --tag v1.0.0 --license cc-by-4.0
 
 from dataclasses import dataclass
 
-from hf_relabel.commands.parser import Command, option, positional
+from hf_relabel.commands.options import Command, option, positional
 from hf_relabel.commands.units import human_bytes
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_relabel.commands.arguments import ImageSettings
 from hf_relabel.commands.gallery import describe, open_photos
-from hf_relabel.commands.parser import Command, option, positional
+from hf_relabel.commands.options import Command, option, positional
 from hf_relabel.errors import FormatError, UsageError
 
 if TYPE_CHECKING:

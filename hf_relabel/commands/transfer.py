@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hf_relabel.commands.evaluate import describe, print_low_scores
-from hf_relabel.commands.parser import Command, option
+from hf_relabel.commands.options import Command, option
 from hf_relabel.errors import SourceError, UsageError
 from hf_relabel.training.config import TrainingConfig
 

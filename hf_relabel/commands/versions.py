@@ -6,7 +6,7 @@ hf-relabel versions user/name
 import json
 from dataclasses import dataclass
 
-from hf_relabel.commands.parser import Command, positional
+from hf_relabel.commands.options import Command, positional
 
 
 @dataclass(frozen=True, kw_only=True)

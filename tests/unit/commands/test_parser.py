@@ -10,7 +10,8 @@ import pytest
 
 from hf_relabel.cli import OTHERS, PIPELINE, commands_of
 from hf_relabel.commands.help import help_of
-from hf_relabel.commands.parser import Command, option, options_of, parse, positional
+from hf_relabel.commands.options import Command, option, options_of, positional
+from hf_relabel.commands.parser import parse
 from hf_relabel.errors import UsageError
 
 

@@ -6,7 +6,7 @@ import yaml
 from hub_values import metadata_errors
 from releases import make_release, make_rows, provenance
 
-from hf_relabel.commands.parser import options_of
+from hf_relabel.commands.options import options_of
 from hf_relabel.commands.pipeline import COMMANDS
 from hf_relabel.errors import HubError, OutputError, ReleaseError
 from hf_relabel.hub.card import SETTINGS, CardOptions, asset, render_card, write_card

@@ -2,7 +2,8 @@
 
 import pytest
 
-from hf_relabel.commands.parser import options_of, parse
+from hf_relabel.commands.options import options_of
+from hf_relabel.commands.parser import parse
 from hf_relabel.commands.pipeline import COMMANDS
 from hf_relabel.config import BuildConfig, Config, ProposeConfig, RunConfig
 from hf_relabel.errors import StageError
