@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import ReleaseError
 from hf_relabel.formats.coco_fields import (
     EXCLUDED,
@@ -93,11 +94,11 @@ def _excluded(release: Release) -> Iterator[dict[str, Any]]:
     """The excluded images; the release lists them in a file with one JSON object per line."""
     path = release.folder / EXCLUDED_FILE
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(regular_file(path), encoding="utf-8") as file:
             for row in map(json.loads, file):
                 if row.pop("split", release.split) == release.split:
                     yield row
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:  # not JSON, or not an object
         raise ReleaseError(f"{path}: cannot be read ({error}); build or download the release again") from error
 
 

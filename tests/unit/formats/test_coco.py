@@ -1,6 +1,7 @@
 """COCO JSON of a release: equal after a round trip, readable by pycocotools, and refused with its line when damaged."""
 
 import json
+import os
 
 import pyarrow.parquet as pq
 import pytest
@@ -278,6 +279,9 @@ def test_a_release_without_its_list_of_images_left_out_is_not_exported_without_i
     release = make_release(tmp_path / "release", images=3)
     (tmp_path / "release" / EXCLUDED).unlink()
     with pytest.raises(ReleaseError, match=r"excluded\.jsonl: cannot be read"):
+        export_coco(release, tmp_path / "coco.json")
+    os.mkfifo(tmp_path / "release" / EXCLUDED)
+    with pytest.raises(ReleaseError, match="not a regular file"):
         export_coco(release, tmp_path / "coco.json")
     assert not (tmp_path / "coco.json").exists()
 
