@@ -205,7 +205,8 @@ class ShardFolder:
         try:
             with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
                 state = self._footer(path, file.metadata)
-                table = file.read(columns=columns).replace_schema_metadata(None)
+                # Arrow's threads may still hold Python's bytes when the interpreter ends, which aborts the process.
+                table = file.read(columns=columns, use_threads=False).replace_schema_metadata(None)
         except (pa.ArrowException, OSError) as error:
             raise self.damage(path, f"damaged ({_first_line(error)})") from error
         return table, state, digest

@@ -242,9 +242,9 @@ class Snapshot:
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest() != record["table_sha256"]:
                 raise StageError(f"{path}: damaged (its hash is not the one in {SNAPSHOT}); {REDO}")
-            # Not read_table: its threads may still hold Python's bytes when the interpreter ends, which aborts it.
+            # Arrow's threads may still hold Python's bytes when the interpreter ends, which aborts the process.
             with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
-                table = file.read()
+                table = file.read(use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise StageError(f"{path}: cannot be read ({error}); {REDO}") from error
         places = {name: table[name].to_numpy() for name in table.column_names if name not in ("image_id", "label")}
