@@ -73,7 +73,9 @@ def run(settings: AnnotateSettings) -> int:
             if output and result.error is None:
                 result.picture().save(output / names[number], quality=90)
     if output and failed < len(paths):
-        print(f"{len(paths) - failed} pictures in {output}", file=sys.stderr if settings.json else sys.stdout)
+        made = len(paths) - failed
+        word = "picture" if made == 1 else "pictures"
+        print(f"{made} {word} in {output}", file=sys.stderr if settings.json else sys.stdout)
     if failed:
         print(f"hf-relabel: {failed} of {len(paths)} photos could not be read", file=sys.stderr)
     return 1 if failed else 0

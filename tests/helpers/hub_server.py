@@ -1,6 +1,6 @@
 """A server with the part of the Hub's HTTP interface that publishing and loading use, over real sockets.
 
-    python tests/clients/hub_server.py FOLDER [--port 8000]     then: HF_ENDPOINT=http://127.0.0.1:8000 ...
+    python tests/helpers/hub_server.py FOLDER [--port 8000]     then: HF_ENDPOINT=http://127.0.0.1:8000 ...
 
 The official clients connect to it through HF_ENDPOINT (with HF_HUB_DISABLE_XET=1). `Hub.faults` adds faults.
 """
