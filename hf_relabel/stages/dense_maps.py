@@ -10,19 +10,17 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from hf_relabel.config import Config
-from hf_relabel.errors import SourceError, StageError
-from hf_relabel.labeling.label_maps import LabelMapError, label_map_path
+from hf_relabel.labeling.label_map_folder import RECORD, check_folder, label_map_paths, write_label_map
 from hf_relabel.labeling.labeler import Labeler
 from hf_relabel.run.ranks import Rank
 from hf_relabel.run.snapshot import Snapshot
-from hf_relabel.run.store import atomic_open, differences, read_json, write_json
+from hf_relabel.run.store import atomic_open, write_json
 from hf_relabel.sources.loader import BatchLoader
 from hf_relabel.sources.source import Source
 from hf_relabel.stages.finished import FinishedLabeler
@@ -32,10 +30,7 @@ from hf_relabel.vision.pair import load_backbone
 GRID = 15
 """Cells per side, as in ReLabel."""
 
-RECORD, CLASSES = "label_maps.json", "classes.txt"
-
-MAX_HALF = 2048
-"""Number of classes up to which half precision stores every class index exactly."""
+CLASSES = "classes.txt"
 
 
 @dataclass
@@ -80,9 +75,13 @@ def write_dense_maps(
     backbone = load_backbone(config.backbone, rank.device)
     labeler = Labeler.load(finished.folder, backbone.identity)
     labeler.heads.to(rank.device)
-    paths = _paths(source.image_ids, folder)
+    paths = label_map_paths(source.image_ids, folder)
     record = {"labeler": labeler.weights_sha256, "backbone": backbone.identity, "grid": GRID, "top_k": top_k}
-    _prepare(folder, record, labeler.class_names, overwrite)
+    check_folder(folder, record, overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RECORD, record)
+    with atomic_open(folder / CLASSES, "w") as file:
+        file.write("\n".join(labeler.class_names) + "\n")
     heads = _heads(labeler, finished.folder.parent, source.image_ids)
     made = DenseMaps()
     loader = BatchLoader(source, backbone.preprocess, backbone.preprocess.side, config.run.batch_size)
@@ -97,9 +96,7 @@ def write_dense_maps(
                     made.kept += 1
                     continue
                 label_map = dense_map(labeler, patches, backbone.grid, int(heads[image.index]), top_k)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with atomic_open(path) as file:
-                    torch.save(label_map, file)
+                write_label_map(path, label_map, len(labeler.class_names))
                 made.written += 1
                 made.held_out += int(heads[image.index] > 0)
         tick(len(batch.images))
@@ -127,7 +124,7 @@ def dense_map(labeler: Labeler, patches: torch.Tensor, grid: tuple[int, int], he
     above = (logits[:, :classes] - rest).clamp(min=0)
     top = above.topk(min(top_k, classes), dim=1)
     found = torch.stack([top.values, top.indices.float()]).transpose(1, 2).unflatten(2, (GRID, GRID))
-    return found.to(torch.float16 if classes <= MAX_HALF else torch.float32).cpu().contiguous()
+    return found.contiguous()
 
 
 def _heads(labeler: Labeler, run: Path, image_ids: list[str]) -> np.ndarray:
@@ -139,33 +136,3 @@ def _heads(labeler: Labeler, run: Path, image_ids: list[str]) -> np.ndarray:
         seen = np.array([image_id in trained for image_id in image_ids], bool)
         heads[seen] = labeler.folds_of([image_id for image_id in image_ids if image_id in trained]) + 1
     return heads
-
-
-def _paths(image_ids: list[str], folder: Path) -> list[Path]:
-    paths: dict[Path, str] = {}
-    for image_id in image_ids:
-        try:
-            path = label_map_path(folder, image_id)
-        except LabelMapError as error:
-            raise SourceError(f"label maps: {error}") from error
-        if path in paths:
-            raise SourceError(
-                f"images {paths[path]!r} and {image_id!r} would both have {path.name}; rename one of them"
-            )
-        paths[path] = image_id
-    return list(paths)
-
-
-def _prepare(folder: Path, record: dict[str, Any], class_names: list[str], overwrite: bool) -> None:
-    before = read_json(folder / RECORD) if folder.is_dir() else None
-    if before is None and folder.is_dir() and any(folder.iterdir()):
-        raise StageError(f"{folder}: contains other files; choose another folder")
-    if before is not None and not overwrite and (changed := differences(before, record)):
-        raise StageError(
-            f"{folder}: has label maps made with other settings ({'; '.join(changed[:3])}); choose another folder, or "
-            "make them again with --overwrite"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RECORD, record)
-    with atomic_open(folder / CLASSES, "w") as file:
-        file.write("\n".join(class_names) + "\n")

@@ -6,7 +6,6 @@ that exist are kept, and `label_maps.json` records what they were made with.
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,13 @@ from accelerate import Accelerator
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from hf_relabel.errors import ImageReadError, SourceError, StageError
+from hf_relabel.errors import ImageReadError
 from hf_relabel.evaluation.datasets import LabeledImages
-from hf_relabel.labeling.label_maps import LabelMapError, label_map_path
-from hf_relabel.run.store import atomic_open, differences, read_json, write_json
+from hf_relabel.labeling.label_map_folder import RECORD, check_folder, label_map_paths, write_label_map
+from hf_relabel.run.store import write_json
 from hf_relabel.training.cell_logits import cell_logits
 from hf_relabel.training.data import batches, make_loader
 from hf_relabel.training.models import ClassifierTransform, image_size_of
-
-SETTINGS = "label_maps.json"
-
-MAX_HALF = 2048
-"""Number of classes up to which half precision stores every class index exactly."""
-
 
 _STRIDE = 32
 """Of the last feature map of nearly all classifiers, in pixels."""
@@ -89,14 +82,13 @@ def make_label_maps(
         SourceError: Two images would have the same map.
         StageError: The folder has maps that were made with other settings.
     """
-    paths = _paths(images.image_ids, folder)
+    paths = label_map_paths(images.image_ids, folder)
     _prepare(folder, settings, overwrite, accelerator)
     mine = range(accelerator.process_index, len(paths), accelerator.num_processes)
     todo = [index for index in mine if overwrite or not paths[index].is_file()]
     made = Made(kept=len(mine) - len(todo))
     model = model.to(accelerator.device)
     order = torch.from_numpy(columns).to(accelerator.device)
-    kind = torch.float16 if len(columns) <= MAX_HALF else torch.float32
     dataset = _Squares(images, transform, todo)
     loader = make_loader(dataset, batch_size, workers, collate_fn=_collate)
     with tqdm(total=len(todo), desc="label maps", unit=" images", disable=not accelerator.is_main_process) as bar:
@@ -106,46 +98,21 @@ def make_label_maps(
                 with torch.inference_mode(), accelerator.autocast():
                     logits = cell_logits(model, pixels.to(accelerator.device))
                 values, classes = logits[:, order].topk(min(top_k, len(columns)), dim=1)
-                maps = torch.stack([values, classes.float()], dim=1).to(kind).cpu()
+                maps = torch.stack([values, classes.float()], dim=1).cpu()
                 for index, label_map in zip(indices, maps, strict=True):
-                    paths[index].parent.mkdir(parents=True, exist_ok=True)
-                    with atomic_open(paths[index], "wb") as file:
-                        torch.save(label_map.clone(), file)
+                    write_label_map(paths[index], label_map, len(columns))
                 made.written += len(indices)
             bar.update(len(indices) + len(failures))
     accelerator.wait_for_everyone()
     return made
 
 
-def _paths(image_ids: Sequence[str], folder: Path) -> list[Path]:
-    """Path of each image's map."""
-    paths: dict[Path, str] = {}
-    for image_id in image_ids:
-        try:
-            path = label_map_path(folder, image_id)
-        except LabelMapError as error:
-            raise SourceError(f"label maps: {error}") from error
-        if path in paths:
-            raise SourceError(
-                f"images {paths[path]!r} and {image_id!r} would both have the map {path.name}; rename one of them"
-            )
-        paths[path] = image_id
-    return list(paths)
-
-
 def _prepare(folder: Path, settings: dict[str, Any], overwrite: bool, accelerator: Accelerator) -> None:
-    before = read_json(folder / SETTINGS) if folder.is_dir() else None
-    if before is None and folder.is_dir() and any(folder.iterdir()):
-        raise StageError(f"{folder}: contains files that are not from label-maps; choose another folder")
-    if before is not None and not overwrite and (changed := differences(before, settings)):
-        raise StageError(
-            f"{folder}: has label maps made with other settings ({'; '.join(changed[:3])}); choose another folder, or "
-            "make them again with --overwrite"
-        )
+    check_folder(folder, settings, overwrite)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / SETTINGS, settings)
+        write_json(folder / RECORD, settings)
     accelerator.wait_for_everyone()
 
 
