@@ -26,8 +26,8 @@ class AuditSettings:
         release: Release folder, or user/name@revision on the Hub.
         split: Split of the release; needed only if it has several.
         truth: True labels to compare with.
-        parents: File with lines `child<TAB>parent` of class names: also compare along this hierarchy, where a parent
-            counts at its level.
+        parents: File with lines `child<TAB>parent` of class names, or `wordnet`: also compare along this hierarchy,
+            where a parent counts at its level.
         top: Classes and confusions to list.
         bins: Bins of the reliability table.
         json: Write all results to this file as JSON.
@@ -37,7 +37,7 @@ class AuditSettings:
     release: str = positional("RELEASE")
     split: str | None = option(None, "NAME")
     truth: TruthSettings
-    parents: str | None = option(None, "FILE.tsv")
+    parents: str | None = option(None, "FILE.tsv|wordnet")
     top: int = 10
     bins: int = 10
     json: str | None = option(None, "FILE.json")
@@ -66,8 +66,9 @@ def run(settings: AuditSettings) -> int:
     print(_describe(settings.release, result))
     levels = None
     if settings.parents:
-        levels = rolled_up(table.rows, table.classes, truth, read_hierarchy(settings.parents, table.class_names))
-        print(f"\n{describe_levels(settings.parents, levels)}")
+        hierarchy = read_hierarchy(settings.parents, table.class_names)
+        levels = rolled_up(table.rows, table.classes, truth, hierarchy)
+        print(f"\n{describe_levels(hierarchy.origin, levels)}")
     if left_out:
         print(f"\n{_describe_left_out(left_out)}")
     if settings.json:

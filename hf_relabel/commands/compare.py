@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hf_relabel.comparison.labels import LabelComparison
     from hf_relabel.comparison.proposals import Comparison
     from hf_relabel.review.photos import Photos
+    from hf_relabel.sources.hierarchy import Hierarchy
     from hf_relabel.sources.source import Source
 
 GENERATORS = "maskcut,merge,maskcut+merge,tokencut"
@@ -140,6 +141,8 @@ class LabelsSettings:
         images: Folder of the images, for masked crops; by default those of the run.
         crops: Classify masked crops as well: a forward pass of the backbone for each image and each proposal.
         crop_size: Side in pixels of crops, and of whole images that they are compared with.
+        parents: File with lines `child<TAB>parent` of class names, or `wordnet`: also compare along this hierarchy,
+            where a parent counts at its level.
         seed: Seed of all random numbers.
         json: Write all numbers to this file as JSON.
     """
@@ -150,6 +153,7 @@ class LabelsSettings:
     images: Path | None = option(None, "FOLDER")
     crops: bool = True
     crop_size: int = 224
+    parents: str | None = option(None, "FILE.tsv|wordnet")
     seed: int = 0
     json: str | None = option(None, "FILE.json")
 
@@ -171,6 +175,7 @@ def run_labels(settings: LabelsSettings) -> int:
     truth = settings.truth.read()
     quiet_libraries()
     photos, encoder, why_not = _crops(settings)
+    hierarchy = _hierarchy(settings)
     with tempfile.TemporaryDirectory() as work:
         found = compare_labels(
             settings.run,
@@ -179,6 +184,7 @@ def run_labels(settings: LabelsSettings) -> int:
             label_maps=settings.label_maps,
             photos=photos,
             encoder=encoder,
+            hierarchy=hierarchy,
             seed=settings.seed,
             tick=lambda name: print(f"{name} ...", file=sys.stderr, flush=True),
         )
@@ -188,6 +194,15 @@ def run_labels(settings: LabelsSettings) -> int:
     if settings.json:
         write_results(settings.json, plain(found))
     return 0
+
+
+def _hierarchy(settings: LabelsSettings) -> "Hierarchy | None":
+    """The parents of the run's classes, if they are wanted."""
+    from hf_relabel.run.snapshot import Snapshot
+    from hf_relabel.sources.hierarchy import read_hierarchy
+
+    snapshot = Snapshot.load(settings.run)
+    return read_hierarchy(settings.parents, snapshot.class_names) if settings.parents and snapshot else None
 
 
 def _crops(settings: LabelsSettings) -> "tuple[Photos | None, Encoder | None, str]":
@@ -222,11 +237,16 @@ def describe_labels(found: "LabelComparison") -> str:
 
     head = f"{found.images} images of {found.classes} classes, {found.missing} true labels were not given"
     header = ["labels", "F1", "best F1", "added", "precision", "calibration error", "coverage", "seconds"]
-    given = ("the given labels alone", found.given_f1, None, 0, None, None, 0.0, None)
+    given = ["the given labels alone", found.given_f1, None, 0, None, None, 0.0, None]
     rows = [
-        (name, row.f1, row.best_f1, row.added, row.precision, row.calibration_error, row.coverage, f"{row.seconds:.1f}")
+        [name, row.f1, row.best_f1, row.added, row.precision, row.calibration_error, row.coverage, f"{row.seconds:.1f}"]
         for name, row in found.rows.items()
     ]
+    if found.given_rolled_f1 is not None:
+        header.append("F1 with parents")
+        given.append(found.given_rolled_f1)
+        for line, row in zip(rows, found.rows.values(), strict=True):
+            line.append(row.rolled_f1)
     lines = [f"left out: {name}: {reason}" for name, reason in found.left_out.items()]
     note = (
         "best F1 is that of the best threshold, which only the truth knows\n"

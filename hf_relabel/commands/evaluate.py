@@ -48,8 +48,8 @@ class EvaluateSettings:
         match_classes: `name` finds the images' classes among the model's classes by name; `index` assumes the same
             classes in the same order.
         threshold: Minimum score of a class in the predicted set.
-        parents: File with lines `child<TAB>parent` of class names: also compare the predicted sets along this
-            hierarchy, where a parent counts at its level.
+        parents: File with lines `child<TAB>parent` of class names, or `wordnet`: also compare the predicted sets along
+            this hierarchy, where a parent counts at its level.
         images: Images to evaluate on.
         truth: True labels; by default the images' own.
         batch_size: Images in one forward pass.
@@ -67,7 +67,7 @@ class EvaluateSettings:
     save: str | None = option(None, "FILE.parquet")
     match_classes: Literal["name", "index"] = "name"
     threshold: float = 0.5
-    parents: str | None = option(None, "FILE.tsv")
+    parents: str | None = option(None, "FILE.tsv|wordnet")
     images: ImageSettings
     truth: TruthSettings
     batch_size: int = 32
@@ -127,8 +127,9 @@ def _levels(
     assert settings.parents is not None
     known = truth.any(axis=1)
     rows, classes = (scores[known] >= settings.threshold).nonzero()
-    levels = rolled_up(rows, classes, truth[known], read_hierarchy(settings.parents, class_names))
-    print("\n" + describe_levels(settings.parents, levels))
+    hierarchy = read_hierarchy(settings.parents, class_names)
+    levels = rolled_up(rows, classes, truth[known], hierarchy)
+    print("\n" + describe_levels(hierarchy.origin, levels))
     return {"rolled_up": levels}
 
 

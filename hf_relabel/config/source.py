@@ -29,6 +29,7 @@ class SourceConfig:
         id_column: Column with a unique name for each image; by default the stored path, or split and row number.
         id_from: `row` takes split and row number as ids even where paths are stored, which streaming reads fastest.
         class_names: File with the classes, one per line: a class name (.txt), or folder name, tab, class name (.tsv).
+            A column with the header `parent` may follow, for --build.parents.
         unlabeled: What to do with an image whose label is missing, -1 or not among the classes: `refuse` the dataset,
             `skip` the image and list it in the run's `source-excluded.jsonl`, or `keep` it for a finished labeler
             (`--labeler`).

@@ -214,8 +214,9 @@ class BuildConfig:
             precision. Example: with 0.9, about nine of ten added labels should be true.
         class_thresholds: Thresholds of single classes, by name. Example: {cat: 0.8}.
         exclude_classes: Classes that are never added.
-        parents: File with lines `child<TAB>parent` of class names. A class and its ancestor are not two objects: of
-            both, an image lists the given label, else the more specific one.
+        parents: File with lines `child<TAB>parent` of class names, a class list with a column `parent`, or `wordnet`
+            (needs the extra of this name). A class and its ancestor are not two objects: of both, an image lists the
+            given label, else the more specific one.
         region_score: Minimum softmax probability of a region in the release that carries no label of its image. Such a
             region is left out if the calibrated score of its class is 0.
         include_original: Always list the original label, with score 1.

@@ -60,12 +60,12 @@ def rolled_up(rows: np.ndarray, classes: np.ndarray, truth: np.ndarray, hierarch
     return RolledUp(prf(*counts.sum(axis=1).tolist()), by_depth, conflicts)
 
 
-def describe_levels(parents: str, levels: RolledUp) -> str:
-    """Format the comparison as text; `parents` is the file of the hierarchy."""
+def describe_levels(origin: str, levels: RolledUp) -> str:
+    """Format the comparison as text; `origin` is that of the hierarchy."""
     rows = [("classes and groups", *astuple(levels.all))]
     rows += [(f"depth {depth}", *astuple(level)) for depth, level in levels.by_depth.items()]
     return (
-        f"Along {parents}, with all ancestors of each label; roots have depth 0:\n"
+        f"Along {origin}, with all ancestors of each label; roots have depth 0:\n"
         + render(["level", "precision", "recall", "F1"], rows)
         + f"\n{levels.conflicts} images list a class and one of its ancestors"
     )

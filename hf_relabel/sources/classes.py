@@ -18,11 +18,14 @@ class ClassList:
         origin: Where the list comes from, for messages.
         names: Class names, unique.
         keys: What the dataset calls the classes: folder names or stored labels, unique. None if the list has none.
+        parents: Of each class the group or other class above it, empty if there is none. None if the list has no such
+            column.
     """
 
     origin: str
     names: list[str]
     keys: list[str] | None = None
+    parents: list[str] | None = None
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -59,6 +62,9 @@ class ClassList:
 
 def read_class_list(path: str) -> ClassList:
     """Read a .tsv or .txt file with one `key<TAB>name` or one name per line; the first line is class 0.
+
+    With a header that ends in `parent`, as in `folder<TAB>name<TAB>parent` or `name<TAB>parent`, the last column names
+    the parent of each class, for `read_hierarchy`.
 
     Raises:
         SourceError: The file cannot be read, or a line has another form.
@@ -105,9 +111,21 @@ HEADER_WORDS = frozenset(
 """Words that a table's header has, and that are not a folder and the name of its class."""
 
 
+PARENT = "parent"
+"""Header of the column with the parents of the classes."""
+
+
+def has_parents(first_line: str) -> bool:
+    """Whether a class list with this first line has a column with the parents of its classes."""
+    cells = [cell.strip().lower() for cell in first_line.split("\t")]
+    return len(cells) in (2, 3) and cells[-1] == PARENT and set(cells[:-1]) <= HEADER_WORDS
+
+
 def _parse(origin: str, text: str) -> ClassList:
-    lines = text.rstrip().split("\n")
+    lines = text.rstrip("\r\n ").split("\n")
     rows = [[cell.strip() for cell in line.rstrip("\r").split("\t")] for line in lines]
+    if has_parents(lines[0]):
+        return _with_parents(origin, lines, rows)
     columns = len(rows[0])
     if columns > 1 and {cell.lower() for cell in rows[0]} <= HEADER_WORDS:
         raise SourceError(
@@ -122,6 +140,18 @@ def _parse(origin: str, text: str) -> ClassList:
             )
     names = [row[-1] for row in rows]
     return ClassList(origin, names, [row[0] for row in rows] if columns == 2 else None)
+
+
+def _with_parents(origin: str, lines: list[str], rows: list[list[str]]) -> ClassList:
+    header, *rows = rows
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header) or not all(row[:-1]):
+            raise SourceError(
+                f"{origin}, line {number}: {lines[number - 1]!r} must have {len(header)} columns like the header; only "
+                "the parent may be empty"
+            )
+    keys = [row[0] for row in rows] if len(header) == 3 else None
+    return ClassList(origin, [row[-2] for row in rows], keys, [row[-1] for row in rows])
 
 
 def nearest(word: str, choices: Sequence[str]) -> str:

@@ -1,9 +1,12 @@
-"""Parents of classes: a file with one `child<TAB>parent` per line, such as WordNet's hypernyms of ImageNet's classes.
+"""Parents of classes: from a file, or WordNet's hypernyms.
 
-A parent may be another class or a group that is no class, a group may have parents of its own, and a child several
-parents (one line each). Lines about names that have nothing to do with the classes are ignored.
+A file has one `child<TAB>parent` per line, or is the list of classes with a column `parent` (`classes.py`). A parent
+may be another class or a group that is no class, a group may have parents of its own, and a child several parents (one
+line each). Lines about names that have nothing to do with the classes are ignored.
 """
 
+import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from hf_relabel.errors import SourceError
+from hf_relabel.sources.classes import has_parents, read_class_list
+from hf_relabel.sources.wordnet import WORDNET, data_digest, wordnet_hypernyms
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -21,11 +28,13 @@ class Hierarchy:
         nodes: Names of the C classes, in their order, and then of the groups above them.
         above: Whether a node is a class or one of its ancestors, bool [C, nodes].
         depth: Steps from each node to the farthest root above it, int64 [nodes]; 0 for a root.
+        origin: Where it comes from, for reports.
     """
 
     nodes: list[str]
     above: np.ndarray
     depth: np.ndarray
+    origin: str
 
     @property
     def ancestors(self) -> dict[int, frozenset[int]]:
@@ -42,18 +51,57 @@ class Hierarchy:
         return (sets.astype(np.float32) @ self.above.astype(np.float32)) > 0
 
 
-def read_hierarchy(path: str, class_names: Sequence[str]) -> Hierarchy:
+def read_hierarchy(parents: str, class_names: Sequence[str]) -> Hierarchy:
     """Read the parents of classes.
 
+    Args:
+        parents: A file, or `wordnet`.
+        class_names: Names of the C classes.
+
     Raises:
-        SourceError: The file cannot be read, a line has another form, a name is its own ancestor, or no class is a
-            child.
+        SourceError: The file or WordNet cannot be read, a line has another form, a name is its own ancestor, or no
+            class is a child.
     """
+    if parents == WORDNET:
+        found = wordnet_hypernyms(class_names)
+        if found.unknown:
+            logger.warning(
+                "WordNet: %d of %d classes are not in it and have no parents, such as %r",
+                *(len(found.unknown), len(class_names), found.unknown[0]),
+            )
+        origin, edges = found.origin, found.parents
+    else:
+        origin, edges = parents, _read_file(parents)
+        if not any(name in edges for name in class_names):
+            raise SourceError(
+                f"{parents}: none of the {len(class_names)} classes, such as {class_names[0]!r}, is a child in it; use "
+                "the names of the classes"
+            )
+    nodes = _with_ancestors(origin, class_names, edges)
+    return _hierarchy(origin, nodes, len(class_names), edges)
+
+
+def identity(parents: str) -> dict[str, str]:
+    """Name and SHA-256 of a file of parents or of WordNet's nouns, for the record of a build."""
+    if parents == WORDNET:
+        return {"name": WORDNET, "sha256": data_digest()}
+    return {"name": Path(parents).name, "sha256": hashlib.sha256(Path(parents).read_bytes()).hexdigest()}
+
+
+def _read_file(path: str) -> dict[str, list[str]]:
+    """The parents of each child in a file."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise SourceError(f"{path}: cannot be read ({reason}); give a file with lines `child<TAB>parent`") from error
+        raise SourceError(
+            f"{path}: cannot be read ({reason}); give a file with lines `child<TAB>parent`, or {WORDNET}"
+        ) from error
+    if lines and has_parents(lines[0]):
+        classes = read_class_list(path)
+        name_of = dict(zip(classes.keys or classes.names, classes.names, strict=True))
+        pairs = zip(classes.names, classes.parents or (), strict=True)
+        return {name: [name_of.get(parent, parent)] for name, parent in pairs if parent}
     parents: dict[str, list[str]] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -62,16 +110,10 @@ def read_hierarchy(path: str, class_names: Sequence[str]) -> Hierarchy:
         if not child or not parent or "\t" in parent:
             raise SourceError(f"{path}, line {number}: needs the form `child<TAB>parent`, got {line[:60]!r}")
         parents.setdefault(child, []).append(parent)
-    if not any(name in parents for name in class_names):
-        raise SourceError(
-            f"{path}: none of the {len(class_names)} classes, such as {class_names[0]!r}, is a child in it; use the "
-            "names of the classes"
-        )
-    order = _with_ancestors(path, class_names, parents)
-    return _hierarchy(order, len(class_names), parents)
+    return parents
 
 
-def _with_ancestors(path: str, class_names: Sequence[str], parents: Mapping[str, list[str]]) -> list[str]:
+def _with_ancestors(origin: str, class_names: Sequence[str], parents: Mapping[str, list[str]]) -> list[str]:
     """The classes and then the groups above them; raises SourceError for a name that is its own ancestor."""
     nodes = list(class_names)
     known = set(nodes)
@@ -93,11 +135,11 @@ def _with_ancestors(path: str, class_names: Sequence[str], parents: Mapping[str,
                 free.append(child)
     if len(free) < len(nodes):
         stuck = next(node for node in nodes if left[node])
-        raise SourceError(f"{path}: {stuck!r} is an ancestor of itself, or below such a name; remove the circle")
+        raise SourceError(f"{origin}: {stuck!r} is an ancestor of itself, or below such a name; remove the circle")
     return nodes
 
 
-def _hierarchy(nodes: list[str], classes: int, parents: Mapping[str, list[str]]) -> Hierarchy:
+def _hierarchy(origin: str, nodes: list[str], classes: int, parents: Mapping[str, list[str]]) -> Hierarchy:
     place = {node: number for number, node in enumerate(nodes)}
     above: dict[str, set[str]] = {}
     depth: dict[str, int] = {}
@@ -120,4 +162,4 @@ def _hierarchy(nodes: list[str], classes: int, parents: Mapping[str, list[str]])
     matrix = np.zeros((classes, len(nodes)), bool)
     for label in range(classes):
         matrix[label, [place[node] for node in above[nodes[label]]]] = True
-    return Hierarchy(nodes, matrix, np.array([depth[node] for node in nodes], np.int64))
+    return Hierarchy(nodes, matrix, np.array([depth[node] for node in nodes], np.int64), origin)

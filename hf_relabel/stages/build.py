@@ -33,10 +33,10 @@ from hf_relabel.run.claims import Claims
 from hf_relabel.run.job import Job
 from hf_relabel.run.shard_folder import ShardFolder
 from hf_relabel.run.snapshot import read_excluded
-from hf_relabel.run.store import Fingerprint, make_folder, sha256_of
+from hf_relabel.run.store import Fingerprint, make_folder
 from hf_relabel.schema import NO_LABEL, Excluded, release_schema
 from hf_relabel.sources.classes import nearest
-from hf_relabel.sources.hierarchy import read_hierarchy
+from hf_relabel.sources.hierarchy import identity, read_hierarchy
 from hf_relabel.sources.splits import is_taken, prefixed
 from hf_relabel.stages.carried import Carried, open_base, refuse_same_ids, with_prefix
 from hf_relabel.stages.checked import Knowledge, read_knowledge
@@ -262,7 +262,7 @@ def _settings(job: Job, carried: Carried | None) -> dict[str, Any]:
     for key in ("base", "corrections", "checked"):
         settings["build"].pop(key)
     if (parents := settings["build"].pop("parents")) is not None:
-        settings["build"]["parents"] = {"name": Path(parents).name, "sha256": sha256_of(Path(parents))}
+        settings["build"]["parents"] = identity(parents)
     if not settings["build"]["recalibrate"]:
         settings["build"].pop("recalibrate")
     if carried:
