@@ -28,7 +28,7 @@ from hf_relabel.schema import PROPOSALS
 from hf_relabel.sources.loader import Batch, BatchLoader, Decoded
 from hf_relabel.vision import allocator, masks, onednn
 from hf_relabel.vision.backbone import Backbone
-from hf_relabel.vision.maskcut import maskcut_batch
+from hf_relabel.vision.maskcut import start_maskcut
 from hf_relabel.vision.merging import merge_masks
 from hf_relabel.vision.pair import BackbonePair, identify_backbone, load_backbone
 from hf_relabel.vision.pooling import pool, pool_views
@@ -95,6 +95,9 @@ def _settings(job: Job) -> dict[str, Any]:
 
 Patches = tuple[torch.Tensor, torch.Tensor]
 """An image's patches, float32 [n, dim]: those that are pooled under the masks, and those that are merged."""
+
+Cut = Callable[[], np.ndarray]
+"""Gives MaskCut's masks of an image on the grid, bool [k, h, w]."""
 
 
 @dataclass(frozen=True)
@@ -223,8 +226,8 @@ class Proposer:
         described = [self.threads.submit(self._describe, *parts) for parts in self._parts(batch)]
         return lambda: [future.result() for future in described]
 
-    def _parts(self, batch: Batch) -> list[tuple[Decoded, np.ndarray | None, Patches | None]]:
-        """For each image of a batch: MaskCut's masks on the grid, bool [k, h, w], and the patches.
+    def _parts(self, batch: Batch) -> list[tuple[Decoded, Cut | None, Patches | None]]:
+        """For each image of a batch: what gives MaskCut's masks, and the patches.
 
         There are no such masks where features are not finite, masks are given, or MaskCut is not a generator.
         """
@@ -236,15 +239,15 @@ class Proposer:
         found = iter(zip(cuts, zip(features.region, merging, strict=True), strict=True))
         return [(image, *(next(found) if image.error is None else (None, None))) for image in batch.images]
 
-    def _cut(self, patches: torch.Tensor) -> list[np.ndarray | None]:
+    def _cut(self, patches: torch.Tensor) -> list[Cut | None]:
         """MaskCut of a batch, float32 [B, n, C]."""
         settings = self.job.config.propose
         assert settings.tau is not None
-        return maskcut_batch(
+        return start_maskcut(
             patches, self.backbone.grid, tau=settings.tau, max_masks=settings.max_masks, solver=settings.solver
         )
 
-    def _describe(self, item: Decoded, cut: np.ndarray | None, both: Patches | None) -> Proposed:
+    def _describe(self, item: Decoded, cut: Cut | None, both: Patches | None) -> Proposed:
         """The proposals and pooled features of an image, from what `_parts` gives."""
         if item.error is not None:
             return self._error_row(item.index, item.error)
@@ -253,7 +256,7 @@ class Proposer:
         patches, merging = both
         dropped: Counter[str] = Counter()
         try:
-            found = list(self._generate(item, cut, merging, dropped))
+            found = list(self._generate(item, cut() if cut else None, merging, dropped))
         except MaskError as error:
             return self._error_row(item.index, str(error))
         settings = self.job.config.propose

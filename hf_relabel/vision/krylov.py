@@ -25,7 +25,7 @@ NOISE = 4 * JITTER
 """Squared share of a vector below which its part outside the basis is rounding error. Used as a basis vector, it would
 add false eigenvalues."""
 
-TINY = 1e-200
+TINY = 1e-100
 
 SAME = 1e-8
 """Difference below which eigenvalues count as one eigenvalue with a multidimensional eigenspace."""
@@ -132,17 +132,19 @@ def _extend(basis: torch.Tensor, size: int, vectors: torch.Tensor) -> tuple[torc
     """
     count = vectors.shape[1]
     rows = basis[:, : size + count]
-    rows[:, size:] = vectors
+    lengths = torch.linalg.vector_norm(vectors, dim=2, keepdim=True)
+    is_new = lengths[:, :, 0] > TINY
+    # Of length 1, so that no entry of the factor is tiny: a GPU solves by inverting blocks, whose products overflow.
+    rows[:, size:] = torch.where(is_new[:, :, None], vectors / lengths.clamp(min=TINY), 0.0)
     unit = torch.eye(count, dtype=basis.dtype, device=basis.device).expand(len(basis), -1, -1)
     coordinates = []
     for _ in range(2):
         inside, gram = (rows[:, size:] @ rows.mT).split([size, count], dim=2)
-        lengths = gram.diagonal(dim1=1, dim2=2)
         rest = torch.baddbmm(gram, inside, inside.mT, alpha=-1)
-        rest.diagonal(dim1=1, dim2=2).add_(JITTER * lengths + TINY)
+        rest.diagonal(dim1=1, dim2=2).add_(torch.where(is_new, JITTER, 1.0))
         factor = torch.linalg.cholesky_ex(rest).L
-        is_new = factor.diagonal(dim1=1, dim2=2).square() > NOISE * lengths
+        is_new = is_new & (factor.diagonal(dim1=1, dim2=2).square() > NOISE)
         combination = torch.linalg.solve_triangular(factor, torch.cat([-inside, unit], dim=2), upper=False)
         rows[:, size:] = (combination * is_new[:, :, None]) @ rows
-        coordinates.append((inside, factor * is_new[:, None]))
+        coordinates.append((lengths * inside, lengths * factor * is_new[:, None]))
     return coordinates[0]

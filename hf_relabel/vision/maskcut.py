@@ -10,13 +10,16 @@ This module defines the rounds: graph, foreground side, seed, component, rejecti
 `krylov` (a batch on a GPU) computes the eigenvectors; both solve the same graph to the same tolerance.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from scipy import ndimage
 
 from hf_relabel.vision.krylov import Krylov
 from hf_relabel.vision.lanczos import Lanczos
-from hf_relabel.vision.ncut import affinity
+from hf_relabel.vision.ncut import affinity, graph_dtype
 
 MIN_EIGENVALUE = 1e-3
 """Minimum second eigenvalue of the normalized affinity; below it all patches are similar and there is no cut."""
@@ -56,6 +59,18 @@ def maskcut_batch(
     Raises:
         ValueError: The shapes or settings are not valid.
     """
+    cuts = start_maskcut(features, grid, tau=tau, max_masks=max_masks, solver=solver)
+    return [None if finish is None else finish() for finish in cuts]
+
+
+def start_maskcut(
+    features: torch.Tensor, grid: tuple[int, int], *, tau: float, max_masks: int, solver: str = "auto"
+) -> list[Callable[[], np.ndarray] | None]:
+    """Begin what `maskcut_batch` does: what has to be done for the whole batch.
+
+    Returns:
+        Per image a function that does the rest, which any thread may call, and returns its masks.
+    """
     height, width = grid
     if features.dim() != 3 or features.shape[1] != height * width:
         raise ValueError(f"maskcut: expected features [batch, {height} * {width}, C], got {list(features.shape)}")
@@ -71,13 +86,27 @@ def maskcut_batch(
         unit, blank = unit[finite], blank[finite]
     chosen = _choose(solver, features.device)
     at_once = _images_at_once(chosen, features)
-    results: list[np.ndarray | None] = [None] * len(features)
+    results: list[Callable[[], np.ndarray] | None] = [None] * len(features)
     for start in range(0, len(indices), at_once):
         part = slice(start, start + at_once)
-        found = _rounds(chosen(affinity(unit[part], tau)), blank[part], grid, max_masks)
-        for index, masks in zip(indices[part], found, strict=True):
-            results[index] = masks[masks.any(axis=(1, 2))]
+        graphs = affinity(unit[part], tau)
+        if chosen is Krylov:
+            found = _rounds(Krylov(graphs), blank[part], grid, max_masks)
+            for index, masks in zip(indices[part], found, strict=True):
+                results[index] = partial(_not_empty, masks)
+        else:
+            for index, graph, without in zip(indices[part], graphs.cpu(), blank[part].cpu(), strict=True):
+                results[index] = partial(_cut_one, graph[None], without[None], grid, max_masks)
     return results
+
+
+def _cut_one(graph: torch.Tensor, blank: torch.Tensor, grid: tuple[int, int], max_masks: int) -> np.ndarray:
+    (masks,) = _rounds(Lanczos(graph.to(graph_dtype(graph))), blank, grid, max_masks)
+    return _not_empty(masks)
+
+
+def _not_empty(masks: np.ndarray) -> np.ndarray:
+    return masks[masks.any(axis=(1, 2))]
 
 
 def _choose(solver: str, device: torch.device) -> type[Lanczos] | type[Krylov]:
@@ -88,7 +117,9 @@ def _choose(solver: str, device: torch.device) -> type[Lanczos] | type[Krylov]:
 
 def _images_at_once(solver: type[Lanczos] | type[Krylov], features: torch.Tensor) -> int:
     """Number of images, at least 1, whose graphs fit in memory together; features are [B, n, C]."""
-    return max(1, GRAPH_BYTES[features.device.type] // (4 * features.shape[1] ** 2)) if solver is Krylov else 1
+    if solver is Lanczos and features.device.type == "cpu":
+        return 1
+    return max(1, GRAPH_BYTES[features.device.type] // (4 * features.shape[1] ** 2))
 
 
 def _rounds(graphs: Lanczos | Krylov, blank: torch.Tensor, grid: tuple[int, int], max_masks: int) -> np.ndarray:

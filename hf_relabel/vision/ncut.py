@@ -51,7 +51,7 @@ def affinity(unit: torch.Tensor, tau: float) -> torch.Tensor:
         int8, float32 or float64 [B, n, n].
     """
     batch, n, _ = unit.shape
-    adjacency = unit.new_empty(batch, n, n, dtype=_graph_dtype(unit))
+    adjacency = unit.new_empty(batch, n, n, dtype=graph_dtype(unit))
     # On a CPU, one image at a time: a product of several images would round differently.
     at_once = 1 if unit.device.type == "cpu" else batch
     with _full_precision:
@@ -71,7 +71,7 @@ def _products(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     return rows @ columns.mT
 
 
-def _graph_dtype(unit: torch.Tensor) -> torch.dtype:
+def graph_dtype(unit: torch.Tensor) -> torch.dtype:
     """Choose the type in which products with the graphs of unit features [B, n, C] are fastest; all types are exact.
 
     For one graph on a CPU with 512-bit vectors this is int8, because the graph stays in the cache. Without such vectors

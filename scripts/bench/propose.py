@@ -43,7 +43,7 @@ from hf_relabel.run.store import Fingerprint  # noqa: E402
 from hf_relabel.stages import propose  # noqa: E402
 from hf_relabel.stages.propose import Proposer  # noqa: E402
 from hf_relabel.vision.backbone import Backbone  # noqa: E402
-from hf_relabel.vision.maskcut import maskcut_batch  # noqa: E402
+from hf_relabel.vision.maskcut import start_maskcut  # noqa: E402
 
 RANDOM = "random-vitl16"
 
@@ -136,22 +136,30 @@ def measure_stage(photos: Path, folder: Path, options: argparse.Namespace) -> di
 
 
 def measure_solver(stage: Callable[[], None], threads: int, on_gpu: bool) -> float:
-    """Measure the share of MaskCut in the time of a stage; on a CPU, where threads share the work, in that of all."""
+    """Measure the share of MaskCut in the time of a stage: of the main thread on a GPU, and of all that share the work.
+
+    `lanczos` runs in the threads on a GPU too; `krylov` only in the main thread.
+    """
     spent = []
 
-    def timed(*arguments: Any, **keywords: Any) -> Any:
-        if on_gpu:
+    def timed(work: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        if on_gpu and work is start_maskcut:
             torch.cuda.synchronize()
         start = time.perf_counter()
-        result = maskcut_batch(*arguments, **keywords)
-        if on_gpu:
+        result = work(*arguments, **keywords)
+        if on_gpu and work is start_maskcut:
             torch.cuda.synchronize()
-        spent.append(time.perf_counter() - start)
+        weight = threads if on_gpu and work is start_maskcut else 1
+        spent.append(weight * (time.perf_counter() - start))
         return result
 
-    with mock.patch.object(propose, "maskcut_batch", timed):
+    def start_timed(*arguments: Any, **keywords: Any) -> Any:
+        cuts = timed(start_maskcut, *arguments, **keywords)
+        return [cut and partial(timed, cut) for cut in cuts]
+
+    with mock.patch.object(propose, "start_maskcut", start_timed):
         whole = seconds(stage)
-    return sum(spent) / (whole * (1 if on_gpu else threads))
+    return sum(spent) / (whole * threads)
 
 
 def measure_processes(photos: Path, folder: Path, options: argparse.Namespace) -> dict:

@@ -63,11 +63,11 @@ def blank_job(folder, model, images: int, tau: float = 0.9999, **sections) -> Jo
 
 
 def without_masks(patches, grid, **_):
-    return [np.zeros((0, *grid), bool) for _ in patches]
+    return [lambda: np.zeros((0, *grid), bool) for _ in patches]
 
 
 def test_settings_without_any_proposal_stop_after_64_images(tmp_path, tiny_dinov3, monkeypatch):
-    monkeypatch.setattr(stage, "maskcut_batch", without_masks)
+    monkeypatch.setattr(stage, "start_maskcut", without_masks)
     job = blank_job(tmp_path, tiny_dinov3, 90)
     done = []
     describe = Proposer._describe
@@ -82,7 +82,7 @@ def test_settings_without_any_proposal_stop_after_64_images(tmp_path, tiny_dinov
 
 @pytest.mark.parametrize(("images", "shard_size", "stops"), [(40, 1024, True), (20, 1024, False), (40, 20, False)])
 def test_a_few_images_without_proposals_prove_nothing(tmp_path, tiny_dinov3, monkeypatch, images, shard_size, stops):
-    monkeypatch.setattr(stage, "maskcut_batch", without_masks)
+    monkeypatch.setattr(stage, "start_maskcut", without_masks)
     job = blank_job(tmp_path, tiny_dinov3, images, shard_size=shard_size)
     if stops:
         with pytest.raises(StageError, match="none of the first 40 images"):
