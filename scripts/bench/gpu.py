@@ -10,8 +10,9 @@ r"""Check and measure everything that needs a GPU, in one command; `scripts/gpu.
 3. The whole pipeline on the GPU and on the CPU: equal labels, scores equal up to rounding.
 4. The whole pipeline by two processes on one GPU: equal to that of one process, and how long both take.
 
-The photos are generated. Every part is run even if one before it fails; the exit status is 1 if any failed. `--cpu`
-tries the script itself on a machine without a GPU; its figures say so.
+The photos are generated. Every part is run even if one before it fails; the exit status is 1 if any failed. `--parts
+labels two` runs only those whose names start so. `--cpu` tries the script itself on a machine without a GPU; its
+figures say so.
 """
 
 import argparse
@@ -66,6 +67,8 @@ def main() -> int:
     parts["two processes on one GPU"] = lambda: compare_processes(models[small_name()], photos, options)
     report: dict[str, Any] = {"machine": describe_machine(options), "parts": {}}
     for name, work in parts.items():
+        if not name.startswith(tuple(options.parts)):
+            continue
         print(f"{name} ...", flush=True)
         start = time.perf_counter()
         try:
@@ -263,6 +266,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="turns for the time of propose")
     parser.add_argument("--size", type=int, default=512, help="side of the resized photos in pixels")
     parser.add_argument("--batch-size", type=int, default=32, help="images per forward pass")
+    parser.add_argument("--parts", nargs="+", default=[""], help="how the names of the parts to run start")
     parser.add_argument("--cpu", action="store_true", help="try the script on the CPU")
     return parser.parse_args()
 
