@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -29,9 +30,9 @@ class GivenImages:
         item = self.items[index]
         return io.BytesIO(item) if isinstance(item, bytes) else open(item, "rb")
 
-    def content_key(self) -> bytes:
+    def content_keys(self) -> Iterator[bytes]:
         """Not used: the images are read once."""
-        return b""
+        return iter(())
 
 
 def read_input(image: Any, number: int) -> tuple[str, str | bytes]:

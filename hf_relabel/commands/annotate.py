@@ -87,7 +87,7 @@ def find_images(names: list[str]) -> Iterator[str]:
     Raises:
         UsageError: There is no such file or folder, or a folder has no images.
     """
-    from hf_relabel.sources.image_folder import scan_images
+    from hf_relabel.sources.image_folder import Walk
 
     for name in names:
         path = Path(name)
@@ -96,7 +96,7 @@ def find_images(names: list[str]) -> Iterator[str]:
         if not path.is_dir():
             yield name
             continue
-        found = sorted(scan_images(path).image_ids)
+        found = sorted(image_id for image_id, _, _ in Walk().images(path))
         if not found:
             raise UsageError(f"annotate: {name}: no images in this folder")
         yield from (str(path / image_id) for image_id in found)

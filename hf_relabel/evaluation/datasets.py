@@ -68,7 +68,7 @@ def from_source(config: SourceConfig) -> LabeledImages:
 
     source = open_source(config)
     labels = [[int(label)] for label in source.labels]
-    return LabeledImages(config.path, source.class_names, source.image_ids, labels, _SourceImages(source))
+    return LabeledImages(config.path, source.class_names, list(source.image_ids), labels, _SourceImages(source))
 
 
 def from_dataset(

@@ -10,7 +10,7 @@ the orientation swaps the sides of an image that is not square; else it is a set
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class GivenMasks:
     orientation: str = "auto"
 
     @classmethod
-    def open(cls, file: str, image_ids: list[str], orientation: str = "auto") -> "GivenMasks":
+    def open(cls, file: str, image_ids: Sequence[str], orientation: str = "auto") -> "GivenMasks":
         """Open a mask file for the images of a source.
 
         Raises:

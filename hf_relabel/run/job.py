@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +16,7 @@ from hf_relabel.run.claims import Claims
 from hf_relabel.run.ranks import Rank
 from hf_relabel.run.shard_folder import MANIFEST, ShardFolder
 from hf_relabel.run.shards import Process, Shard, existing_work, run_shards, shards_of_splits
-from hf_relabel.run.snapshot import SNAPSHOT, Snapshot, describe_changes
+from hf_relabel.run.snapshot import SNAPSHOT, OldSnapshotError, Snapshot, describe_changes
 from hf_relabel.run.store import Fingerprint, clock, make_folder, read_record
 from hf_relabel.sources.source import Source, open_source
 
@@ -59,13 +60,7 @@ class Job:
         Raises:
             StageError: `propose` has not been run, or the file is damaged.
         """
-        snapshot = Snapshot.load(self.folder)
-        if snapshot is None:
-            raise StageError(
-                f"{self.folder / SNAPSHOT}: missing, the source has not been read; run `hf-relabel propose` with this "
-                "configuration"
-            )
-        return snapshot
+        return self._loaded()
 
     @cached_property
     def source(self) -> Source:
@@ -94,29 +89,51 @@ class Job:
     def _list(self) -> Snapshot:
         if (listed := self._listed_before()) is not None:
             return listed
-        source = open_source(self.config.source)
-        if self.class_names is not None:
-            source = source.in_classes(self.class_names, str(self.config.labeler))
-        new = Snapshot.of(source, self.config.source)
+        with self._scratch() as scratch:
+            source = open_source(self.config.source, Path(scratch))
+            if self.class_names is not None:
+                source = source.in_classes(self.class_names, str(self.config.labeler))
+            self._keep(Snapshot.of(source, self.config.source))
+        return self._loaded()
+
+    def _scratch(self) -> tempfile.TemporaryDirectory:
+        """A folder for a list of images that does not fit in memory."""
+        return tempfile.TemporaryDirectory(prefix=".listing-", dir=self.folder, ignore_cleanup_errors=True)
+
+    def _keep(self, new: Snapshot) -> None:
+        """Write a new snapshot, or note that the source is still the old one's."""
+        old: Snapshot | None = None
+        before, changes = None, "it was listed by another version of hf_relabel"
         try:
             old = Snapshot.load(self.folder)
+            before = old.fingerprint if old is not None else None
+        except OldSnapshotError as error:
+            before = error.fingerprint
         except StageError:
             if not self.config.run.overwrite and self._has_proposals():
                 raise
-            old = None
-        if old is not None and old.fingerprint != new.fingerprint and self._has_proposals():
+        if before not in (None, new.fingerprint) and self._has_proposals():
             if not self.config.run.overwrite:
+                changes = describe_changes(old, new) if old is not None else changes
                 raise StageError(
-                    f"{self.folder / SNAPSHOT}: the source has changed since this run began "
-                    f"({describe_changes(old, new)}); choose another --run.dir (to label other images with this run's "
-                    f"labeler, add --labeler {self.folder}), or redo it with --run.overwrite true"
+                    f"{self.folder / SNAPSHOT}: the source has changed since this run began ({changes}); choose "
+                    f"another --run.dir (to label other images with this run's labeler, add --labeler {self.folder}), "
+                    "or redo it with --run.overwrite true"
                 )
             self.invalidate("proposals")
         if old is not None and old.fingerprint == new.fingerprint and old.settings == new.settings:
             os.utime(self.folder / SNAPSHOT)  # says when the source was compared last
         else:
             new.save(self.folder)
-        return new
+
+    def _loaded(self) -> Snapshot:
+        snapshot = Snapshot.load(self.folder)
+        if snapshot is None:
+            raise StageError(
+                f"{self.folder / SNAPSHOT}: missing, the source has not been read; run `hf-relabel propose` with this "
+                "configuration"
+            )
+        return snapshot
 
     def _listed_before(self) -> Snapshot | None:
         """The snapshot of a streamed dataset that has not changed; listing an archive reads all of it."""

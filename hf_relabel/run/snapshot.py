@@ -1,32 +1,45 @@
 """The source as a run saw it: `source.json`, written by `propose`, read by later stages and other processes.
 
-    source.json               kind, split, class names, settings, fingerprint, and the hash of the table
+    source.json               kind, split, class names, settings, fingerprint, and the hashes of the table
     source-<digest>.parquet   image_id, label, and size and time of each file, or the row in the dataset
     source-excluded.jsonl     image_id, reason and split of each image that cannot be used; only if there are any
 
-The table has its own file because a million ids are too many for JSON. Its name contains the fingerprint, so a process
-that reads an older `source.json` still finds the table that belongs to it or an error, never a mixture.
+A process reads the rows of the table that it needs, a group at a time: its memory does not grow with the images. The
+table's name contains the fingerprint, so a process that reads an older `source.json` still finds the table that belongs
+to it or an error, never a mixture.
 """
 
-import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hf_relabel.config import SourceConfig, as_dict
 from hf_relabel.errors import StageError
 from hf_relabel.run.store import atomic_open, read_record, write_record
 from hf_relabel.schema import Excluded
-from hf_relabel.sources.source import Source, StoredImages, combine, reopen_images
+from hf_relabel.sources.columns import (
+    Numbers,
+    StoredIds,
+    StoredNumbers,
+    chunks,
+    joined,
+    part_of,
+    without_prefix,
+)
+from hf_relabel.sources.listing import table_schema
+from hf_relabel.sources.source import Source, StoredImages, of_parts, reopen_images
 from hf_relabel.sources.splits import prefixed, split_configs
+from hf_relabel.sources.stored_table import Layout, StoredTable, TableWriter
 from hf_relabel.sources.streaming import stream_fingerprint
 
 SNAPSHOT = "source.json"
 EXCLUDED = "source-excluded.jsonl"
+
+FORMAT = 2
+"""Version of `source.json` and its table."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +69,8 @@ class Snapshot:
         kind: `folder` or `dataset`.
         split: Name of the split; of several the first, whose images come first.
         class_names: The C names, each once.
-        image_ids: N ids, each once, sorted within each split.
-        labels: Class index of each image, int32 [N].
+        image_ids: N ids, each once, sorted within each split; read from the table as they are asked for.
+        labels: Class index of each image, int32 [N]; read in the same way.
         fingerprint: Hash that changes when any image is added, removed, renamed, relabeled or replaced.
         settings: The source's settings as others may read them: of a folder on this machine only its name; and the
             `commit` of a dataset on the Hub.
@@ -72,11 +85,11 @@ class Snapshot:
     kind: str
     split: str
     class_names: list[str]
-    image_ids: list[str]
-    labels: np.ndarray
+    image_ids: Sequence[str]
+    labels: Numbers
     fingerprint: str
     settings: dict[str, Any]
-    places: dict[str, np.ndarray]
+    places: dict[str, Numbers]
     dataset_fingerprint: str | None = None
     excluded: list[Excluded] = field(default_factory=list)
     parts: tuple[SplitPart, ...] = ()
@@ -89,12 +102,12 @@ class Snapshot:
         """Number of images of each split, in their order."""
         return {part.split: part.images for part in self.parts} or {self.split: len(self)}
 
-    def ids_of(self, split: str) -> list[str]:
-        """Ids of the images of a split."""
+    def ids_of(self, split: str) -> Sequence[str]:
+        """Ids of the images of a split, sorted."""
         start = 0
         for name, size in self.split_sizes.items():
             if name == split:
-                return self.image_ids[start : start + size]
+                return part_of(self.image_ids, start, start + size)
             start += size
         return []
 
@@ -139,7 +152,7 @@ class Snapshot:
         parts, start = [], 0
         for snapshot in alone:
             stop = start + len(snapshot)
-            has_prefix = source.image_ids[start:stop] != snapshot.image_ids
+            has_prefix = source.image_ids[start] != snapshot.image_ids[0]  # all of a split's ids have it, or none
             parts.append(
                 SplitPart(snapshot.split, len(snapshot), has_prefix, snapshot.fingerprint, snapshot.dataset_fingerprint)
             )
@@ -152,7 +165,7 @@ class Snapshot:
             source.labels,
             source.fingerprint,
             public_settings(config) | _commits(alone),
-            {key: np.concatenate([snapshot.places[key] for snapshot in alone]) for key in alone[0].places},
+            {key: joined([snapshot.places[key] for snapshot in alone]) for key in alone[0].places},
             None,
             source.excluded,
             tuple(parts),
@@ -162,22 +175,22 @@ class Snapshot:
         """The snapshot of each split, as it would be without the others."""
         found, start = [], 0
         for part in self.parts:
-            span = slice(start, start + part.images)
+            stop = start + part.images
             prefix = prefixed(part.split, "") if part.has_prefix else ""
             found.append(
                 Snapshot(
                     self.kind,
                     part.split,
                     self.class_names,
-                    [image_id.removeprefix(prefix) for image_id in self.image_ids[span]],
-                    self.labels[span],
+                    without_prefix(part_of(self.image_ids, start, stop), prefix),
+                    part_of(self.labels, start, stop),
                     part.fingerprint,
                     self.settings,
-                    {key: values[span] for key, values in self.places.items()},
+                    {key: part_of(values, start, stop) for key, values in self.places.items()},
                     part.dataset_fingerprint,
                 )
             )
-            start = span.stop
+            start = stop
         return found
 
     def open(self, config: SourceConfig) -> Source:
@@ -187,7 +200,8 @@ class Snapshot:
             SourceError: The dataset is missing, or is no longer the one that the snapshot was taken from.
         """
         if self.parts:
-            return combine([each.open(place) for each, place in zip(self._alone(), split_configs(config), strict=True)])
+            parts = [each.open(place) for each, place in zip(self._alone(), split_configs(config), strict=True)]
+            return of_parts(parts, self.image_ids, self.labels, [])
         config = split_configs(config)[0]
         images = reopen_images(config, self.image_ids, self.places, self.dataset_fingerprint)
         return Source(
@@ -196,14 +210,16 @@ class Snapshot:
 
     def save(self, folder: Path) -> None:
         """Write the table and then `source.json`, each atomically; older tables are removed."""
-        columns = {"image_id": self.image_ids, "label": self.labels, **self.places}
         table = f"source-{self.fingerprint[:12]}.parquet"
-        buffer = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns), buffer, compression="zstd", write_page_checksum=True)
-        content = buffer.getvalue()
+        schema = table_schema(list(self.places))
         with atomic_open(folder / table) as file:
-            file.write(content)
+            writer = TableWriter(file, schema)
+            parts = [chunks(column) for column in (self.image_ids, self.labels, *self.places.values())]
+            for columns in zip(*parts, strict=True):
+                writer.write(pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema))
+            layout = writer.finish()
         record = {
+            "format": FORMAT,
             "kind": self.kind,
             "split": self.split,
             "class_names": self.class_names,
@@ -213,7 +229,7 @@ class Snapshot:
             "settings": self.settings,
             "dataset_fingerprint": self.dataset_fingerprint,
             "table": table,
-            "table_sha256": hashlib.sha256(content).hexdigest(),
+            "layout": asdict(layout),
         }
         if self.parts:
             record["splits"] = [asdict(part) for part in self.parts]
@@ -237,29 +253,38 @@ class Snapshot:
         record = read_record(folder / SNAPSHOT)
         if record is None:
             return None
-        path = folder / record["table"]
-        try:
-            content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() != record["table_sha256"]:
-                raise StageError(f"{path}: damaged (its hash is not the one in {SNAPSHOT}); {REDO}")
-            # Arrow's threads may still hold Python's bytes when the interpreter ends, which aborts the process.
-            with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
-                table = file.read(use_threads=False)
-        except (OSError, pa.ArrowException) as error:
-            raise StageError(f"{path}: cannot be read ({error}); {REDO}") from error
-        places = {name: table[name].to_numpy() for name in table.column_names if name not in ("image_id", "label")}
+        if record.get("format") != FORMAT:
+            raise OldSnapshotError(
+                f"{folder / SNAPSHOT}: written by another version of hf_relabel; run `hf-relabel propose` with this "
+                "configuration, which lists the images again and keeps all work of an unchanged source",
+                str(record.get("fingerprint")),
+            )
+        table = StoredTable(folder / record["table"], Layout(**record["layout"]), REDO)
         return cls(
             record["kind"],
             record["split"],
             record["class_names"],
-            table["image_id"].to_pylist(),
-            table["label"].to_numpy().astype(np.int32),
+            StoredIds(table),
+            StoredNumbers(table, "label"),
             record["fingerprint"],
             record["settings"],
-            places,
+            {name: StoredNumbers(table, name) for name in table.column_names if name not in ("image_id", "label")},
             record["dataset_fingerprint"],
             parts=tuple(SplitPart(**part) for part in record.get("splits", [])),
         )
+
+
+class OldSnapshotError(StageError):
+    """The snapshot has an earlier format.
+
+    Args:
+        message: What to do, in one line.
+        fingerprint: The fingerprint of its source.
+    """
+
+    def __init__(self, message: str, fingerprint: str):
+        super().__init__(message)
+        self.fingerprint = fingerprint
 
 
 def read_excluded(folder: Path) -> list[Excluded]:
@@ -306,18 +331,54 @@ def describe_changes(old: Snapshot, new: Snapshot) -> str:
         gone = [name for name in old.class_names if name not in set(new.class_names)]
         come = [name for name in new.class_names if name not in set(old.class_names)]
         found.append(f"classes removed: {gone[:3]}, added: {come[:3]}")
-    before, after = _rows(old), _rows(new)
-    changes = {
-        "removed": [name for name in old.image_ids if name not in after],
-        "added": [name for name in new.image_ids if name not in before],
-        "replaced or relabeled": [name for name, row in after.items() if name in before and before[name] != row],
-    }
-    for what, names in changes.items():
-        if names:
-            found.append(f"{len(names)} images {what}, such as {names[0]!r}")
+    changes = {what: _Named() for what in ("removed", "added", "replaced or relabeled")}
+    for split in dict.fromkeys([*old.split_sizes, *new.split_sizes]):
+        _count_changes(changes, _rows(old, split), _rows(new, split))
+    for what, images in changes.items():
+        if images.count:
+            found.append(f"{images.count} images {what}, such as {images.first!r}")
     return "; ".join(found) or "its settings or its dataset's fingerprint"
 
 
-def _rows(snapshot: Snapshot) -> dict[str, tuple[int, ...]]:
-    columns = [snapshot.labels, *snapshot.places.values()]
-    return dict(zip(snapshot.image_ids, zip(*(column.tolist() for column in columns), strict=True), strict=True))
+@dataclass
+class _Named:
+    """A number of images, and the first of them."""
+
+    count: int = 0
+    first: str | None = None
+
+    def add(self, image_id: str) -> None:
+        self.count += 1
+        self.first = self.first or image_id
+
+
+Row = tuple[str, tuple[int, ...]]
+
+
+def _count_changes(changes: dict[str, _Named], before: Iterator[Row], after: Iterator[Row]) -> None:
+    """Compare the rows of a split, which are sorted by id."""
+    old, new = next(before, None), next(after, None)
+    while old is not None or new is not None:
+        if new is None or (old is not None and old[0] < new[0]):
+            assert old is not None
+            changes["removed"].add(old[0])
+            old = next(before, None)
+        elif old is None or new[0] < old[0]:
+            changes["added"].add(new[0])
+            new = next(after, None)
+        else:
+            if old[1] != new[1]:
+                changes["replaced or relabeled"].add(new[0])
+            old, new = next(before, None), next(after, None)
+
+
+def _rows(snapshot: Snapshot, split: str) -> Iterator[Row]:
+    """The id of each image of a split, and its label and place."""
+    start = 0
+    for name, size in snapshot.split_sizes.items():
+        if name == split:
+            columns = [snapshot.image_ids, snapshot.labels, *snapshot.places.values()]
+            parts = [chunks(part_of(column, start, start + size)) for column in columns]
+            for image_ids, *numbers in zip(*parts, strict=True):
+                yield from zip(image_ids, zip(*(values.tolist() for values in numbers), strict=True), strict=True)
+        start += size

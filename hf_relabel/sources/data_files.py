@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 
 from hf_relabel.errors import SourceError
@@ -47,3 +48,8 @@ class FileOpener:
             raise SourceError(
                 f"{self.urls[number]}: cannot be read ({reason}); the same command resumes once it can be read"
             ) from error
+
+
+def place_columns(places: np.ndarray) -> dict[str, np.ndarray]:
+    """The places of images, int64 [N, k], as columns."""
+    return {f"place_{number}": column for number, column in enumerate(places.T)}

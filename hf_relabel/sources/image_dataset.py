@@ -14,9 +14,11 @@ import pyarrow.compute as pc
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
+from hf_relabel.sources.columns import Numbers
+from hf_relabel.sources.listing import Listing
 from hf_relabel.sources.path import check_source_path
 from hf_relabel.sources.revisions import check_commit, commits_of, resolve_commit
-from hf_relabel.sources.rows import Listing, Rows, check_columns, list_rows
+from hf_relabel.sources.rows import Rows, check_columns, list_rows
 
 if TYPE_CHECKING:
     import datasets
@@ -39,14 +41,14 @@ class DatasetImages:
 
     data: "datasets.Dataset"
     column: str
-    rows: np.ndarray
+    rows: Numbers
     roots: tuple[str, ...]
     fingerprint: str
     base: str = ""
     commit: str | None = None
 
     @property
-    def places(self) -> dict[str, np.ndarray]:
+    def places(self) -> dict[str, Numbers]:
         """Where the images are, for the run's snapshot."""
         return {"rows": self.rows}
 
@@ -62,9 +64,9 @@ class DatasetImages:
             raise FileNotFoundError(0, "the row has no bytes, and its path is outside the dataset")
         return open(path, "rb")
 
-    def content_key(self) -> bytes:
+    def content_keys(self) -> Iterator[bytes]:
         """Bytes that change when an image of the dataset is replaced; no image is read."""
-        return self.fingerprint.encode()
+        yield self.fingerprint.encode()
 
 
 def load_dataset(config: SourceConfig) -> "datasets.Dataset":
@@ -173,8 +175,15 @@ def check_dataset(data: object, config: SourceConfig) -> "datasets.Dataset":
     return data
 
 
-def read_dataset(data: "datasets.Dataset", config: SourceConfig) -> tuple[Listing, DatasetImages]:
+def read_dataset(
+    data: "datasets.Dataset", config: SourceConfig, scratch: Path | None = None
+) -> tuple[Listing, DatasetImages]:
     """Read ids, labels and classes from a map-style dataset, sorted by id.
+
+    Args:
+        data: The dataset.
+        config: The source's settings.
+        scratch: Folder for the list of images; None keeps it in memory.
 
     Raises:
         SourceError: A column is missing or has another type, ids are not unique or not safe, or labels are missing.
@@ -182,12 +191,12 @@ def read_dataset(data: "datasets.Dataset", config: SourceConfig) -> tuple[Listin
     rows = _rows(data, config)
     check_columns(rows, config)
     pictures = _pictures(data, config)
-    listing = list_rows(rows, config)
+    listing = list_rows(rows, config, scratch)
     commit = None if Path(config.path).exists() else min(commits_of(data), default=None)
-    return listing, _images(pictures, config, listing.selected.places, data._fingerprint, commit)
+    return listing, _images(pictures, config, listing.places["rows"], data._fingerprint, commit)
 
 
-def reopen_dataset(config: SourceConfig, rows: np.ndarray, fingerprint: str) -> DatasetImages:
+def reopen_dataset(config: SourceConfig, rows: Numbers, fingerprint: str) -> DatasetImages:
     """Open the images of a dataset whose ids have been read before.
 
     Args:
@@ -208,7 +217,7 @@ def reopen_dataset(config: SourceConfig, rows: np.ndarray, fingerprint: str) -> 
 
 
 def _images(
-    pictures: "datasets.Dataset", config: SourceConfig, rows: np.ndarray, fingerprint: str, commit: str | None = None
+    pictures: "datasets.Dataset", config: SourceConfig, rows: Numbers, fingerprint: str, commit: str | None = None
 ) -> DatasetImages:
     roots, base = image_roots(config), base_folder(config)
     return DatasetImages(pictures, config.image_column, rows, roots, fingerprint, base, commit)
@@ -229,12 +238,13 @@ def _rows(data: "datasets.Dataset", config: SourceConfig) -> Rows:
         top = name if name in data.column_names else name.partition(".")[0]
         return column_of(data.select_columns([top]).with_format("arrow")[:], name)
 
-    def paths() -> list[str | None]:
+    def paths() -> pa.ChunkedArray:
         # Flattening makes the path a separate column, so the bytes of the images are not read.
         flat = _pictures(data, config).flatten()
-        return flat.select_columns([f"{config.image_column}.path"]).with_format("arrow")[:].column(0).to_pylist()
+        return flat.select_columns([f"{config.image_column}.path"]).with_format("arrow")[:].column(0)
 
-    return Rows(config.path, len(data), list(features), column, paths, class_labels(features, config))
+    places = {"rows": np.arange(len(data), dtype=np.int64)}
+    return Rows(config.path, len(data), list(features), column, paths, places, class_labels(features, config))
 
 
 def fields_of(features: Any, prefix: str = "") -> dict[str, Any]:

@@ -17,23 +17,48 @@ def is_safe(name: str) -> bool:
     return ".." not in slashes.split("/")
 
 
-def ids_of_paths(paths: Sequence[str | None]) -> list[str] | None:
-    """Make ids from the paths stored in a dataset; absolute paths are cut to their common folder.
+class PathIds:
+    """Makes ids from the paths stored in a dataset; absolute paths are cut to their common folder.
 
-    Returns:
-        One id per path; None if a path is missing or does not make a safe id.
+    All paths are looked at twice, some at a time: first by `look`, then by `ids`.
     """
-    if not all(paths):
-        return None
-    names = [_plain(path) for path in paths if path]
-    absolute = [name for name in names if name.startswith("/") or _DRIVE.match(name)]
-    if absolute and len(absolute) < len(names):
-        return None
-    if absolute:
-        # A prefix shared by the first and last path in sorted order is shared by all paths.
-        common = posixpath.commonprefix([min(names), max(names)])
-        names = [name[common.rfind("/") + 1 :] for name in names]
-    return names if all(is_safe(name) for name in names) else None
+
+    def __init__(self) -> None:
+        self._is_complete = True
+        self._relative = self._absolute = 0
+        self._first: str | None = None
+        self._last: str | None = None
+
+    def look(self, paths: Sequence[str | None]) -> None:
+        """Take note of some paths."""
+        names = [_plain(path) for path in paths if path]
+        self._is_complete &= len(names) == len(paths)
+        if names:
+            self._absolute += sum(_is_absolute(name) for name in names)
+            self._relative += sum(not _is_absolute(name) for name in names)
+            low, high = min(names), max(names)
+            self._first = low if self._first is None else min(low, self._first)
+            self._last = high if self._last is None else max(high, self._last)
+
+    @property
+    def has_any(self) -> bool:
+        """Whether there is a path at all."""
+        return self._first is not None
+
+    def ids(self, paths: Sequence[str | None]) -> list[str] | None:
+        """The ids of some paths; None if a path is missing or does not make a safe id."""
+        if not self._is_complete or (self._absolute and self._relative):
+            return None
+        names = [_plain(path) for path in paths if path]
+        if self._absolute:
+            # A prefix shared by the first and last path in sorted order is shared by all paths.
+            common = posixpath.commonprefix([self._first or "", self._last or ""])
+            names = [name[common.rfind("/") + 1 :] for name in names]
+        return names if all(map(is_safe, names)) else None
+
+
+def _is_absolute(name: str) -> bool:
+    return name.startswith("/") or _DRIVE.match(name) is not None
 
 
 def _plain(path: str) -> str:

@@ -5,6 +5,7 @@ import json
 import logging
 import posixpath
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ import pyarrow.parquet as pq
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
-from hf_relabel.sources.image_folder import FolderImages, Scan, report_skipped, scan_images
+from hf_relabel.sources.image_folder import FolderImages, Walk, report_skipped
 from hf_relabel.sources.image_ids import is_safe
+from hf_relabel.sources.listing import Listing
 from hf_relabel.sources.path import LABEL_FILES, check_source_path
 from hf_relabel.sources.rows import Rows, check_columns, is_text, list_rows
-from hf_relabel.sources.selection import Selected
 
 NAME_COLUMNS = ("file_name", "filename", "file", "path", "image_path", "image_id", "id")
 """Columns that contain the name if there is no `image`."""
@@ -43,11 +44,24 @@ def image_root(config: SourceConfig) -> str:
     return config.path if config.labels is not None else str(Path(config.path).parent)
 
 
-def scan_table(config: SourceConfig) -> tuple[FolderImages, Selected]:
+@dataclass
+class _Files:
+    """The images below a folder: the path, size and modification time of each."""
+
+    image_ids: list[str]
+    sizes: list[int]
+    modified: list[int]
+
+
+def scan_table(config: SourceConfig, scratch: Path | None = None) -> tuple[FolderImages, Listing]:
     """Find the images that a table file lists; no image is opened.
 
     A name without a suffix is that of the one image with this name. Images that are not in the table are skipped with
-    a warning; a row without a file is an image that cannot be read.
+    a warning; a row without a file is an image that cannot be read. The names in the table are kept in memory.
+
+    Args:
+        config: The source's settings.
+        scratch: Folder for the list of images; None keeps it in memory.
 
     Returns:
         The N images sorted by id, and their labels and classes.
@@ -59,30 +73,44 @@ def scan_table(config: SourceConfig) -> tuple[FolderImages, Selected]:
     file = Path(config.labels or config.path)
     table = _read(file, config)
     config = _with_name_column(config, table.column_names)
-    rows = Rows(str(file), len(table), table.column_names, lambda name: table[name], lambda: [])
+    rows = Rows(str(file), len(table), table.column_names, lambda name: table[name], _no_paths, {})
     check_columns(rows, config)
     names = _names(table[config.image_column], file)
     root = Path(image_root(config))
     if not root.is_dir():
         raise SourceError(f"{root}: no such folder; set --source.image_root to the folder of the images in {file}")
-    scan = scan_images(root)
-    places = _places(names, scan, root, file)
+    walk = Walk(own=_below(file, root))
+    found = list(walk.images(root))
+    files = _Files(*(list(column) for column in zip(*found, strict=True)) if found else ([], [], []))
+    places = _places(names, files, root, file)
     listed = set(places)
-    scan.left_out += [name for place, name in enumerate(scan.image_ids) if place not in listed]
-    if file.resolve().is_relative_to(root.resolve()):
-        own = file.resolve().relative_to(root.resolve()).as_posix()
-        scan.left_out = [name for name in scan.left_out if name != own]
-    report_skipped(root, scan, [])
-    listing = list_rows(rows, config, [scan.image_ids[place] for place in places])
-    listing.selected.excluded.extend(scan.excluded)
-    kept = np.array(places, np.int64)[listing.selected.places]
-    return scan.images(str(root), kept), listing.selected
+    for place, name in enumerate(files.image_ids):
+        if place not in listed:
+            walk.left_out.add(name)
+    report_skipped(root, walk.left_out)
+    columns = {"sizes": np.array(files.sizes, np.int64)[places], "modified": np.array(files.modified, np.int64)[places]}
+    listing = list_rows(
+        replace(rows, places=columns),
+        config,
+        scratch,
+        lambda start, stop: [files.image_ids[place] for place in places[start:stop]],
+    )
+    listing.excluded.extend(walk.excluded)
+    return FolderImages(str(root), listing.image_ids, **listing.places), listing
+
+
+def _below(file: Path, root: Path) -> str | None:
+    """The path of a file below a folder; None if it is elsewhere."""
+    is_below = file.resolve().is_relative_to(root.resolve())
+    return file.resolve().relative_to(root.resolve()).as_posix() if is_below else None
+
+
+def _no_paths() -> pa.ChunkedArray:
+    raise AssertionError("the ids of these rows are known")
 
 
 def _with_name_column(config: SourceConfig, columns: list[str]) -> SourceConfig:
     """The configuration with the column of the file names, where it has one of the usual names."""
-    from dataclasses import replace
-
     if config.image_column in columns or config.image_column != SourceConfig().image_column:
         return config
     found = next((name for name in NAME_COLUMNS if name in columns), config.image_column)
@@ -106,32 +134,32 @@ def _names(column: pa.ChunkedArray, file: Path) -> list[str]:
     return names
 
 
-def _places(names: Sequence[str], scan: Scan, root: Path, file: Path) -> list[int]:
-    """The place in the scan of each named image; a name without a file is added as a missing one.
+def _places(names: Sequence[str], files: _Files, root: Path, file: Path) -> list[int]:
+    """The place among the files of each named image; a name without a file is added as a missing one.
 
     Raises:
         SourceError: No name is that of an image, a name stands for several images, or two rows name the same image.
     """
-    by_name = {name: place for place, name in enumerate(scan.image_ids)}
+    by_name = {name: place for place, name in enumerate(files.image_ids)}
     by_stem: dict[str, list[int]] = {}
-    for place, name in enumerate(scan.image_ids):
+    for place, name in enumerate(files.image_ids):
         by_stem.setdefault(posixpath.splitext(name)[0], []).append(place)
     found, missing = [], []
     for row, name in enumerate(names, start=1):
         places = [by_name[name]] if name in by_name else by_stem.get(name, [])
         if len(places) > 1:
-            several = ", ".join(sorted(repr(scan.image_ids[place]) for place in places))
+            several = ", ".join(sorted(repr(files.image_ids[place]) for place in places))
             raise SourceError(f"{file}: row {row} names {name!r}, which could be {several}; write the suffix too")
         if not places:
             missing.append(name)
-            places = [len(scan.image_ids)]
-            scan.image_ids.append(name)
-            scan.sizes.append(-1)
-            scan.modified.append(-1)
+            places = [len(files.image_ids)]
+            files.image_ids.append(name)
+            files.sizes.append(-1)
+            files.modified.append(-1)
             by_name[name] = places[0]
         found.append(places[0])
     if len(missing) == len(names):
-        example = f"; an image there is {scan.image_ids[0]!r}" if len(scan.image_ids) > len(missing) else ""
+        example = f"; an image there is {files.image_ids[0]!r}" if len(files.image_ids) > len(missing) else ""
         raise SourceError(
             f"{file}: none of its {len(names)} names is an image in {root}, such as {missing[0]!r}{example}; set "
             "--source.image_root to the folder that the names start from"

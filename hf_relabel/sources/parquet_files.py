@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
-from hf_relabel.sources.data_files import READ_AHEAD, FileOpener
+from hf_relabel.sources.data_files import READ_AHEAD, FileOpener, place_columns
 from hf_relabel.sources.image_dataset import check_image_column, class_labels, column_of, fields_of
 from hf_relabel.sources.rows import Rows
 
@@ -35,8 +35,8 @@ class ParquetFiles:
         self.opener = opener
         self.features = features
 
-    def rows(self) -> tuple[Rows, np.ndarray]:
-        """The rows of all files, and the place of each image, int64 [M, 3]; image bytes are not read.
+    def rows(self) -> Rows:
+        """The rows of all files; image bytes are not read.
 
         Raises:
             SourceError: A file cannot be read, or the image column has no images that are inside the files.
@@ -63,6 +63,7 @@ class ParquetFiles:
             list(fields),
             lambda name: column_of(table, name),
             lambda: self._paths(table),
+            place_columns(where),
             class_labels(fields, self.config),
         )
         if self.config.image_column in fields:
@@ -72,7 +73,7 @@ class ParquetFiles:
                     f"{self.config.path}: the column {self.config.image_column!r} has paths instead of images, which "
                     "cannot be streamed; set --source.streaming false"
                 )
-        return rows, where
+        return rows
 
     def read(self, places: np.ndarray) -> Iterator[bytes | None]:
         """Read the images at sorted places, int64 [N, 3]; None where a row has no image.
@@ -117,7 +118,7 @@ class ParquetFiles:
         kind = schema.field(name).type if name in schema.names else pa.null()
         return pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
 
-    def _paths(self, table: pa.Table) -> list[str | None]:
+    def _paths(self, table: pa.Table) -> pa.ChunkedArray:
         if not self._has_paths(table.schema):
-            return [None] * len(table)
-        return column_of(table, f"{self.config.image_column}.path").to_pylist()
+            return pa.chunked_array([pa.nulls(len(table), pa.string())])
+        return column_of(table, f"{self.config.image_column}.path")

@@ -1,9 +1,9 @@
 """Ids, labels and classes from the rows of a dataset or of a table, whatever stores the rows; no image is read."""
 
-import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,11 @@ from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
 from hf_relabel.schema import NO_LABEL
 from hf_relabel.sources.classes import ClassList, classes_of_keys, nearest, read_class_list
-from hf_relabel.sources.image_ids import ids_of_paths, is_safe
-from hf_relabel.sources.selection import Selected, select_images
+from hf_relabel.sources.image_ids import PathIds, is_safe
+from hf_relabel.sources.listing import Listing, as_columns, make_listing, repeated, scratch_folder
+from hf_relabel.sources.selection import Selector
+from hf_relabel.sources.sorted_rows import RowSorter
+from hf_relabel.sources.stored_table import GROUP_ROWS
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +31,8 @@ class Rows:
         count: M.
         column_names: All columns.
         column: Reads a column, one value per row.
-        paths: Reads the stored path of each image.
+        paths: Reads the stored path of each image, as text.
+        places: Where the image of each row is, each int64 [M].
         class_labels: Names of the classes of the label column if it is a `datasets.ClassLabel`, else None.
     """
 
@@ -36,48 +40,110 @@ class Rows:
     count: int
     column_names: list[str]
     column: Callable[[str], pa.ChunkedArray]
-    paths: Callable[[], Sequence[str | None]]
+    paths: Callable[[], pa.ChunkedArray]
+    places: dict[str, np.ndarray]
     class_labels: list[str] | None = None
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The images of a source, sorted by id.
-
-    Args:
-        image_ids: N unique ids.
-        selected: The row of each image, its label, and what else was selected.
-    """
-
-    image_ids: list[str]
-    selected: Selected
+Ids = Callable[[int, int], Sequence[str]]
+"""The ids of consecutive rows, from the first row and the one after the last."""
 
 
-def list_rows(rows: Rows, config: SourceConfig, image_ids: list[str] | None = None) -> Listing:
+def list_rows(rows: Rows, config: SourceConfig, scratch: Path | None = None, ids: Ids | None = None) -> Listing:
     """Read ids, labels and classes, and select the images that the configuration asks for.
 
     Args:
         rows: The rows.
         config: The source's settings.
-        image_ids: The id of each row, where it is known already; unique.
+        scratch: Folder for the list of images; None keeps it in memory.
+        ids: The ids of rows, where they are known already; unique.
 
     Raises:
         SourceError: A column is missing or has another type, ids are not unique or not safe, or labels are missing.
     """
     check_columns(rows, config)
-    if image_ids is None:
-        image_ids = _image_ids(rows, config)
-    if not config.labeled:
-        selected = select_images(config, image_ids, np.full(rows.count, NO_LABEL, np.int32), [], {})
-        return Listing([image_ids[place] for place in selected.places], selected)
-    values = rows.column(config.label_column)
-    classes, known = _classes(values, rows, config)
-    labels = _look_up(values, known)
-    keys = {name: index for name, index in known.items() if isinstance(name, str)}
-    if rows.class_labels is not None:
-        keys = {name: known.get(place, known.get(name, -1)) for place, name in enumerate(rows.class_labels)}
-    selected = select_images(config, image_ids, labels, classes.names, keys, values)
-    return Listing([image_ids[place] for place in selected.places], selected)
+    if ids is not None:
+        return _list(rows, config, scratch, ids, _refuse_repeated)
+    if config.id_column is not None:
+        return _list(rows, config, scratch, _ids_from_column(rows, config.id_column), _refuse_repeated)
+    if config.id_from == "auto":
+        paths = rows.paths()
+        path_ids = PathIds()
+        for start in range(0, len(paths), GROUP_ROWS):
+            path_ids.look(paths.slice(start, GROUP_ROWS).to_pylist())
+
+        def from_paths(start: int, stop: int) -> Sequence[str]:
+            found = path_ids.ids(paths.slice(start, stop - start).to_pylist())
+            if found is None:
+                raise _NoIdsError("not every stored path makes an image id")
+            return found
+
+        try:
+            return _list(rows, config, scratch, from_paths, _refuse_paths)
+        except _NoIdsError as error:
+            if path_ids.has_any:
+                logger.warning("%s: %s, so ids are split and row (or set --source.id_column)", rows.origin, error)
+    split = config.split_names[0]
+    return _list(rows, config, scratch, lambda start, stop: [f"{split}/{row:08d}" for row in range(start, stop)])
+
+
+class _NoIdsError(Exception):
+    """The stored paths make no ids."""
+
+
+def _list(
+    rows: Rows,
+    config: SourceConfig,
+    scratch: Path | None,
+    ids: Ids,
+    refuse: Callable[[Rows, int, int, str], None] | None = None,
+) -> Listing:
+    """List rows with given ids; `refuse` is called with two rows that have the same one."""
+    if config.labeled:
+        values = rows.column(config.label_column)
+        classes, known = _classes(values, rows, config)
+        keys = {name: index for name, index in known.items() if isinstance(name, str)}
+        if rows.class_labels is not None:
+            keys = {name: known.get(place, known.get(name, -1)) for place, name in enumerate(rows.class_labels)}
+        selector = Selector(config, classes.names, keys)
+    else:
+        values, known, selector = None, {}, Selector(config, [], {})
+    sorter = RowSorter(scratch_folder(scratch))
+    for start in range(0, rows.count, GROUP_ROWS):
+        stop = min(start + GROUP_ROWS, rows.count)
+        given = values.slice(start, stop - start) if values is not None else None
+        labels = np.full(stop - start, NO_LABEL, np.int32) if given is None else _look_up(given, known)
+        table = as_columns(ids(start, stop), row=np.arange(start, stop))
+        is_used, label = selector.choose(table["image_id"].chunk(0), labels, given)
+        for name, column in {"label": label, "is_used": is_used, **_part(rows.places, start, stop)}.items():
+            table = table.append_column(name, pa.array(column))
+        sorter.add(table)
+    same: list[pa.Table] = []
+
+    def batches() -> Iterator[pa.Table]:
+        for table in repeated(sorter.merged(), same):
+            if same and refuse is not None:
+                first, second = same[0]["row"].to_pylist()
+                refuse(rows, first, second, same[0]["image_id"][0].as_py())
+            yield table.filter(table["is_used"])
+        selector.check()
+
+    return make_listing(config, batches(), list(rows.places), selector.class_names, selector.excluded, scratch)
+
+
+def _part(places: dict[str, np.ndarray], start: int, stop: int) -> dict[str, np.ndarray]:
+    return {name: column[start:stop] for name, column in places.items()}
+
+
+def _refuse_repeated(rows: Rows, first: int, second: int, image_id: str) -> None:
+    raise SourceError(
+        f"{rows.origin}: rows {first} and {second} have the same image id {image_id!r}; set --source.id_column to a "
+        "column with unique ids"
+    )
+
+
+def _refuse_paths(rows: Rows, first: int, second: int, image_id: str) -> None:
+    raise _NoIdsError(f"rows {first} and {second} both store the file name {image_id!r}")
 
 
 def check_columns(rows: Rows, config: SourceConfig) -> None:
@@ -99,51 +165,23 @@ def check_columns(rows: Rows, config: SourceConfig) -> None:
             )
 
 
-def _image_ids(rows: Rows, config: SourceConfig) -> list[str]:
-    """One id per row, from the id column, the stored paths, or the split and row number."""
-    if config.id_column is not None:
-        ids = _ids_from_column(rows, config.id_column)
-        if (same := _first_repeated(ids)) is not None:
-            raise SourceError(
-                f"{rows.origin}: rows {same[0]} and {same[1]} have the same image id {ids[same[0]]!r}; "
-                "set --source.id_column to a column with unique ids"
-            )
-        return ids
-    if config.id_from == "auto":
-        paths = rows.paths()
-        found = ids_of_paths(paths)
-        same = None if found is None else _first_repeated(found)
-        if found is not None and same is None:
-            return found
-        if found is not None and same is not None:
-            reason = f"rows {same[0]} and {same[1]} both store the file name {found[same[0]]!r}"
-        else:
-            reason = "not every stored path makes an image id"
-        if any(paths):
-            logger.warning("%s: %s, so ids are split and row (or set --source.id_column)", rows.origin, reason)
-    return [f"{config.split_names[0]}/{row:08d}" for row in range(rows.count)]
-
-
-def _ids_from_column(rows: Rows, name: str) -> list[str]:
+def _ids_from_column(rows: Rows, name: str) -> Ids:
     column = rows.column(name)
     if not (is_text(column.type) or pa.types.is_integer(column.type)):
         raise SourceError(f"{rows.origin}: the id column {name!r} has type {column.type}; ids are strings or integers")
-    ids = ["" if value is None else str(value) for value in column.to_pylist()]
-    unsafe = next((row for row, value in enumerate(ids) if not is_safe(value)), None)
-    if unsafe is not None:
-        raise SourceError(
-            f"{rows.origin}: row {unsafe} has the id {ids[unsafe]!a} in {name!r}; ids must be relative names without "
-            "'..' or control characters (set --source.id_column)"
-        )
+
+    def ids(start: int, stop: int) -> Sequence[str]:
+        values = column.slice(start, stop - start).to_pylist()
+        found = ["" if value is None else str(value) for value in values]
+        unsafe = next((row for row, value in enumerate(found) if not is_safe(value)), None)
+        if unsafe is not None:
+            raise SourceError(
+                f"{rows.origin}: row {start + unsafe} has the id {found[unsafe]!a} in {name!r}; ids must be relative "
+                "names without '..' or control characters (set --source.id_column)"
+            )
+        return found
+
     return ids
-
-
-def _first_repeated(ids: list[str]) -> tuple[int, int] | None:
-    """The first two rows, in the order of the ids, that have the same id; None if all are unique."""
-    if len(set(ids)) == len(ids):
-        return None
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    return next((row, after) for row, after in itertools.pairwise(order) if ids[row] == ids[after])
 
 
 def _classes(values: pa.ChunkedArray, rows: Rows, config: SourceConfig) -> tuple[ClassList, dict[Any, int]]:

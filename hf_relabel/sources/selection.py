@@ -1,85 +1,102 @@
 """Which images of a source are used: a list of ids, a list of classes, only labeled ones, the first few."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
-from hf_relabel.schema import Excluded
+from hf_relabel.schema import NO_LABEL, Excluded
 from hf_relabel.sources.classes import nearest
 
 UNLABELED = "no label"
 
 
-@dataclass(frozen=True)
-class Selected:
-    """The images that are used.
-
-    Args:
-        places: Their places in the full list, sorted by id, int64 [N].
-        labels: Class index of each, int32 [N].
-        class_names: The C class names.
-        excluded: The images that have no usable label.
-    """
-
-    places: np.ndarray
-    labels: np.ndarray
-    class_names: list[str]
-    excluded: list[Excluded]
-
-
-def select_images(
-    config: SourceConfig,
-    image_ids: Sequence[str],
-    labels: np.ndarray,
-    class_names: list[str],
-    keys: Mapping[str, int],
-    given: Sequence[Any] | None = None,
-) -> Selected:
-    """Select the images that the configuration asks for.
+class Selector:
+    """Chooses the images that the configuration asks for, some at a time.
 
     Args:
         config: The source's settings.
-        image_ids: M unique ids in any order.
-        labels: Class index of each, int32 [M]; -1 where the label is missing or unknown.
         class_names: Names of the classes.
         keys: Class index of each key (folder name or stored label), in which classes can be named too.
-        given: What the dataset has as the label of each image, for messages.
 
     Raises:
-        SourceError: A listed id or class does not exist, images have no usable label, or none is left.
+        SourceError: A listed class does not exist, or a list cannot be read.
     """
-    places = np.arange(len(image_ids), dtype=np.int64)
-    if config.only_ids is not None:
-        places = places[_listed(config, image_ids)]
-    keeps = not config.labeled or config.unlabeled == "keep"
-    unlabeled = places[:0] if keeps else places[labels[places] < 0]
-    excluded = [Excluded(image_ids[place], _reason(place, given)) for place in unlabeled]
-    if excluded and config.unlabeled == "refuse":
-        first, reason, _ = excluded[0]
-        raise SourceError(
-            f"{config.path}: {len(excluded)} of {len(places)} images cannot be used, such as {first!r}: {reason} "
-            f"(there are {len(class_names)} classes); fix the labels, set --source.class_names, or leave these images "
-            "out with --source.unlabeled skip"
-        )
-    places = places if keeps else places[labels[places] >= 0]
-    if config.only_classes is not None:
-        wanted = _classes(config, class_names, keys)
-        places = places[np.isin(labels[places], wanted)]
-        class_names = [class_names[index] for index in wanted]
-        new_index = np.full(int(labels.max(initial=0)) + 1, -1, np.int32)
-        within = [index for index in wanted if index < len(new_index)]
-        new_index[within] = np.arange(len(wanted), dtype=np.int32)[: len(within)]
-        labels = np.where(labels >= 0, new_index[labels], -1).astype(np.int32)
-    if not len(places):
-        raise SourceError(f"{config.path}: no image is left; check --source.only_classes and --source.unlabeled")
-    order = sorted(places.tolist(), key=image_ids.__getitem__)[: config.limit]
-    kept = np.array(order, np.int64)
-    return Selected(kept, labels[kept], class_names, sorted(excluded))
+
+    def __init__(self, config: SourceConfig, class_names: list[str], keys: Mapping[str, int]):
+        self.config = config
+        self.class_names = class_names
+        """The classes of the chosen images."""
+        self.excluded: list[Excluded] = []
+        """The images that have no usable label."""
+        self._all_class_names = class_names
+        self._new_index: np.ndarray | None = None
+        self._listed: pa.Array | None = None
+        self._smallest_id: str | None = None
+        self._listed_images = 0
+        if config.only_ids is not None:
+            self._listed = pa.array(sorted(set(read_lines(config.only_ids, "only_ids"))))
+            self._found = np.zeros(len(self._listed), bool)
+        if config.only_classes is not None:
+            wanted = _classes(config, class_names, keys)
+            self.class_names = [class_names[index] for index in wanted]
+            self._new_index = np.full(len(class_names) + 1, NO_LABEL, np.int32)
+            self._new_index[wanted] = np.arange(len(wanted), dtype=np.int32)
+
+    def choose(
+        self, image_ids: pa.Array, labels: np.ndarray, given: pa.ChunkedArray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Choose among some images.
+
+        Args:
+            image_ids: Their ids [M].
+            labels: Class index of each, int32 [M]; -1 where the label is missing or unknown.
+            given: What the dataset has as the label of each image, for messages.
+
+        Returns:
+            Whether each is used, bool [M], and its class among `class_names`, int32 [M].
+        """
+        is_used = np.ones(len(image_ids), bool)
+        if self._listed is not None:
+            places = pc.index_in(image_ids, value_set=self._listed)
+            is_used = places.is_valid().to_numpy(zero_copy_only=False).copy()
+            self._found[places.drop_null().to_numpy()] = True
+            smallest = pc.min(image_ids).as_py()
+            self._smallest_id = smallest if self._smallest_id is None else min(smallest, self._smallest_id)
+        self._listed_images += int(is_used.sum())
+        if self.config.labeled and self.config.unlabeled != "keep":
+            for place in np.flatnonzero(is_used & (labels < 0)).tolist():
+                self.excluded.append(Excluded(image_ids[place].as_py(), _reason(place, given)))
+            is_used &= labels >= 0
+        if self._new_index is not None:
+            labels = self._new_index[labels]
+            is_used &= labels >= 0
+        return is_used, labels
+
+    def check(self) -> None:
+        """Check that all listed ids were found, and whether unlabeled images are allowed, when all have been seen.
+
+        Raises:
+            SourceError: A listed id does not exist, or images have no usable label.
+        """
+        config = self.config
+        if self._listed is not None and not self._found.all():
+            unknown = self._listed.filter(pa.array(~self._found))
+            raise SourceError(
+                f"{config.only_ids}: {len(unknown)} of {len(self._listed)} ids are not in {config.path}, such as "
+                f"{unknown[0].as_py()!r}; an id there is {self._smallest_id!r}"
+            )
+        if self.excluded and config.unlabeled == "refuse":
+            first, reason, _ = self.excluded[0]
+            raise SourceError(
+                f"{config.path}: {len(self.excluded)} of {self._listed_images} images cannot be used, such as "
+                f"{first!r}: {reason} (there are {len(self._all_class_names)} classes); fix the labels, set "
+                "--source.class_names, or leave these images out with --source.unlabeled skip"
+            )
 
 
 def read_lines(path: str, setting: str) -> list[str]:
@@ -99,19 +116,6 @@ def read_lines(path: str, setting: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def _listed(config: SourceConfig, image_ids: Sequence[str]) -> np.ndarray:
-    """Whether each image is in the file of ids, bool [M]."""
-    listed = set(read_lines(str(config.only_ids), "only_ids"))
-    kept = np.array([image_id in listed for image_id in image_ids], bool)
-    if kept.sum() < len(listed):
-        unknown = sorted(listed - set(image_ids))
-        raise SourceError(
-            f"{config.only_ids}: {len(unknown)} of {len(listed)} ids are not in {config.path}, such as {unknown[0]!r}; "
-            f"an id there is {min(image_ids)!r}"
-        )
-    return kept
-
-
 def _classes(config: SourceConfig, class_names: list[str], keys: Mapping[str, int]) -> list[int]:
     """The listed classes as sorted indices."""
     given = config.only_classes
@@ -125,9 +129,8 @@ def _classes(config: SourceConfig, class_names: list[str], keys: Mapping[str, in
     return sorted({known[word] for word in words})
 
 
-def _reason(place: int, given: Sequence[Any] | None) -> str:
-    value: Any = given[place] if given is not None else None
-    value = value.as_py() if hasattr(value, "as_py") else value
+def _reason(place: int, given: pa.ChunkedArray | None) -> str:
+    value = given[place].as_py() if given is not None else None
     if value is None or value == "" or value == -1:
         return f"{UNLABELED} ({value!r})" if value is not None else f"{UNLABELED} (null)"
     return f"the label {value!r} is not among the classes"

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,11 +15,12 @@ import numpy as np
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import ImageReadError, SourceError, UsageError
 from hf_relabel.schema import NO_LABEL, Excluded
+from hf_relabel.sources.columns import Numbers, chunks, joined, looked_up, with_prefix
 from hf_relabel.sources.decoding import LoadedImage, decode
 from hf_relabel.sources.image_dataset import check_dataset, load_dataset, read_dataset, reopen_dataset
 from hf_relabel.sources.image_folder import FolderImages, scan_classes, scan_unlabeled
 from hf_relabel.sources.labeled_files import image_root, is_table_file, scan_table
-from hf_relabel.sources.selection import Selected
+from hf_relabel.sources.listing import Listing
 from hf_relabel.sources.splits import Images, SplitImages, is_taken, prefixed, split_configs
 from hf_relabel.sources.streaming import StreamedImages, open_stream, opened, reopen_stream
 
@@ -29,7 +31,7 @@ class StoredImages(Images, Protocol):
     """Images that a run's snapshot can open again."""
 
     @property
-    def places(self) -> dict[str, np.ndarray]:
+    def places(self) -> dict[str, Numbers]:
         """Where the images are, each int64 [N]."""
 
     @property
@@ -65,8 +67,8 @@ class Source:
     kind: str
     split: str
     class_names: list[str]
-    image_ids: list[str]
-    labels: np.ndarray
+    image_ids: Sequence[str]
+    labels: Numbers
     images: Images
     excluded: list[Excluded] = field(default_factory=list)
     max_pixels: int | None = None
@@ -97,10 +99,12 @@ class Source:
         """
         split = list(self.split_sizes.items()) if self.parts else self.split
         digest = hashlib.sha256(json.dumps([self.kind, split, self.class_names]).encode())
-        for image_id in self.image_ids:
-            digest.update(f"\n{image_id}".encode())
-        digest.update(self.labels.astype("<i4").tobytes())
-        digest.update(self.images.content_key())
+        for image_ids in chunks(self.image_ids):
+            digest.update("".join(f"\n{image_id}" for image_id in image_ids).encode())
+        for labels in chunks(self.labels):
+            digest.update(labels.astype("<i4").tobytes())
+        for key in self.images.content_keys():
+            digest.update(key)
         digest.update(json.dumps([self.excluded, self.max_pixels]).encode())
         return digest.hexdigest()
 
@@ -149,7 +153,7 @@ class Source:
         if self.class_names == class_names:
             return self
         known = {name: index for index, name in enumerate(class_names)}
-        used = np.unique(self.labels[self.labels != NO_LABEL])
+        used = sorted({int(label) for labels in chunks(self.labels) for label in np.unique(labels)} - {NO_LABEL})
         unknown = [self.class_names[label] for label in used if self.class_names[label] not in known]
         if unknown:
             raise SourceError(
@@ -158,11 +162,16 @@ class Source:
                 "the labels with --source.labeled false"
             )
         of_class = np.array([known.get(name, NO_LABEL) for name in self.class_names] + [NO_LABEL], np.int32)
-        return replace(self, class_names=class_names, labels=of_class[self.labels])
+        return replace(self, class_names=class_names, labels=looked_up(self.labels, of_class))
 
 
-def open_source(config: SourceConfig) -> Source:
+def open_source(config: SourceConfig, scratch: Path | None = None) -> Source:
     """Open the dataset that the configuration names; no image is decoded.
+
+    Args:
+        config: The source's settings.
+        scratch: Folder for the list of images, which the source reads as long as it is used; memory then does not grow
+            with the images. None keeps the list in memory.
 
     Raises:
         UsageError: The configuration has no path.
@@ -170,24 +179,24 @@ def open_source(config: SourceConfig) -> Source:
     """
     configs = split_configs(config)
     if len(configs) > 1:
-        return combine([open_source(each) for each in configs])
+        return combine([open_source(each, scratch) for each in configs])
     config = configs[0]
     if not config.path:
         raise UsageError("source.path: is missing; set it to an image folder, a dataset's folder or a Hub id")
     if config.streaming:
-        listing, streamed = open_stream(config)
-        return _source("dataset", config, listing.image_ids, listing.selected, streamed)
+        listing, streamed = open_stream(config, scratch)
+        return _source("dataset", config, listing, streamed)
     if config.kind == "dataset":
-        return source_of_dataset(load_dataset(config), config)
+        return source_of_dataset(load_dataset(config), config, scratch)
     if not config.labeled:
-        images, selected = scan_unlabeled(config)
+        images, listing = scan_unlabeled(config, scratch)
     else:
-        images, selected = scan_table(config) if is_table_file(config) else scan_classes(config)
-    return _source("folder", config, images.image_ids, selected, images)
+        images, listing = (scan_table if is_table_file(config) else scan_classes)(config, scratch)
+    return _source("folder", config, listing, images)
 
 
 def reopen_images(
-    config: SourceConfig, image_ids: list[str], places: dict[str, np.ndarray], fingerprint: str | None
+    config: SourceConfig, image_ids: Sequence[str], places: dict[str, Numbers], fingerprint: str | None
 ) -> StoredImages:
     """Open the images of a source whose ids have been read before.
 
@@ -216,50 +225,53 @@ def combine(parts: list[Source]) -> Source:
     """
     first = parts[0]
     parts = [first, *(part.in_classes(first.class_names, f"the split {first.split}") for part in parts[1:])]
-    image_ids: list[str] = []
+    columns: list[Sequence[str]] = []
     excluded: list[Excluded] = []
-    earlier: list[set[str]] = []
     for part in parts:
         own, unused = part.image_ids, part.excluded
-        if is_taken(own, earlier):
-            own = [prefixed(part.split, image_id) for image_id in own]
+        if is_taken(own, columns):
+            own = with_prefix(own, prefixed(part.split, ""))
             unused = [image._replace(image_id=prefixed(part.split, image.image_id)) for image in unused]
         excluded += [image._replace(split=part.split) for image in unused]
-        earlier.append(set(own))
-        image_ids += own
+        columns.append(own)
+    return of_parts(parts, joined(columns), joined([part.labels for part in parts]), excluded)
+
+
+def of_parts(parts: list[Source], image_ids: Sequence[str], labels: Numbers, excluded: list[Excluded]) -> Source:
+    """Make one source of several splits, whose ids and labels together are known."""
     starts = [0, *accumulate(len(part) for part in parts)][:-1]
-    return replace(
-        first,
-        image_ids=image_ids,
-        labels=np.concatenate([part.labels for part in parts]),
-        images=SplitImages([part.images for part in parts], starts),
-        excluded=excluded,
-        parts=tuple(parts),
-    )
+    images = SplitImages([part.images for part in parts], starts)
+    return replace(parts[0], image_ids=image_ids, labels=labels, images=images, excluded=excluded, parts=tuple(parts))
 
 
-def source_of_dataset(data: object, config: SourceConfig) -> Source:
+def source_of_dataset(data: object, config: SourceConfig, scratch: Path | None = None) -> Source:
     """Make a source from an opened map-style `datasets.Dataset`, using the columns that the configuration names.
+
+    Args:
+        data: The dataset.
+        config: The source's settings.
+        scratch: Folder for the list of images; None keeps it in memory.
 
     Raises:
         SourceError: The dataset is streamed, a column is missing, a label is not in the class list, or ids are not
             unique.
     """
-    listing, images = read_dataset(check_dataset(data, config), config)
-    return _source("dataset", config, listing.image_ids, listing.selected, images)
+    listing, images = read_dataset(check_dataset(data, config), config, scratch)
+    return _source("dataset", config, listing, images)
 
 
-def _source(kind: str, config: SourceConfig, image_ids: list[str], selected: Selected, images: Images) -> Source:
-    if selected.excluded:
-        name, reason, _ = selected.excluded[0]
-        logger.warning("%s: excluded %d images, such as %s: %s", config.path, len(selected.excluded), name, reason)
+def _source(kind: str, config: SourceConfig, listing: Listing, images: Images) -> Source:
+    excluded = sorted(listing.excluded)
+    if listing.excluded:
+        name, reason, _ = listing.excluded[0]
+        logger.warning("%s: excluded %d images, such as %s: %s", config.path, len(excluded), name, reason)
     return Source(
         kind,
         config.split_names[0],
-        selected.class_names,
-        image_ids,
-        selected.labels,
+        listing.class_names,
+        listing.image_ids,
+        listing.labels,
         images,
-        sorted(selected.excluded),
+        excluded,
         config.max_pixels,
     )

@@ -6,13 +6,14 @@ is also that of an image in an earlier split: then all of its ids start with its
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError, UsageError
+from hf_relabel.sources.columns import share_an_id
 
 OTHER_NAMES = {"validation": ("val", "valid"), "train": ("training",), "test": ("testing",)}
 """Usual names of a split's folder besides its own."""
@@ -24,7 +25,7 @@ class Images(Protocol):
     def open(self, index: int) -> BinaryIO:
         """Open the file of an image for reading; raises OSError."""
 
-    def content_key(self) -> bytes:
+    def content_keys(self) -> Iterator[bytes]:
         """Bytes that change when an image is replaced; no image is read."""
 
 
@@ -45,9 +46,10 @@ class SplitImages:
         part = bisect_right(self.starts, index) - 1
         return self.parts[part].open(index - self.starts[part])
 
-    def content_key(self) -> bytes:
+    def content_keys(self) -> Iterator[bytes]:
         """Bytes that change when an image is replaced; no image is read."""
-        return b"".join(part.content_key() for part in self.parts)
+        for part in self.parts:
+            yield from part.content_keys()
 
 
 def split_configs(config: SourceConfig) -> list[SourceConfig]:
@@ -99,9 +101,14 @@ def _place(config: SourceConfig, name: str, place: str, is_one_of_several: bool,
     )
 
 
-def is_taken(image_ids: Iterable[str], earlier: Sequence[set[str]]) -> bool:
-    """Whether one of the ids is also in an earlier split, so that all get the split's name as prefix."""
-    return any(image_id in ids for ids in earlier for image_id in image_ids)
+def is_taken(image_ids: Sequence[str], earlier: Iterable[Sequence[str]]) -> bool:
+    """Whether one of the ids is also in an earlier split, so that all get the split's name as prefix.
+
+    Args:
+        image_ids: The ids of a split, sorted.
+        earlier: Those of each earlier split, sorted.
+    """
+    return any(share_an_id(image_ids, ids) for ids in earlier)
 
 
 def prefixed(split: str, image_id: str) -> str:

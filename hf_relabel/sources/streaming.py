@@ -21,11 +21,13 @@ import numpy as np
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
+from hf_relabel.sources.columns import Numbers
 from hf_relabel.sources.data_files import FileOpener
 from hf_relabel.sources.image_dataset import builder_arguments, no_split, one_line_errors, resolve_revision
+from hf_relabel.sources.listing import Listing
 from hf_relabel.sources.parquet_files import ParquetFiles
 from hf_relabel.sources.path import check_source_path
-from hf_relabel.sources.rows import Listing, Rows, list_rows
+from hf_relabel.sources.rows import Rows, list_rows
 from hf_relabel.sources.tar_files import TarFiles
 
 TYPICAL_SHARD = 1024
@@ -46,8 +48,8 @@ class Files(Protocol):
 
     part_columns: int
 
-    def rows(self) -> tuple[Rows, np.ndarray]:
-        """The rows, and the place of each image: its file, then numbers that order the images in it, int64 [M, k]."""
+    def rows(self) -> Rows:
+        """The rows; the place of an image is its file, then numbers that order the images in it."""
 
     def read(self, places: np.ndarray) -> Iterator[bytes | None]:
         """Read the images at some places, sorted, int64 [N, k]; None where a row has no image."""
@@ -59,24 +61,19 @@ class StreamedImages:
 
     Args:
         files: The data files.
-        where: Place of each image, int64 [N, k].
+        places: Where the images are: k columns of N numbers, the first of which is the file.
         fingerprint: Changes with the commit or the files, and with the settings that choose the images.
         commit: Commit of a dataset on the Hub; None for a local one.
     """
 
     files: Files
-    where: np.ndarray
+    places: dict[str, Numbers]
     fingerprint: str
     commit: str | None = None
 
-    @property
-    def places(self) -> dict[str, np.ndarray]:
-        """The columns of `where` by name, for the run's snapshot."""
-        return {f"place_{number}": column for number, column in enumerate(self.where.T)}
-
-    def content_key(self) -> bytes:
+    def content_keys(self) -> Iterator[bytes]:
         """Bytes that change when an image of the dataset is replaced; no image is read."""
-        return self.fingerprint.encode()
+        yield self.fingerprint.encode()
 
     def read(self, indices: range) -> Iterator[tuple[int, bytes | None]]:
         """Read the encoded images of a range, in order; each part of a file is read once.
@@ -87,7 +84,7 @@ class StreamedImages:
         Raises:
             SourceError: A file cannot be read.
         """
-        where = self.where[indices.start : indices.stop]
+        where = _stacked(self.places, indices.start, indices.stop)
         order = np.lexsort(where.T[::-1])
         waiting: dict[int, bytes | None] = {}
         index = indices.start
@@ -115,21 +112,23 @@ def opened(content: bytes | None) -> BinaryIO:
     return io.BytesIO(content)
 
 
-def open_stream(config: SourceConfig) -> tuple[Listing, StreamedImages]:
+def open_stream(config: SourceConfig, scratch: Path | None = None) -> tuple[Listing, StreamedImages]:
     """Read ids, labels and classes of a dataset for streaming; no image is decoded.
+
+    Args:
+        config: The source's settings.
+        scratch: Folder for the list of images; None keeps it in memory.
 
     Raises:
         SourceError: There is no such dataset, it has another format, or it does not match the configuration.
     """
     files, fingerprint, commit = _find_files(config)
-    rows, where = files.rows()
-    listing = list_rows(rows, config)
-    where = where[listing.selected.places]
-    _warn_of_order(files, where, config)
-    return listing, StreamedImages(files, where, fingerprint, commit)
+    listing = list_rows(files.rows(), config, scratch)
+    _warn_of_order(files, listing.places, config)
+    return listing, StreamedImages(files, listing.places, fingerprint, commit)
 
 
-def reopen_stream(config: SourceConfig, places: dict[str, np.ndarray], fingerprint: str) -> StreamedImages:
+def reopen_stream(config: SourceConfig, places: dict[str, Numbers], fingerprint: str) -> StreamedImages:
     """Open the images of a dataset whose ids have been read before.
 
     Raises:
@@ -140,8 +139,7 @@ def reopen_stream(config: SourceConfig, places: dict[str, np.ndarray], fingerpri
         raise SourceError(
             f"{config.path}: the dataset has changed since its images were listed; run `hf-relabel propose` again"
         )
-    where = np.stack([places[f"place_{number}"] for number in range(len(places))], axis=1)
-    return StreamedImages(files, where, fingerprint, commit)
+    return StreamedImages(files, places, fingerprint, commit)
 
 
 def stream_fingerprint(config: SourceConfig) -> str:
@@ -200,11 +198,21 @@ def _fingerprint(config: SourceConfig, urls: list[str]) -> str:
     return digest.hexdigest()
 
 
-def _warn_of_order(files: Files, where: np.ndarray, config: SourceConfig) -> None:
+def _stacked(places: dict[str, Numbers], start: int, stop: int) -> np.ndarray:
+    """The places of some images, int64 [n, k]."""
+    return np.stack([places[f"place_{number}"][start:stop] for number in range(len(places))], axis=1)
+
+
+def _warn_of_order(files: Files, places: dict[str, Numbers], config: SourceConfig) -> None:
     """Warn if images with neighboring ids are far apart in the files, so that these are read many times."""
-    parts, part_of = np.unique(where[:, : files.part_columns], axis=0, return_inverse=True)
-    shards = np.split(part_of.ravel(), range(TYPICAL_SHARD, len(where), TYPICAL_SHARD))
-    times = sum(len(np.unique(shard)) for shard in shards) / max(len(parts), len(shards))
+    parts: set[tuple[int, ...]] = set()
+    count = len(next(iter(places.values())))
+    shards = reads = 0
+    for start in range(0, count, TYPICAL_SHARD):
+        found = np.unique(_stacked(places, start, start + TYPICAL_SHARD)[:, : files.part_columns], axis=0)
+        parts.update(map(tuple, found.tolist()))
+        shards, reads = shards + 1, reads + len(found)
+    times = reads / max(len(parts), shards)
     if times > MANY_READS:
         logger.warning(
             "%s: the images are stored in another order than that of their ids, so streaming reads the files about %d "

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
-from hf_relabel.sources.data_files import FileOpener
+from hf_relabel.sources.data_files import FileOpener, place_columns
 from hf_relabel.sources.image_dataset import class_labels, column_of, fields_of
 from hf_relabel.sources.rows import Rows
 
@@ -35,8 +35,8 @@ class TarFiles:
         self.opener = opener
         self.features = features
 
-    def rows(self) -> tuple[Rows, np.ndarray]:
-        """The samples of all archives, and the place of each image, int64 [M, 3].
+    def rows(self) -> Rows:
+        """The samples of all archives.
 
         The archives have no index, so this reads through them once.
 
@@ -63,15 +63,16 @@ class TarFiles:
         schema = {name: table.schema.field(name).type for name in columns}
         fields = fields_of(self.features) if self.features is not None else dict.fromkeys(_dotted(schema))
         image = self.config.image_column
-        rows = Rows(
+        paths = [f"{sample[KEY]}.{image}" if image in sample else None for sample in samples]
+        return Rows(
             self.config.path,
             len(samples),
             list(dict.fromkeys([*names, *fields])),
             lambda name: column_of(table, name),
-            lambda: [f"{sample[KEY]}.{image}" if image in sample else None for sample in samples],
+            lambda: pa.chunked_array([paths], pa.string()),
+            place_columns(np.array(places, np.int64).reshape(-1, 3)),
             class_labels(fields, self.config),
         )
-        return rows, np.array(places, np.int64).reshape(-1, 3)
 
     def read(self, places: np.ndarray) -> Iterator[bytes | None]:
         """Read the images at sorted places, int64 [N, 3]; None where a sample has no image.

@@ -37,7 +37,7 @@ from hf_relabel.run.store import Fingerprint, make_folder
 from hf_relabel.schema import NO_LABEL, Excluded, release_schema
 from hf_relabel.sources.classes import nearest
 from hf_relabel.sources.hierarchy import identity, read_hierarchy
-from hf_relabel.sources.splits import is_taken, prefixed
+from hf_relabel.sources.splits import prefixed
 from hf_relabel.stages.carried import Carried, open_base, refuse_same_ids, with_prefix
 from hf_relabel.stages.checked import Knowledge, read_knowledge
 
@@ -67,8 +67,7 @@ def run(job: Job) -> dict[str, Any]:
         job.accepted()
         added = AddedLabels()
         provenance = _provenance(job, fingerprint, proposed, labeled, carried)
-        taken = carried.taken_ids() if carried else set()
-        renamed = {split for split in own if is_taken(job.snapshot.ids_of(split), [taken])}
+        renamed = {split for split in own if carried and carried.has_one_of(job.snapshot.ids_of(split))}
         several = len(carried.order(own) if carried else own) > 1
         excluded: list[Excluded] = carried.excluded() if carried else []
 

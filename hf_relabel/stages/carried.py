@@ -1,6 +1,7 @@
 """Splits that a release takes over from an earlier one, `build.base`: so a split can be added to a release."""
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from hf_relabel.release.verify import verify
 from hf_relabel.release.versions import next_version, version_key
 from hf_relabel.release.writer import Batches
 from hf_relabel.schema import Excluded
+from hf_relabel.sources.columns import share_an_id
 from hf_relabel.sources.splits import prefixed
 
 
@@ -37,13 +39,13 @@ class Carried:
         """The rows of a split."""
         return self.release.only(split).batches("regions")
 
-    def taken_ids(self) -> set[str]:
-        """Ids of the images in the splits that are taken over."""
-        ids: set[str] = set()
-        for split in self.splits:
-            for batch in self.release.only(split).batches("labels", ["image_id"]):
-                ids.update(batch["image_id"].to_pylist())
-        return ids
+    def has_one_of(self, image_ids: Sequence[str]) -> bool:
+        """Whether one of some sorted ids is that of an image in the splits that are taken over."""
+        return any(share_an_id(image_ids, self._ids_of(split)) for split in self.splits)
+
+    def _ids_of(self, split: str) -> Iterator[str]:
+        for batch in self.release.only(split).batches("labels", ["image_id"]):
+            yield from batch["image_id"].to_pylist()
 
     def excluded(self) -> list[Excluded]:
         """What the earlier release excluded from the splits that are taken over."""

@@ -7,7 +7,7 @@ classified by the head that has not seen them.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,7 +127,7 @@ def dense_map(labeler: Labeler, patches: torch.Tensor, grid: tuple[int, int], he
     return found.contiguous()
 
 
-def _heads(labeler: Labeler, run: Path, image_ids: list[str]) -> np.ndarray:
+def _heads(labeler: Labeler, run: Path, image_ids: Sequence[str]) -> np.ndarray:
     """The head for each image: that of its fold if the labeler's run was trained on it, else 0; int64 [N]."""
     heads = np.zeros(len(image_ids), np.int64)
     snapshot = Snapshot.load(run)

@@ -2,18 +2,28 @@
 
     python scripts/bench/memory.py
     python scripts/bench/memory.py --sizes 1000 10000
+    python scripts/bench/memory.py --ids 1000000 10000000 100000000
 
 A tiny random model and links to a few tiny images keep the run short: the benchmark measures how memory grows with the
 number of images, not what one image needs. Features have a third of the channels of a ViT-S. The peak is that of the
 resident set, which includes pages of memory-mapped files.
+
+`--ids` measures what the ids alone need, for numbers of images that no folder here has: the files of 1000 class folders
+are simulated (names in random order, sizes and times), everything else is what `propose` does. Three processes are
+measured: the one that lists the images, a rank that lists them again to see that they are unchanged, and a rank that
+reads the ids and labels of 200 shards all over the list, in itself and in a worker process that loads images.
 """
 
 import argparse
 import os
+import pickle
+import random
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from timing import ROOT, use_one_thread, write_report
@@ -23,9 +33,21 @@ use_one_thread()
 STAGES = ("propose", "score", "train", "label", "build")
 SIDE, PATCH, HIDDEN, CLASSES = 32, 8, 128, 10
 
+FOLDERS, SHARDS, SHARD_SIZE = 1000, 200, 1024
+"""Of the simulated ids: class folders, shards that a rank reads, and images per shard."""
+
+PRIME = 7919
+"""Orders the files of a folder; it does not divide their number."""
+
 
 def main() -> None:
     options = _options()
+    if options.simulate:
+        simulate(options.simulate, options.ids[0], Path(options.scratch))
+        return
+    if options.ids:
+        write_report(options.json, {"ids": [measure_ids(count, options.scratch) for count in options.ids]})
+        return
     peaks: dict[str, list[float]] = {name: [] for name in STAGES}
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         subprocess.run([sys.executable, "-c", MAKE_MODEL, f"{folder}/model"], check=True, capture_output=True)
@@ -41,6 +63,52 @@ def main() -> None:
         growth = values[-1] / values[-2] - 1 if len(values) > 1 else 0.0
         print(f"{name:8s} {'  '.join(f'{value:7.0f}' for value in values)} MB  last step {growth:+.1%}", flush=True)
     write_report(options.json, {"sizes": options.sizes, "megabytes": peaks})
+
+
+def measure_ids(count: int, scratch: str | None) -> dict[str, float]:
+    """Measure the seconds and the peak resident set in MiB of processes that work with `count` simulated ids."""
+    found: dict[str, float] = {"images": count}
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        for number in range(FOLDERS):
+            (Path(folder) / "images" / f"n{number:08d}").mkdir(parents=True)
+        for what in ("list", "compare", "read"):
+            command = [sys.executable, __file__, "--simulate", what, "--ids", str(count), "--scratch", folder]
+            started = time.perf_counter()
+            megabytes = peak_of(command)
+            found |= {f"{what} seconds": time.perf_counter() - started, f"{what} MiB": megabytes}
+        found["file MiB"] = sum(path.stat().st_size for path in Path(folder).glob("run/source*")) / 2**20
+    print("  ".join(f"{key} {value:,.0f}" for key, value in found.items()), flush=True)
+    return found
+
+
+def simulate(what: str, count: int, folder: Path) -> None:
+    """List the images of a folder with simulated files, or read parts of the list as the ranks of a run do."""
+    sys.path.insert(0, str(ROOT))
+    import torch
+
+    from hf_relabel.config import Config, RunConfig, SourceConfig
+    from hf_relabel.run.job import Job
+    from hf_relabel.run.ranks import Rank
+    from hf_relabel.sources.image_folder import Found, Walk
+
+    def images(walk: Walk, place: Path, prefix: str = "") -> Iterator[Found]:
+        walk.folders.add(prefix)
+        for number in range(count // FOLDERS):
+            shuffled = number * PRIME % (count // FOLDERS)  # not in the order of the names
+            yield f"{prefix}{prefix[:-1]}_{shuffled:08d}.JPEG", 100_000 + shuffled, 1_700_000_000_000_000_000 + shuffled
+
+    Walk.images = images  # type: ignore[method-assign]
+    config = Config(source=SourceConfig(path=str(folder / "images")), run=RunConfig(dir=str(folder / "run")))
+    job = Job(config, Rank(0, 1, 1, torch.device("cpu"), 1))
+    if what != "read":
+        assert len(job.take_snapshot()) == count
+        return
+    source = pickle.loads(pickle.dumps(job.source))  # what a worker process gets
+    shards = random.Random(0).sample(range(-(-count // SHARD_SIZE)), min(SHARDS, count // SHARD_SIZE))
+    for shard in shards:
+        for index in range(shard * SHARD_SIZE, min((shard + 1) * SHARD_SIZE, count)):
+            assert source.images.image_ids[index] == job.source.image_ids[index]
+            assert job.source.image_ids[index].startswith(f"n{int(job.source.labels[index]):08d}/")
 
 
 MAKE_MODEL = f"""
@@ -75,6 +143,11 @@ def peak_megabytes(stage: str, images: Path, model: Path, run: Path) -> float:
         f"--backbone.image_size={SIDE}", "--propose.tau=0.2", f"--run.dir={run}", "--train.hidden=64",
         "--train.epochs=3", "--train.batch_size=1024",
     ]  # fmt: skip
+    return peak_of(command)
+
+
+def peak_of(command: list[str]) -> float:
+    """Run a command and return the peak of its resident set in MiB."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
@@ -90,6 +163,8 @@ def peak_megabytes(stage: str, images: Path, model: Path, run: Path) -> float:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000], help="numbers of images")
+    parser.add_argument("--ids", type=int, nargs="+", default=[], help="numbers of simulated ids to measure instead")
+    parser.add_argument("--simulate", help=argparse.SUPPRESS)
     parser.add_argument(
         "--scratch", help="folder for images and runs (default: the system's folder for temporary files)"
     )
