@@ -1,5 +1,6 @@
 """Images with label lists, from single-label sources, multi-label datasets, and COCO and VOC annotation files."""
 
+import hashlib
 import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +47,13 @@ class LabeledImages:
     def multi_hot(self) -> np.ndarray:
         """The label sets as bool [N, C]."""
         return metrics.multi_hot(self.labels, len(self.class_names))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 that changes with the ids, and for a source when a file is replaced; no image is read."""
+        if isinstance(self.load, _SourceImages):
+            return self.load.source.fingerprint
+        return hashlib.sha256("\n".join(self.image_ids).encode()).hexdigest()
 
     def with_truth(self, truth: Truth) -> "LabeledImages":
         """Return the same images with true label sets."""

@@ -1,5 +1,6 @@
 """Image loading for the backbone: decodes, resizes and batches images while the previous batch is computed."""
 
+import contextlib
 import multiprocessing
 import queue
 import threading
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hf_relabel.errors import ImageReadError
+from hf_relabel.errors import ImageReadError, StageError
 from hf_relabel.sources.source import Source
 
 T = TypeVar("T")
@@ -149,9 +150,31 @@ class BatchLoader:
         return ahead(self._batches(), BATCHES_AHEAD)
 
     def _batches(self) -> Iterator[Batch]:
-        images = iter(self._images)
-        while batch := list(islice(images, self._batch_size)):
-            yield Batch.of(batch, self._pin)
+        with killed_workers("--run.workers"):
+            images = iter(self._images)
+            while batch := list(islice(images, self._batch_size)):
+                yield Batch.of(batch, self._pin)
+
+
+@contextlib.contextmanager
+def killed_workers(option: str) -> Iterator[None]:
+    """Make the error for a worker process that was killed one line.
+
+    Args:
+        option: The option that sets the number of workers.
+
+    Raises:
+        StageError: A worker was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise StageError(
+            "a worker process that reads images was killed, as a rule because the machine ran out of memory; run the "
+            f"command again with fewer {option} or more memory"
+        ) from error
 
 
 def worker_context(preload: str) -> Any:

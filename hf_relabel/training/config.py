@@ -20,7 +20,9 @@ class TrainingConfig:
         revision: Branch, tag or commit of the model on the Hub.
         scratch: Use the model's configuration only, with random weights.
         new_head: Start with a new head even if the model was trained on the same classes.
-        freeze: Train the head only.
+        freeze: Train the head only. The other layers' features are computed once, before the first epoch.
+        views: With `freeze`, views of each image to compute features of: the whole image, then augmented ones. Each
+            epoch uses one of them.
         out: Output folder for the trained classifier.
         overwrite: Replace the content of the output folder.
         resume: Resume from the last checkpoint in the output folder.
@@ -67,6 +69,7 @@ class TrainingConfig:
     scratch: bool = False
     new_head: bool = False
     freeze: bool = False
+    views: int = 1
     out: str = ""
     overwrite: bool = False
     resume: bool = False
@@ -106,7 +109,8 @@ class TrainingConfig:
         _require(bool(self.model), "--model", self.model, "a Hub id, a local folder or a config.json")
         _require(bool(self.out), "--out", self.out, "a folder")
         _require(not (self.freeze and self.scratch), "--freeze", True, "left out with --scratch (nothing is learned)")
-        for key in ("epochs", "batch_size", "accumulation"):
+        _require(not (self.freeze and self.cutmix), "--cutmix", self.cutmix, "left out with --freeze (it mixes pixels)")
+        for key in ("views", "epochs", "batch_size", "accumulation"):
             _require(getattr(self, key) >= 1, _flag(key), getattr(self, key), "1 or more")
         zero_or_more = (
             "gamma_pos gamma_neg randaugment mixup cutmix weight_decay warmup_epochs clip_norm checkpoint_every workers"
@@ -153,6 +157,12 @@ class FitConfig(TrainingConfig):
             "--crop-aware",
             True,
             "left out with --target single, which ignores regions",
+        )
+        _require(
+            not (self.crop_aware and self.freeze and self.views == 1),
+            "--crop-aware",
+            True,
+            "left out with --freeze and --views 1, which trains on whole images",
         )
 
 

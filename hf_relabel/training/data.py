@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hf_relabel.errors import ImageReadError
 from hf_relabel.evaluation.datasets import LabeledImages
-from hf_relabel.sources.loader import worker_context
+from hf_relabel.sources.loader import killed_workers, worker_context
 from hf_relabel.training.augment import Augmentation
 from hf_relabel.training.targets import Targets
 
@@ -23,9 +23,10 @@ def make_loader(dataset: Dataset, batch_size: int, workers: int, **settings: Any
 
 
 def batches(loader: Iterable[Any]) -> Iterator[Any]:
-    """Yield the loader's batches; the error for an unreadable image is one line, with workers and without."""
+    """Yield the loader's batches; errors are one line: an unreadable image, or a worker that was killed."""
     try:
-        yield from loader
+        with killed_workers("--workers"):
+            yield from loader
     except ImageReadError as error:
         # An error from a worker has a traceback as its message; the last line is the name and message of the original.
         raise ImageReadError(str(error).strip().splitlines()[-1].split("ImageReadError: ")[-1]) from None

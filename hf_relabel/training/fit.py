@@ -1,15 +1,17 @@
 """What `fit` and `transfer` share: preparing the output folder and the model, training, and saving the result."""
 
 import dataclasses
+import math
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
 from hf_relabel.errors import StageError, UsageError
@@ -19,6 +21,7 @@ from hf_relabel.run.store import differences, read_json, write_json
 from hf_relabel.training.augment import Augmentation
 from hf_relabel.training.config import TrainingConfig
 from hf_relabel.training.data import AugmentedImages
+from hf_relabel.training.features import FEATURES, FeatureItems, StoredFeatures, Trunk, Views, compute_features
 from hf_relabel.training.inference import open_accelerator
 from hf_relabel.training.loop import CHECKPOINTS, last_checkpoint, train
 from hf_relabel.training.losses import balanced_weights
@@ -30,7 +33,14 @@ from hf_relabel.training.models import (
 )
 from hf_relabel.training.targets import WHOLE_IMAGE, KeptTargets, Targets
 from hf_relabel.training.transform import ClassifierTransform
-from hf_relabel.training.validation import SELECTED_BY, ValidationSet, Validator, held_out, per_class
+from hf_relabel.training.validation import (
+    SELECTED_BY,
+    ValidationPixels,
+    ValidationSet,
+    Validator,
+    held_out,
+    per_class,
+)
 
 SETTINGS = "training.json"
 
@@ -127,24 +137,76 @@ def fit_classifier(
         print(f"{len(used)} images to train on{held}; images of {size} px{why}", file=sys.stderr, flush=True)
     transform = read_transform(config.model, size, config.revision)
     kept = KeptTargets(targets, used)
-    augmented = AugmentedImages(images, rows[used], kept, Augmentation.of(config, transform), config.seed)
+    augmentation = Augmentation.of(config, transform)
+    trunk = Trunk.of(model, size) if config.freeze else None
+    learner: torch.nn.Module = model
+    items: Dataset = AugmentedImages(images, rows[used], kept, augmentation, config.seed)
+    inputs: Callable[[int], torch.Tensor] | None = None
+    if validation is not None:
+        inputs = ValidationPixels(validation, transform)
+    training = config
+    if trunk is not None:
+        learner = trunk.head
+        items, inputs = _frozen(trunk, model, images, rows[used], kept, augmentation, validation, config, accelerator)
+        training = dataclasses.replace(config, workers=0)  # a stored row is read faster than a worker passes it on
+    elif config.freeze and accelerator.is_main_process:
+        print("the model's head is not one module: it runs as a whole in every epoch", file=sys.stderr, flush=True)
     multi_label = config.loss != "cross_entropy"
     validator = None
-    if validation is not None:
-        validator = Validator(validation, transform, accelerator, config.batch_size, config.workers, multi_label)
+    if validation is not None and inputs is not None:
+        validator = Validator(validation, inputs, accelerator, config.batch_size, training.workers, multi_label)
     weights = None
     if config.class_weights == "balanced":
         totals = np.sum([kept(item, WHOLE_IMAGE) for item in range(len(used))], axis=0)
         weights = balanced_weights(torch.from_numpy(totals))
-    result, history = train(model, augmented, config, accelerator, validator, weights)
+    result, history = train(learner, items, training, accelerator, validator, weights)
     report = {} if validator is None else _validation_report(validator, result, history, class_names, config)
     trained_model = cast(PreTrainedModel, result)
+    if trunk is not None:
+        trunk.head.load_state_dict(result.state_dict())
+        trained_model = model
     if accelerator.is_main_process:
         trained_model.requires_grad_(True).cpu().save_pretrained(out)
         transform.save(out)
         write_json(out / SETTINGS, settings | report | {"history": history, "finished": True})
     accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(out / FEATURES, ignore_errors=True)
     return trained_model, transform
+
+
+def _frozen(
+    trunk: Trunk,
+    model: PreTrainedModel,
+    images: LabeledImages,
+    rows: np.ndarray,
+    targets: Targets,
+    augmentation: Augmentation,
+    validation: ValidationSet | None,
+    config: TrainingConfig,
+    accelerator: Accelerator,
+) -> tuple[FeatureItems, StoredFeatures | None]:
+    """Compute the features of a frozen model for the images to train and to validate on."""
+    count = min(config.views, config.epochs)
+    views = Views(images, rows, augmentation, count, config.seed)
+    if accelerator.is_main_process:
+        size = len(views) * 4 * math.prod(trunk.shape) / 1e6
+        print(
+            f"the features of {len(rows)} images are computed once, in {count} view{'s' * (count > 1)} each: "
+            f"{size:,.1f} MB in {config.out}/{FEATURES} during the training",
+            file=sys.stderr,
+            flush=True,
+        )
+    folder = Path(config.out) / FEATURES
+    settings = (accelerator, config.batch_size, config.workers)
+    model.to(accelerator.device)  # type: ignore[arg-type]
+    features = compute_features(trunk, views, folder / "train", *settings)
+    inputs = None
+    if validation is not None:
+        whole = Views(validation.images, validation.rows, augmentation, 1, config.seed)
+        inputs = compute_features(trunk, whole, folder / "val", *settings)
+    model.cpu()  # only its head is trained
+    return FeatureItems(features, len(rows), count, targets), inputs
 
 
 def _validation_report(

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from hf_relabel.sources.loader import killed_workers
 from hf_relabel.training.augment import mix_batch
 from hf_relabel.training.config import TrainingConfig
 from hf_relabel.training.data import EpochSampler, batches, make_loader
@@ -139,7 +140,7 @@ def train(
     first = _resume(accelerator, config)
     step = first * steps_per_epoch
     bar = tqdm(total=steps, initial=step, desc="train", unit=" steps", disable=not accelerator.is_local_main_process)
-    with bar:
+    with bar, killed_workers("--workers"):
         for epoch in range(first, config.epochs):
             _to_training(model)
             sampler.epoch = epoch

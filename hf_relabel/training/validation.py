@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,7 @@ class Validator:
 
     Args:
         data: The validation set.
-        transform: The model's input transform.
+        inputs: Returns the model's input for a place in the set; it can be pickled.
         accelerator: Provides device, processes and precision.
         batch_size: Images per forward pass and process.
         workers: Processes that decode images.
@@ -84,7 +84,7 @@ class Validator:
     def __init__(
         self,
         data: ValidationSet,
-        transform: ClassifierTransform,
+        inputs: Callable[[int], torch.Tensor],
         accelerator: Accelerator,
         batch_size: int,
         workers: int,
@@ -96,7 +96,7 @@ class Validator:
         mine = list(range(accelerator.process_index, len(data.rows), accelerator.num_processes))
         # A generator of its own: the loader would draw from the global one, on which dropout depends.
         self._loader = make_loader(
-            _Pixels(data, mine, transform), batch_size, workers, generator=torch.Generator().manual_seed(0)
+            _Inputs(inputs, mine), batch_size, workers, generator=torch.Generator().manual_seed(0)
         )
 
     @property
@@ -179,17 +179,27 @@ class Best:
         self.epoch, self.value, self.weights = state["epoch"], state["value"], state["weights"]
 
 
-class _Pixels(Dataset):
-    """Pairs (place in the validation set, pixels)."""
+@dataclass(frozen=True)
+class ValidationPixels:
+    """The input of a whole model: the pixels of an image by its place in a validation set."""
 
-    def __init__(self, data: ValidationSet, places: list[int], transform: ClassifierTransform):
-        self._data = data
+    data: ValidationSet
+    transform: ClassifierTransform
+
+    def __call__(self, place: int) -> torch.Tensor:
+        return self.transform(self.data.images.load(int(self.data.rows[place])))
+
+
+class _Inputs(Dataset):
+    """Pairs (place in the validation set, input of the model)."""
+
+    def __init__(self, inputs: Callable[[int], torch.Tensor], places: list[int]):
+        self._inputs = inputs
         self._places = places
-        self._transform = transform
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, number: int) -> tuple[int, torch.Tensor]:
         place = self._places[number]
-        return place, self._transform(self._data.images.load(int(self._data.rows[place])))
+        return place, self._inputs(place)

@@ -281,6 +281,54 @@ def test_fine_tuning_keeps_the_head_for_the_same_classes_and_freeze_keeps_the_re
     assert (before["classifier.weight"] - _weights(fresh)["classifier.weight"]).abs().max() > 1e-3
 
 
+def test_a_frozen_model_sees_each_image_once(data, tmp_path, monkeypatch, capsys):
+    """The same weights as when it sees the whole images in every epoch, in one pass over the images."""
+    from hf_relabel.training import fit, loop
+    from hf_relabel.training.features import Trunk
+
+    torch.manual_seed(0)
+    single = tmp_path / "single"
+    assert main(_arguments(data, single, epochs=1)) == 0
+    seen = []
+    run = Trunk.__call__
+
+    def count(self, pixels):
+        seen.append(len(pixels))
+        return run(self, pixels)
+
+    monkeypatch.setattr(Trunk, "__call__", count)
+    frozen = {"model": single, "freeze": True, "new-head": True, "epochs": 4, "lr": 0.01, "ema": 0.5}
+    once, resumed, always = tmp_path / "once", tmp_path / "resumed", tmp_path / "always"
+    assert main(_arguments(data, once, **frozen)) == 0
+    assert sum(seen) == 96, "to train and to validate on"
+    assert "features of 86 images are computed once, in 1 view each: 0.0 MB" in capsys.readouterr().err
+    assert not (once / "features").exists()
+
+    save = loop._save_checkpoint
+
+    def save_and_stop(accelerator, folder, epoch):
+        save(accelerator, folder, epoch)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_save_checkpoint", save_and_stop)
+    assert main(_arguments(data, resumed, **frozen)) == 130
+    monkeypatch.setattr(loop, "_save_checkpoint", save)
+    seen.clear()
+    assert main(_arguments(data, resumed, resume=True, **frozen)) == 0
+    assert not seen, "the features of the interrupted run are used"
+    assert _same(once, resumed)
+
+    monkeypatch.setattr(fit.Trunk, "of", lambda model, side: None)
+    assert main(_arguments(data, always, **frozen, flip="false", **{"crop-scale": 1})) == 0
+    assert "the model's head is not one module" in capsys.readouterr().err
+    a, b = _weights(once), _weights(always)
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], rtol=1e-3, atol=1e-4)
+    history = [json.loads((out / "training.json").read_text())["history"] for out in (once, always)]
+    for one, other in zip(*history, strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
+
+
 def _error(capsys, arguments, status=1):
     assert main(arguments) == status
     message = capsys.readouterr().err.splitlines()
