@@ -14,7 +14,7 @@ from hf_relabel.commands.parser import parse, parse_tree
 from hf_relabel.config import Config
 from hf_relabel.errors import UsageError
 from hf_relabel.sources.path import check_source_path
-from hf_relabel.sources.splits import split_configs
+from hf_relabel.sources.splits import split_configs, split_entries
 from hf_relabel.stages.settings import READS, is_read
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ def check_source(config: Config) -> None:
         UsageError: No path is given.
         SourceError: The path does not exist.
     """
-    has_places = all(":" in entry for entry in config.source.split) if isinstance(config.source.split, list) else False
-    if not config.source.path and not has_places:
+    if not config.source.path and not all(entry.place for entry in split_entries(config.source)):
         raise UsageError("source.path: no dataset is given; set it to an image folder, a dataset's folder or a Hub id")
     for source in split_configs(config.source):
         check_source_path(source)

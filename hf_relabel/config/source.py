@@ -19,6 +19,7 @@ class SourceConfig:
         split: Split to relabel; for a folder only the name of the result's split. A list relabels several: the labeler
             is trained on the first and labels the others. Their images are in splits of these names, or in folders
             below the path (`val` for validation), or where `NAME:PLACE` says: a folder, or another dataset.
+            `NAME:PLACE:STORED` is a split that is called STORED in that dataset, `NAME::STORED` in this one.
         revision: Branch, tag or commit of the Hub dataset.
         streaming: Read a Parquet or WebDataset dataset part by part instead of downloading it first.
         labels: For a folder without class subfolders: CSV, TSV, JSONL or Parquet file with a row per image, its name in

@@ -31,7 +31,7 @@ from hf_relabel.sources.columns import (
 )
 from hf_relabel.sources.listing import table_schema
 from hf_relabel.sources.source import Source, StoredImages, of_parts, reopen_images
-from hf_relabel.sources.splits import prefixed, split_configs
+from hf_relabel.sources.splits import SplitEntry, prefixed, split_configs, split_entries
 from hf_relabel.sources.stored_table import Layout, StoredTable, TableWriter
 from hf_relabel.sources.streaming import stream_fingerprint
 
@@ -139,10 +139,10 @@ class Snapshot:
         """Whether a streamed dataset is still the one that was listed, so that it need not be listed again."""
         if not config.streaming:
             return False
-        configs = {each.split: each for each in split_configs(config)}
+        configs = {each.split_names[0]: each for each in split_configs(config)}
         known = {part.split: part.dataset_fingerprint for part in self.parts} or {self.split: self.dataset_fingerprint}
         return configs.keys() == known.keys() and all(
-            stream_fingerprint(each) == known[str(split)] for split, each in configs.items()
+            stream_fingerprint(each) == known[split] for split, each in configs.items()
         )
 
     @classmethod
@@ -304,10 +304,8 @@ def public_settings(config: SourceConfig) -> dict[str, Any]:
     for key in ("path", "class_names", "labels", "image_root", "only_ids", "only_classes"):
         if isinstance(settings[key], str) and settings[key] and Path(settings[key]).exists():
             settings[key] = Path(settings[key]).resolve().name
-    if not isinstance(settings["split"], str):
-        settings["split"] = [_public_split(entry) for entry in settings["split"]]
-    elif ":" in settings["split"]:
-        settings["split"] = _public_split(settings["split"])
+    shown = [_public_split(entry) for entry in split_entries(config)]
+    settings["split"] = shown[0] if isinstance(config.split, str) else shown
     return settings
 
 
@@ -318,10 +316,12 @@ def _commits(splits: list[Snapshot]) -> dict[str, Any]:
     return {"commit": commits if several else next(iter(commits.values()))} if commits else {}
 
 
-def _public_split(entry: str) -> str:
-    """`NAME:PLACE` with only the last part of a folder on this machine."""
-    name, colon, place = entry.partition(":")
-    return name + colon + (Path(place).resolve().name if colon and Path(place).exists() else place)
+def _public_split(entry: SplitEntry) -> str:
+    """The entry with only the last part of a folder on this machine."""
+    place = Path(entry.place).resolve().name if entry.place and Path(entry.place).exists() else entry.place
+    if entry.stored != entry.name:
+        return f"{entry.name}:{place}:{entry.stored}"
+    return f"{entry.name}:{place}" if place else entry.name
 
 
 def describe_changes(old: Snapshot, new: Snapshot) -> str:

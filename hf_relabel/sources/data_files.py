@@ -11,7 +11,10 @@ import pyarrow as pa
 from hf_relabel.errors import SourceError
 
 READ_AHEAD = 4 << 20
-"""Bytes that one request to the Hub reads."""
+"""Bytes that one request to the Hub reads at least, where images are read."""
+
+LITTLE_AHEAD = 64 << 10
+"""The same where small columns are read, between which the images of a row group are skipped."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,14 @@ class FileOpener:
 
     urls: list[str]
 
-    def open(self, number: int) -> BinaryIO:
-        """Open a file for reading and seeking."""
+    def open(self, number: int, ahead: int = READ_AHEAD) -> BinaryIO:
+        """Open a file for reading and seeking; each request to the Hub reads `ahead` bytes at least."""
         url = self.urls[number]
         if not url.startswith("hf://"):
             return open(url, "rb")
         from huggingface_hub import HfFileSystem
 
-        return HfFileSystem().open(url, "rb", block_size=READ_AHEAD)
+        return HfFileSystem().open(url, "rb", block_size=ahead)
 
     @contextlib.contextmanager
     def reading(self, number: int) -> Iterator[None]:

@@ -19,6 +19,7 @@ from hf_relabel.sources.listing import Listing
 from hf_relabel.sources.path import check_source_path
 from hf_relabel.sources.revisions import check_commit, commits_of, resolve_commit
 from hf_relabel.sources.rows import Rows, check_columns, list_rows
+from hf_relabel.sources.splits import stored_split
 
 if TYPE_CHECKING:
     import datasets
@@ -87,9 +88,9 @@ def load_dataset(config: SourceConfig) -> "datasets.Dataset":
         where, options = builder_arguments(config)
         commit = resolve_revision(config, options)
         names = datasets.get_dataset_split_names(*where, **options)
-        if config.split not in names:
+        if stored_split(config) not in names:
             raise no_split(config, names)
-        data = datasets.load_dataset(*where, **options, split=config.split, streaming=False)
+        data = datasets.load_dataset(*where, **options, split=stored_split(config), streaming=False)
         if commit is not None:
             check_commit(data, config.path, str(config.revision), commit)
         return data
@@ -103,7 +104,7 @@ def builder_arguments(config: SourceConfig) -> tuple[tuple[str, str | None], dic
     suffix = file.suffix.lower()
     kinds = {".tsv": "csv", ".jsonl": "json", ".tar": "webdataset"}
     options = {"sep": "\t"} if suffix == ".tsv" else {}
-    return (kinds.get(suffix, suffix[1:]), None), {"data_files": {config.split: str(file)}, **options}
+    return (kinds.get(suffix, suffix[1:]), None), {"data_files": {stored_split(config): str(file)}, **options}
 
 
 def resolve_revision(config: SourceConfig, options: dict[str, Any]) -> str | None:
@@ -143,21 +144,23 @@ def _split_of(saved: Any, config: SourceConfig) -> "datasets.Dataset":
     """Return the configured split from what `save_to_disk` stored, which is one split or several."""
     import datasets
 
+    split = stored_split(config)
     if isinstance(saved, datasets.DatasetDict):
-        if config.split not in saved:
+        if split not in saved:
             raise no_split(config, list(saved))
-        return saved[config.split]
+        return saved[split]
     # Part of a split is stored as `train[:100]`; a dataset made in memory has no split, so any name is accepted.
-    stored = str(saved.split).partition("[")[0] if saved.split is not None else str(config.split)
-    if stored != config.split:
+    stored = str(saved.split).partition("[")[0] if saved.split is not None else split
+    if stored != split:
         raise no_split(config, [stored])
     return saved
 
 
 def no_split(config: SourceConfig, names: list[str]) -> SourceError:
     """The error for a split that a dataset does not have."""
-    known = ", ".join(map(str, names))
-    return SourceError(f"{config.path}: no split {config.split!r}; it has {known} (set --source.split)")
+    split, known = stored_split(config), list(map(str, names))
+    other = f", or to {split}:{config.path}:{known[0]} to read {known[0]} as {split}" if known else ""
+    return SourceError(f"{config.path}: no split {split!r}; it has {', '.join(known)} (set --source.split{other})")
 
 
 def check_dataset(data: object, config: SourceConfig) -> "datasets.Dataset":

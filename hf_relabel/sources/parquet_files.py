@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
-from hf_relabel.sources.data_files import READ_AHEAD, FileOpener, place_columns
+from hf_relabel.sources.data_files import LITTLE_AHEAD, READ_AHEAD, FileOpener, place_columns
 from hf_relabel.sources.image_dataset import check_image_column, class_labels, column_of, fields_of
 from hf_relabel.sources.rows import Rows
 
@@ -45,7 +45,7 @@ class ParquetFiles:
 
         tables, places = [], []
         for number in range(len(self.opener.urls)):
-            with self.opener.reading(number), self.opener.open(number) as raw:
+            with self.opener.reading(number), self.opener.open(number, LITTLE_AHEAD) as raw:
                 file = pq.ParquetFile(raw)
                 if self.features is None:
                     self.features = datasets.Features.from_arrow_schema(file.schema_arrow)

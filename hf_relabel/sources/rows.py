@@ -153,7 +153,7 @@ def check_columns(rows: Rows, config: SourceConfig) -> None:
         SourceError: There is no such column, or there are no rows.
     """
     if not rows.count:
-        raise SourceError(f"{rows.origin}: the split {config.split!r} has no rows")
+        raise SourceError(f"{rows.origin}: the split {config.split_names[0]!r} has no rows")
     for key in ("image_column", "label_column", "id_column"):
         column = getattr(config, key)
         if key == "label_column" and not config.labeled:

@@ -1,4 +1,4 @@
-"""Several splits of a source: `source.split: [train, validation]`, each with a place of its own.
+"""Splits of a source: `source.split: [train, test:PLACE:validation]`, each with its name, its place and its stored name.
 
 The images of the first split keep the ids that they have alone. A later split keeps its own ids too, unless one of them
 is also that of an image in an earlier split: then all of its ids start with its name.
@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError, UsageError
@@ -17,6 +17,10 @@ from hf_relabel.sources.columns import share_an_id
 
 OTHER_NAMES = {"validation": ("val", "valid"), "train": ("training",), "test": ("testing",)}
 """Usual names of a split's folder besides its own."""
+
+
+NAME = r"\w+([.-]\w+)*"
+"""A split's name."""
 
 
 class Images(Protocol):
@@ -52,27 +56,62 @@ class SplitImages:
             yield from part.content_keys()
 
 
+class SplitEntry(NamedTuple):
+    """An entry of `source.split`, which is NAME, NAME:PLACE, or of a dataset NAME:PLACE:STORED or NAME::STORED.
+
+    Attributes:
+        name: Name of the split in the release.
+        place: Folder or dataset that has its images; empty for the source's own path.
+        stored: Name of the split in that dataset.
+    """
+
+    name: str
+    place: str
+    stored: str
+
+
+def split_entries(config: SourceConfig) -> list[SplitEntry]:
+    """Return the entries of `source.split`; names are not checked."""
+    found = []
+    for entry in [config.split] if isinstance(config.split, str) else config.split:
+        name, _, rest = entry.partition(":")
+        place, colon, stored = rest.rpartition(":")
+        # A path may have a colon: on Windows, and in folders named by a date.
+        if config.kind == "dataset" and colon and re.fullmatch(NAME, stored) and not Path(rest).exists():
+            found.append(SplitEntry(name, place, stored))
+        else:
+            found.append(SplitEntry(name, rest, name))
+    return found
+
+
+def stored_split(config: SourceConfig) -> str:
+    """Name that a split has in its dataset, from the settings of this split alone."""
+    (entry,) = split_entries(config)
+    return entry.stored
+
+
 def split_configs(config: SourceConfig) -> list[SourceConfig]:
-    """Return the settings of each split, with its name as `split` and its place as `path`.
+    """Return the settings of each split, with its place as `path` and its name, or NAME::STORED, as `split`.
 
     Raises:
         UsageError: A name is not plain.
         SourceError: A folder has no subfolder for a split.
     """
-    entries = [config.split] if isinstance(config.split, str) else config.split
+    entries = split_entries(config)
     found = []
-    places = [entry.partition(":")[2] for entry in entries if ":" in entry]
+    places = [entry.place for entry in entries if entry.place]
     root = Path(config.path)
     # All other splits are elsewhere, so a folder with the name of the remaining split may be this split itself.
     is_alone = len(places) == len(entries) - 1 and not any(_is_below(root, place) for place in places)
     for entry in entries:
-        name, _, place = entry.partition(":")
-        if not re.fullmatch(r"\w+([.-]\w+)*", name):
+        if not re.fullmatch(NAME, entry.name):
             raise UsageError(
-                f"source.split: must be the name of a split, or NAME:PLACE, got {entry!r}; to use part of a split, set "
-                "source.limit"
+                f"source.split: must be the name of a split, or NAME:PLACE, got {entry.name!r}; to use part of a "
+                "split, set source.limit"
             )
-        found.append(replace(config, split=name, path=_place(config, name, place, len(entries) > 1, is_alone)))
+        place = _place(config, entry.name, entry.place, len(entries) > 1, is_alone)
+        split = entry.name if entry.stored == entry.name else f"{entry.name}::{entry.stored}"
+        found.append(replace(config, split=split, path=place))
     return found
 
 

@@ -28,6 +28,7 @@ from hf_relabel.sources.listing import Listing
 from hf_relabel.sources.parquet_files import ParquetFiles
 from hf_relabel.sources.path import check_source_path
 from hf_relabel.sources.rows import Rows, list_rows
+from hf_relabel.sources.splits import stored_split
 from hf_relabel.sources.tar_files import TarFiles
 
 TYPICAL_SHARD = 1024
@@ -172,9 +173,10 @@ def _find_files(config: SourceConfig) -> tuple[Files, str, str | None]:
                 f"{config.path}: streaming needs Parquet or WebDataset files, and this is a dataset of type {kind}; "
                 "set --source.streaming false"
             )
-        if config.split not in splits:
-            raise no_split(config, [str(split) for split in splits])
-        urls = [str(url) for url in splits[config.split]]
+        split = stored_split(config)
+        if split not in splits:
+            raise no_split(config, list(splits))
+        urls = [str(url) for url in splits[split]]
     opener = FileOpener(urls)
     features = builder.info.features
     is_parquet = isinstance(builder, Parquet)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 from commands import config_of
 from hub_datasets import put_files
@@ -88,3 +89,21 @@ def test_a_file_that_the_hub_refuses_is_named_in_one_line(hub, propose, photos):
     assert f"hf://datasets/{photos[0]}@" in message
     assert "train-0.parquet: cannot be read (403 Forbidden" in message
     assert "the same command resumes" in message
+
+
+@pytest.mark.slow
+def test_listing_does_not_read_the_images(hub, repo_id, tmp_path):
+    generator = np.random.default_rng(0)
+    cells = [{"bytes": generator.bytes(100_000), "path": f"{number:02d}.jpg"} for number in range(50)]
+    data = datasets.Dataset.from_dict({"image": cells, "label": ["cat", "dog"] * 25})
+    file = io.BytesIO()
+    data.cast_column("image", datasets.Image()).to_parquet(file, batch_size=10)
+    put_files(hub, repo_id, {"data/train-0.parquet": file.getvalue()})
+    code = "from hf_relabel.config import SourceConfig; from hf_relabel.sources.source import open_source; "
+    code += f"print(len(open_source(SourceConfig('dataset', {repo_id!r}, streaming=True))))"
+    before = hub.sent
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(hub, tmp_path), capture_output=True, text=True, timeout=TIMEOUT
+    )
+    assert done.stdout == "50\n", done.stderr
+    assert hub.sent - before < len(file.getvalue()) / 4

@@ -109,6 +109,7 @@ class Hub:
         self.tokens = tokens
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str, str]] = []  # route, method, path
+        self.sent = 0  # bytes of files
         self.jobs: list[dict[str, Any]] = []  # what jobs were asked to be
         self.before: dict[str, Callable[[], None]] = {}  # called once, at the next request of a route
         self.reached = threading.Event()  # set when a fault `hang` has begun
@@ -255,6 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(stop - start))
         self.end_headers()
         if self.command != "HEAD":
+            self.hub.sent += stop - start
             with open(answer.file, "rb") as file:
                 file.seek(start)
                 self.wfile.write(file.read(stop - start))

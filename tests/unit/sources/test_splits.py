@@ -65,14 +65,17 @@ def test_a_place_for_a_split(root, entry):
     assert grays(source) == [0, 1, 2, 9, 3]
 
 
+FEATURES = Features({"image": ImageFeature(), "label": ClassLabel(names=["cat", "dog"])})
+
+
+def rows(*values: tuple[int, int]) -> Dataset:
+    """Gray images with labels, as rows of a dataset."""
+    pictures = [Image.new("RGB", (8, 6), (gray, gray, gray)) for gray, _ in values]
+    return Dataset.from_dict({"image": pictures, "label": [label for _, label in values]}, features=FEATURES)
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_splits_of_a_dataset(tmp_path, streaming):
-    features = Features({"image": ImageFeature(), "label": ClassLabel(names=["cat", "dog"])})
-
-    def rows(*values: tuple[int, int]) -> Dataset:
-        pictures = [Image.new("RGB", (8, 6), (gray, gray, gray)) for gray, _ in values]
-        return Dataset.from_dict({"image": pictures, "label": [label for _, label in values]}, features=features)
-
     (tmp_path / "data").mkdir()
     rows((5, 0), (6, 1)).to_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
     rows((7, 1), (8, 0)).to_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet")
@@ -88,6 +91,37 @@ def test_splits_of_a_dataset(tmp_path, streaming):
         for indices in (range(4), range(2), range(3, 4), range(1, 3)):
             read = [opened.load(item).image.getpixel((0, 0))[0] for item in opened.read(indices)]
             assert read == [5 + index for index in indices]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_split_that_has_another_name_in_its_dataset(tmp_path, streaming):
+    for folder, split, gray in (("first", "train", 5), ("second", "validation", 7)):
+        (tmp_path / folder).mkdir()
+        rows((gray, 0), (gray + 10, 1)).to_parquet(tmp_path / folder / f"{split}-00000-of-00001.parquet")
+    first, second = tmp_path / "first", tmp_path / "second"
+    entry = f"test:{second}:validation"
+    config = SourceConfig("dataset", str(first), split=["train", entry], streaming=streaming)
+    source = open_source(config)
+    assert source.split_sizes == {"train": 2, "test": 2}
+    assert source.image_ids[2:] == ["test/00000000", "test/00000001"]
+    assert [source.load(item).image.getpixel((0, 0))[0] for item in source.read(range(4))] == [5, 15, 7, 17]
+    (tmp_path / "run").mkdir()
+    Snapshot.of(source, config).save(tmp_path / "run")
+    again = Snapshot.load(tmp_path / "run")
+    assert again.settings["split"] == ["train", "test:second:validation"], "no path of this machine"
+    assert again.is_current(config) == streaming
+    opened = again.open(config)
+    assert [opened.load(item).image.getpixel((0, 0))[0] for item in opened.read(range(4))] == [5, 15, 7, 17]
+    alone = open_source(SourceConfig("dataset", str(second), split="test::validation", streaming=streaming))
+    assert (alone.split, alone.image_ids) == ("test", ["test/00000000", "test/00000001"])
+    with pytest.raises(SourceError, match=f"no split 'test'; it has .*or to test:{second}:.* as test"):
+        open_source(SourceConfig("dataset", str(first), split=["train", f"test:{second}"], streaming=streaming))
+
+
+def test_a_folder_whose_name_has_a_colon(root):
+    (root / "val").rename(root / "taken:2026")
+    source = open_source(SourceConfig(path=str(root / "train"), split=["train", f"test:{root}/taken:2026"]))
+    assert source.split_sizes == {"train": 3, "test": 2}
 
 
 def test_a_snapshot_has_the_splits(root, tmp_path):
