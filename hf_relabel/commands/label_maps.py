@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from hf_relabel.commands.arguments import ImageSettings
 from hf_relabel.commands.options import Command, option, positional
+from hf_relabel.config import BackboneConfig
 from hf_relabel.errors import UsageError
 
 
@@ -64,6 +65,7 @@ def run(settings: LabelMapsSettings) -> int:
     from hf_relabel.training.inference import open_accelerator
     from hf_relabel.training.label_maps import make_label_maps, map_size_of
     from hf_relabel.training.models import class_names_of, open_classifier, read_transform
+    from hf_relabel.vision.pretrained import identify
 
     quiet_libraries()
     assert settings.out is not None
@@ -74,8 +76,7 @@ def run(settings: LabelMapsSettings) -> int:
     columns = match_classes(names, images.class_names, settings.match_classes, settings.model)
     accelerator = open_accelerator(settings.mixed_precision)
     record: dict[str, Any] = {
-        "model": settings.model,
-        "revision": getattr(model.config, "_commit_hash", None) or settings.revision,
+        **identify(BackboneConfig(settings.model, revision=settings.revision), model.config),
         "image_size": size,
         "top_k": settings.top_k,
         "precision": settings.mixed_precision,

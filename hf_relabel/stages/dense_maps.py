@@ -7,8 +7,9 @@ classified by the head that has not seen them.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from hf_relabel.sources.loader import BatchLoader
 from hf_relabel.sources.source import Source
 from hf_relabel.stages.finished import FinishedLabeler
 from hf_relabel.vision.families import resolve
-from hf_relabel.vision.pair import load_backbone
+from hf_relabel.vision.pair import identify_backbone, load_backbone
 
 GRID = 15
 """Cells per side, as in ReLabel."""
@@ -72,35 +73,43 @@ def write_dense_maps(
         StageError: The folder has other files, or maps that were made with other settings.
     """
     config = resolve(finished.configure(config))
-    backbone = load_backbone(config.backbone, rank.device)
-    labeler = Labeler.load(finished.folder, backbone.identity)
-    labeler.heads.to(rank.device)
+    identity = identify_backbone(config.backbone)
+    labeler = Labeler.load(finished.folder, identity)
     paths = label_map_paths(source.image_ids, folder)
-    record = {"labeler": labeler.weights_sha256, "backbone": backbone.identity, "grid": GRID, "top_k": top_k}
+    record = {"labeler": labeler.weights_sha256, "backbone": identity, "grid": GRID, "top_k": top_k}
     check_folder(folder, record, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RECORD, record)
     with atomic_open(folder / CLASSES, "w") as file:
         file.write("\n".join(labeler.class_names) + "\n")
+    todo = [index for index, path in enumerate(paths) if overwrite or not path.exists()]
+    made = DenseMaps(kept=len(paths) - len(todo))
+    tick(made.kept)
+    if not todo:
+        return made
+    backbone = load_backbone(config.backbone, rank.device)
+    labeler.heads.to(rank.device)
     heads = _heads(labeler, finished.folder.parent, source.image_ids)
-    made = DenseMaps()
     loader = BatchLoader(source, backbone.preprocess, backbone.preprocess.side, config.run.batch_size)
-    for batch in loader.read(range(len(source.image_ids))):
-        todo = [image for image in batch.images if image.error is None]
+    for batch in chain.from_iterable(map(loader.read, _ranges(todo))):
+        read = [image for image in batch.images if image.error is None]
         made.unreadable.update(image.error for image in batch.images if image.error is not None)
         if batch.pixels is not None:
             features = backbone(batch.pixels).region
-            for image, patches in zip(todo, features, strict=True):
-                path = paths[image.index]
-                if path.exists() and not overwrite:
-                    made.kept += 1
-                    continue
+            for image, patches in zip(read, features, strict=True):
                 label_map = dense_map(labeler, patches, backbone.grid, int(heads[image.index]), top_k)
-                write_label_map(path, label_map, len(labeler.class_names))
+                write_label_map(paths[image.index], label_map, len(labeler.class_names))
                 made.written += 1
                 made.held_out += int(heads[image.index] > 0)
         tick(len(batch.images))
     return made
+
+
+def _ranges(indices: list[int]) -> Iterator[range]:
+    """Join sorted indices to ranges without gaps."""
+    for _, several in groupby(enumerate(indices), key=lambda pair: pair[1] - pair[0]):
+        own = [index for _, index in several]
+        yield range(own[0], own[-1] + 1)
 
 
 @torch.inference_mode()

@@ -26,8 +26,14 @@ def test_maps_of_a_run_can_be_read_and_train_another_labeler(
         assert label_map.shape == (2, 3, 15, 15)
         assert (label_map[0] >= 0).all()
         assert (np.diff(label_map[0].numpy(), axis=0) <= 0).all(), "the highest logit comes first"
+    removed = [out / "circle" / "circle_2.pt", *sorted(out.rglob("*.pt"))[-2:]]
+    made = {file: file.read_bytes() for file in set(removed)}
+    for file in made:
+        file.unlink()
     again = hf_relabel("export", "label-maps", run, str(out))
-    assert "0 label maps written, 12 were there" in again.stdout
+    assert f"{len(made)} label maps written, {len(made)} by a head" in again.stdout
+    assert f"{12 - len(made)} were there" in again.stdout
+    assert {file: file.read_bytes() for file in made} == made
     config = str(finished_run[0] / "config.yaml")
     arguments = ["--score.method", "label_map", "--score.label_maps", str(out), "--run.dir", str(tmp_path / "run")]
     trained = hf_relabel("run", "--config", config, *arguments)

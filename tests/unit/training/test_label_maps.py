@@ -110,6 +110,12 @@ def test_the_command_writes_maps_in_the_datasets_class_order(image_folder, model
     assert "1 label maps written, 11 were there" in capsys.readouterr().out
     assert main([*command, "--top-k", "2"]) == 1
     assert "made with other settings (top_k" in capsys.readouterr().err
+    assert str(tmp_path) not in (out / "label_maps.json").read_text()
+    with torch.no_grad():
+        model.classifier[1].bias += 1
+    model.save_pretrained(model_folder)
+    assert main(command) == 1, "maps of a model that was trained further are not kept"
+    assert "made with other settings (weights_sha256" in capsys.readouterr().err
 
 
 def test_classes_that_the_model_does_not_know_and_unreadable_images(image_folder, model_folder, tmp_path, capsys):
