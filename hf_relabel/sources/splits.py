@@ -1,4 +1,4 @@
-"""Splits of a source: `source.split: [train, test:PLACE:validation]`, each with its name, its place and its stored name.
+"""Splits of a source: `source.split: [train, test:PLACE:validation]`, each with its name, place and stored name.
 
 The images of the first split keep the ids that they have alone. A later split keeps its own ids too, unless one of them
 is also that of an image in an earlier split: then all of its ids start with its name.
