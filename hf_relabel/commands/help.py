@@ -60,7 +60,7 @@ def _option(item: Option) -> list[str]:
     name = f"{item.flag} {item.metavar}"
     if item.is_switch:
         value = "false" if item.default is True else "true"
-        plain = f"--no-{item.flag[2:]}" if item.default is True else item.flag
+        plain = f"{item.flag}, --no-{item.flag[2:]}" if item.default is True else item.flag
         name = f"{item.flag} {value}" if "." in item.flag else plain
     return _entry(name, f"{item.help} {_default(item)}".strip())
 

@@ -177,8 +177,8 @@ def test_every_command_has_unique_options_that_its_help_explains(command):
     text = help_of(command)
     shown = {item.key for item in options if (item.metavar if item.positional else item.flag) in text}
     hidden = {item.key for item in options if not command.reads_key(item.key)}
-    plain = {item.key for item in options if item.is_switch and item.default is True}  # as --no-flip
-    assert shown | plain >= {item.key for item in options} - hidden
+    assert shown >= {item.key for item in options} - hidden
+    assert "\n  --no-" not in text, "a switch is described by what it does when it is on"
     assert not any(f"--{key} " in text for key in hidden)
 
 

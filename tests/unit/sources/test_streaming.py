@@ -163,7 +163,9 @@ def test_one_image_at_a_time_and_in_another_process(tmp_path):
 def test_only_the_parts_with_the_images_are_read(tmp_path, monkeypatch):
     opened, groups = [], []
     open_, read = FileOpener.open, ParquetFiles._read_group
-    monkeypatch.setattr(FileOpener, "open", lambda self, number: opened.append(number) or open_(self, number))
+    monkeypatch.setattr(
+        FileOpener, "open", lambda self, number, *ahead: opened.append(number) or open_(self, number, *ahead)
+    )
     monkeypatch.setattr(
         ParquetFiles,
         "_read_group",
