@@ -79,17 +79,15 @@ class Result:
         ]
         return draw_overlay(self.image, shown, self.class_names)
 
-    def show(self) -> Image.Image:
-        """Draw `picture`, display it if this is a notebook, and return it.
-
-        A notebook also displays the value of a cell's last line; end that line with a semicolon to see one picture.
-        """
+    def show(self) -> None:
+        """Display `picture`: below the cell of a notebook, else in the system's image viewer."""
         picture = self.picture()
         ipython = sys.modules.get("IPython")
         shell = ipython.get_ipython() if ipython else None
         if shell is not None and hasattr(shell, "kernel"):
             importlib.import_module("IPython.display").display(picture)
-        return picture
+        else:
+            picture.show()
 
     def to_coco(self) -> dict[str, Any]:
         """Return the image, its regions and the classes as a COCO dataset of one image.

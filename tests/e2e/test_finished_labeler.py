@@ -186,6 +186,8 @@ README = Path(hf_relabel.__file__).parents[1] / "README.md"
 
 TWICE = """
 import sys
+from PIL import ImageShow
+ImageShow._viewers.clear()  # no windows
 for _ in range(2):
     space = {"__name__": "__main__"}
     exec(open(sys.argv[1]).read(), space)

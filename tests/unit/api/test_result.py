@@ -39,9 +39,9 @@ def test_pycocotools_reads_it(result, tmp_path):
 
 
 def test_the_picture_shows_the_regions(result):
-    shown = result.show()
+    shown = result.picture()
     assert shown.size == (512, 384)  # a small image is enlarged
-    bare = Result("x", [], [], [], None, result.image, ["cat", "dog"]).show()
+    bare = Result("x", [], [], [], None, result.image, ["cat", "dog"]).picture()
     assert np.any(np.asarray(shown) != np.asarray(bare))
 
 
@@ -49,8 +49,15 @@ def test_a_notebook_displays_the_picture(result, monkeypatch):
     displayed = []
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=object())))
     monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=displayed.append))
-    assert displayed == []
-    assert [result.show()] == displayed
+    assert result.show() is None, "a notebook would show the value of the cell's last line as well"
+    assert displayed == [result.picture()]
+
+
+def test_a_script_opens_the_picture(result, monkeypatch):
+    opened = []
+    monkeypatch.setattr(Image.Image, "show", opened.append)
+    result.show()
+    assert opened == [result.picture()]
 
 
 def test_an_unreadable_image_has_no_picture():
