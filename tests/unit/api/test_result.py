@@ -55,7 +55,7 @@ def test_a_notebook_displays_the_picture(result, monkeypatch):
 
 def test_a_script_opens_the_picture(result, monkeypatch):
     opened = []
-    monkeypatch.setattr(Image.Image, "show", opened.append)
+    monkeypatch.setattr(Image.Image, "show", lambda self: opened.append(self))
     result.show()
     assert opened == [result.picture()]
 
