@@ -68,6 +68,7 @@ PROPOSALS = pa.schema(
         ("label", pa.int32()),  # NO_LABEL for an image without one
         ("width", pa.int32()),  # after EXIF rotation; 0 in an error row
         ("height", pa.int32()),
+        ("sha256", pa.string()),  # hash of the image's file, in hexadecimal; null in an error row
         ("error", pa.string()),  # why the image has no proposals; null if it was read
         ("grid", pa.list_(pa.int32())),  # patches down and across; empty in an error row
         ("feature_row", pa.int64()),  # the whole image's row in FEATURES; -1 in an error row

@@ -128,16 +128,16 @@ def _covered(regions: ShardRegions, of_class: np.ndarray) -> np.ndarray:
 def _first_of_images(regions: ShardRegions, chosen: np.ndarray, primary: np.ndarray, ratio: float) -> np.ndarray:
     """Of the chosen regions, bool [n], at most `ratio` times as many per image as it has primary ones; bool [n].
 
-    They are drawn at random, by numbers that depend only on the image's id.
+    They are drawn at random, by numbers that depend only on the image.
     """
     room = np.ceil(ratio * np.bincount(regions.image[primary], minlength=len(regions.label))).astype(np.int64)
     indices = np.flatnonzero(chosen)
     bounds = np.searchsorted(regions.image[indices], np.arange(len(regions.label) + 1))
     kept = np.zeros(len(chosen), bool)
-    for number, image_id in enumerate(regions.image_ids):
+    for number, sha256 in enumerate(regions.sha256):
         mine = indices[bounds[number] : bounds[number + 1]]
         if len(mine) > room[number]:
-            seed = hashlib.sha256(f"background:{image_id}".encode()).digest()
+            seed = hashlib.sha256(f"background:{sha256}".encode()).digest()
             mine = np.random.default_rng(int.from_bytes(seed[:8], "big")).permutation(mine)[: room[number]]
         kept[mine] = True
     return kept

@@ -16,9 +16,13 @@ PSEUDO_COUNT = 1.0
 """Regions at the mean of all regions that every class is given, so that a class without any region stays defined."""
 
 
-def fold_of(image_id: str, folds: int, seed: int) -> int:
-    """Return the fold of an image, which depends only on its id and the seed."""
-    digest = hashlib.sha256(f"{seed}:fold:{image_id}".encode()).digest()
+def fold_of(sha256: str | None, folds: int, seed: int) -> int:
+    """Return the fold of an image, which depends only on its file's hash and the seed.
+
+    Copies of an image are in the same fold, so that none is judged by a classifier that was fitted on another; and the
+    same images have the same folds whatever they are called.
+    """
+    digest = hashlib.sha256(f"{seed}:fold:{sha256}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % folds
 
 

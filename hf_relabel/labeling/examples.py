@@ -43,7 +43,7 @@ class TrainingRegion:
 
 def training_regions(
     shard: int, proposals: ShardFolder, scores: ShardFolder, classes: int, config: TrainConfig, merge: bool
-) -> tuple[list[str], list[TrainingRegion]]:
+) -> tuple[list[str | None], list[TrainingRegion]]:
     """Read which regions of a shard the labeler trains on.
 
     Without `train.background`, regions that train as background are left out.
@@ -57,17 +57,17 @@ def training_regions(
         merge: Whether an image's proposals with the same class become one region (`score.merge`).
 
     Returns:
-        The shard's image ids, and its regions, image by image.
+        The hashes of the shard's images, and its regions, image by image.
     """
     parts = ("feature_row", "views", "patches")
-    columns = ["image_id", "feature_row", "window_row", *(f"proposals.list.element.{part}" for part in parts)]
+    columns = ["sha256", "feature_row", "window_row", *(f"proposals.list.element.{part}" for part in parts)]
     proposed = proposals.read(shard, columns).to_pylist()
     columns = ["label", "whole_image", "proposals.list.element.target", "windows.list.element.target"]
     scored = scores.read(shard, columns).to_pylist()
     found: list[TrainingRegion] = []
     for number, (image, score) in enumerate(zip(proposed, scored, strict=True)):
         found += _of_image(number, image, score, classes, config.background, merge)
-    return [image["image_id"] for image in proposed], found
+    return [image["sha256"] for image in proposed], found
 
 
 def _of_image(
@@ -113,6 +113,7 @@ class Examples:
         targets: Class, or the number of classes for background, int64 [N].
         held_out: Whether the region's image is in the validation split, bool [N].
         fold: Fold of the region's image, int64 [N].
+        order: The rows in the order of their images' hashes, int64 [N]: the same whatever the images are called.
         mapping: Memory map behind `features`.
     """
 
@@ -120,6 +121,7 @@ class Examples:
     targets: np.ndarray
     held_out: np.ndarray
     fold: np.ndarray
+    order: np.ndarray
     mapping: mmap.mmap
 
     def take(self, rows: np.ndarray, views: np.ndarray | int) -> np.ndarray:
@@ -145,9 +147,9 @@ class Examples:
         return taken
 
 
-def is_held_out(image_id: str, config: Config) -> bool:
-    """Whether an image belongs to the validation split; depends only on its id and the seed."""
-    digest = hashlib.sha256(f"{config.run.seed}:validation:{image_id}".encode()).digest()
+def is_held_out(sha256: str | None, config: Config) -> bool:
+    """Whether an image belongs to the validation split; depends only on its file's hash and the seed."""
+    digest = hashlib.sha256(f"{config.run.seed}:validation:{sha256}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < config.train.val_fraction * 2**64
 
 
@@ -158,7 +160,7 @@ def gather_examples(
     folder: Path,
     config: Config,
     classes: int,
-    folds_of: Callable[[list[str]], np.ndarray],
+    folds_of: Callable[[list[str | None]], np.ndarray],
 ) -> Examples:
     """Collect the training regions of all shards in one memory-mapped file.
 
@@ -172,29 +174,30 @@ def gather_examples(
         folder: Where the file lies.
         config: Configuration of the run.
         classes: Number of classes.
-        folds_of: Gives the fold of each image, int64, from their ids.
+        folds_of: Gives the fold of each image, int64, from their hashes.
 
     Raises:
         StageError: No region trains as a class.
         OutputError: The disk is full.
     """
-    targets, fold, held_out = array("q"), array("q"), bytearray()
+    targets, fold, keys, held_out = array("q"), array("q"), array("Q"), bytearray()
     views, dim = proposals.fingerprint.inputs["propose"]["views"], 0
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             for shard in shards:
                 features = proposals.features(shard.index)
                 dim = features.shape[1]
-                ids, regions = training_regions(
+                sha256, regions = training_regions(
                     shard.index, proposals, scores, classes, config.train, config.score.merge
                 )
-                of_image = folds_of(ids)
-                held = [is_held_out(image_id, config) for image_id in ids]
+                of_image = folds_of(sha256)
+                held = [is_held_out(image, config) for image in sha256]
                 for region in regions:
                     example = [pooled_feature(region, features, view) for view in range(1 + views)]
                     file.write(np.stack(example).tobytes())
                     targets.append(region.target)
                     fold.append(int(of_image[region.image]))
+                    keys.append(int((sha256[region.image] or "0")[:16], 16))
                     held_out.append(held[region.image])
             file.flush()
             if any(target < classes for target in targets):
@@ -202,6 +205,7 @@ def gather_examples(
                     np.frombuffer(targets, np.int64),
                     np.frombuffer(held_out, bool),
                     np.frombuffer(fold, np.int64),
+                    np.argsort(np.frombuffer(keys, np.uint64), kind="stable"),
                 )
                 return map_examples(file, *arrays, (1 + views, dim))
     except OSError as error:
@@ -218,9 +222,14 @@ def no_region(folder: Path) -> StageError:
 
 
 def map_examples(
-    file: IO[bytes], targets: np.ndarray, held_out: np.ndarray, fold: np.ndarray, shape: tuple[int, ...]
+    file: IO[bytes],
+    targets: np.ndarray,
+    held_out: np.ndarray,
+    fold: np.ndarray,
+    order: np.ndarray,
+    shape: tuple[int, ...],
 ) -> Examples:
     """Map examples from an open file of consecutive float16 features, each of the given shape."""
     mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     features = np.frombuffer(mapping, np.float16).reshape(len(targets), *shape)
-    return Examples(features, targets, held_out, fold, mapping)
+    return Examples(features, targets, held_out, fold, order, mapping)

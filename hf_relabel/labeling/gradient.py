@@ -60,8 +60,8 @@ class GradientTrainer:
         self.device = rank.device
         if config.mixed_precision == "fp16" and self.device.type == "cpu":
             raise UsageError("train.mixed_precision: fp16 needs a GPU; use bf16 or no")
-        self.train_rows = np.flatnonzero(~examples.held_out)
-        self.val_rows = np.flatnonzero(examples.held_out)
+        held_out = examples.held_out[examples.order]
+        self.train_rows, self.val_rows = examples.order[~held_out], examples.order[held_out]
         if not len(self.train_rows):
             raise StageError("train.val_fraction: all kept regions belong to held-out images; lower it")
         torch.manual_seed(seed)

@@ -10,6 +10,7 @@ backbone that it was trained on, and the calibration of its scores. It refuses f
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -253,11 +254,11 @@ class Labeler:
         """Number of folds; 0 if there is only the head for all images."""
         return self.heads.count - 1
 
-    def folds_of(self, image_ids: list[str]) -> np.ndarray:
-        """The fold of each training image, int64 [images]; -1 without folds."""
+    def folds_of(self, sha256: Sequence[str | None]) -> np.ndarray:
+        """The fold of each training image, given by its file's hash, int64 [images]; -1 without folds."""
         if not self.folds:
-            return np.full(len(image_ids), -1)
-        return np.array([fold_of(image_id, self.folds, self.seed) for image_id in image_ids], np.int64)
+            return np.full(len(sha256), -1)
+        return np.array([fold_of(image, self.folds, self.seed) for image in sha256], np.int64)
 
 
 AGAIN = "run `hf-relabel train` again"

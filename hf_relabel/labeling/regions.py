@@ -23,6 +23,7 @@ class ShardRegions:
 
     Args:
         image_ids: Id of each image.
+        sha256: Hash of each image's file; None if it could not be read.
         label: Given label of each image, int64 [images].
         is_read: Whether each image could be read, bool [images].
         grid: Patches down and across.
@@ -34,6 +35,7 @@ class ShardRegions:
     """
 
     image_ids: list[str]
+    sha256: list[str | None]
     label: np.ndarray
     is_read: np.ndarray
     grid: tuple[int, int]
@@ -59,6 +61,7 @@ class ShardRegions:
 
 COLUMNS = [
     "image_id",
+    "sha256",
     "label",
     "grid",
     "feature_row",
@@ -133,6 +136,7 @@ def layout_of(table: pa.Table) -> ShardLayout:
     )
     regions = ShardRegions(
         image_ids=table["image_id"].to_pylist(),
+        sha256=table["sha256"].to_pylist(),
         label=_column(table, "label").to_numpy().astype(np.int64),
         is_read=_column(table, "feature_row").to_numpy() >= 0,
         grid=grid,

@@ -103,7 +103,7 @@ def measure_scores(
 
     def count(shard: int) -> tuple[dict[str, EvidenceCounts], dict[str, EvidenceCounts]]:
         regions = read_regions(proposals, shard)
-        folds = labeler.folds_of(regions.image_ids)
+        folds = labeler.folds_of(regions.sha256)
         full, half = _no_counts(), _no_counts()
         add(full, classify(labeler, regions, folds), regions)
         if halves is not None:

@@ -77,7 +77,7 @@ class Selection:
 
 def folds_of(regions: ShardRegions, folds: int, seed: int) -> np.ndarray:
     """The fold of each region's image, int64 [n]."""
-    of_image = np.array([fold_of(image_id, folds, seed) for image_id in regions.image_ids], np.int64)
+    of_image = np.array([fold_of(sha256, folds, seed) for sha256 in regions.sha256], np.int64)
     return of_image[regions.image]
 
 

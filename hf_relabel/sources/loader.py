@@ -36,6 +36,7 @@ class Decoded:
         pixels: Input of the backbone, float32 [3, S, S]; None if the image could not be read.
         error: Why the image could not be read; None if it was read.
         orientation: EXIF orientation of the stored pixels, 1 to 8.
+        sha256: Hash of the file, in hexadecimal; None if it could not be read.
     """
 
     index: int
@@ -44,6 +45,7 @@ class Decoded:
     pixels: torch.Tensor | None
     error: str | None
     orientation: int = 1
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class _Images(Dataset):
         except ImageReadError as error:
             return Decoded(index, 0, 0, None, str(error))
         pixels = self.preprocess(loaded.image)
-        return Decoded(index, loaded.width, loaded.height, pixels, None, loaded.orientation)
+        return Decoded(index, loaded.width, loaded.height, pixels, None, loaded.orientation, loaded.sha256)
 
 
 class _Order(Sampler):

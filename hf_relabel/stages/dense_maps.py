@@ -7,12 +7,11 @@ classified by the head that has not seen them.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.nn import functional
 
@@ -20,11 +19,13 @@ from hf_relabel.config import Config
 from hf_relabel.labeling.label_map_folder import RECORD, check_folder, label_map_paths, write_label_map
 from hf_relabel.labeling.labeler import Labeler
 from hf_relabel.run.ranks import Rank
+from hf_relabel.run.shard_folder import MANIFEST, ShardFolder
 from hf_relabel.run.snapshot import Snapshot
-from hf_relabel.run.store import atomic_open, write_json
+from hf_relabel.run.store import Fingerprint, atomic_open, read_record, write_json
 from hf_relabel.sources.loader import BatchLoader
 from hf_relabel.sources.source import Source
 from hf_relabel.stages.finished import FinishedLabeler
+from hf_relabel.stages.propose import STAGE as PROPOSALS
 from hf_relabel.vision.families import resolve
 from hf_relabel.vision.pair import identify_backbone, load_backbone
 
@@ -89,7 +90,7 @@ def write_dense_maps(
         return made
     backbone = load_backbone(config.backbone, rank.device)
     labeler.heads.to(rank.device)
-    heads = _heads(labeler, finished.folder.parent, source.image_ids)
+    trained = _trained_on(finished.folder.parent) if labeler.folds else set()
     loader = BatchLoader(source, backbone.preprocess, backbone.preprocess.side, config.run.batch_size)
     for batch in chain.from_iterable(map(loader.read, _ranges(todo))):
         read = [image for image in batch.images if image.error is None]
@@ -97,10 +98,11 @@ def write_dense_maps(
         if batch.pixels is not None:
             features = backbone(batch.pixels).region
             for image, patches in zip(read, features, strict=True):
-                label_map = dense_map(labeler, patches, backbone.grid, int(heads[image.index]), top_k)
+                head = 1 + int(labeler.folds_of([image.sha256])[0]) if image.sha256 in trained else 0
+                label_map = dense_map(labeler, patches, backbone.grid, head, top_k)
                 write_label_map(paths[image.index], label_map, len(labeler.class_names))
                 made.written += 1
-                made.held_out += int(heads[image.index] > 0)
+                made.held_out += int(head > 0)
         tick(len(batch.images))
     return made
 
@@ -136,12 +138,15 @@ def dense_map(labeler: Labeler, patches: torch.Tensor, grid: tuple[int, int], he
     return found.contiguous()
 
 
-def _heads(labeler: Labeler, run: Path, image_ids: Sequence[str]) -> np.ndarray:
-    """The head for each image: that of its fold if the labeler's run was trained on it, else 0; int64 [N]."""
-    heads = np.zeros(len(image_ids), np.int64)
-    snapshot = Snapshot.load(run)
-    if snapshot is not None and labeler.folds:
-        trained = set(snapshot.image_ids[: snapshot.training_images])
-        seen = np.array([image_id in trained for image_id in image_ids], bool)
-        heads[seen] = labeler.folds_of([image_id for image_id in image_ids if image_id in trained]) + 1
-    return heads
+def _trained_on(run: Path) -> set[str | None]:
+    """The hashes of the images that the labeler of a run was trained on; empty if the run's tables are not there."""
+    snapshot, manifest = Snapshot.load(run), read_record(run / PROPOSALS / MANIFEST)
+    if snapshot is None or manifest is None:
+        return set()
+    proposals = ShardFolder(run / PROPOSALS, PROPOSALS, Fingerprint(manifest["inputs"]))
+    found: list[str | None] = []
+    for shard in range(len(manifest["shards"])):
+        if len(found) >= snapshot.training_images:  # its split comes first, in shards of its own
+            break
+        found += proposals.read(shard, ["sha256"])["sha256"].to_pylist()
+    return set(found)

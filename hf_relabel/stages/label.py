@@ -66,7 +66,7 @@ def run(job: Job) -> dict[str, Any]:
         if readable:
             whole[readable] = features[[rows[number]["feature_row"] for number in readable]]
         was_trained_on = not is_new and job.trains(shard)
-        folds = labeler.folds_of(regions.image_ids) if was_trained_on else np.full(len(rows), NEW)
+        folds = labeler.folds_of(regions.sha256) if was_trained_on else np.full(len(rows), NEW)
         result = _collect(label_images(labeler, rows, regions, whole, folds, job.config.label.top_k))
         tick(len(rows))
         return result

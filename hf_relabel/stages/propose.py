@@ -36,7 +36,7 @@ from hf_relabel.vision.windows import window_masks
 
 STAGE = "proposals"
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Raise it when a change of the code changes the proposals or their features."""
 
 EMPTY = "mask empty at the image's size"
@@ -267,7 +267,7 @@ class Proposer:
         )
         under = torch.from_numpy(regions).flatten(1)  # [1 + proposals + windows, n]
         pooled, end = pool(patches, under), 1 + viewed
-        views = pool_views(patches, under[1:end], settings.views, settings.view_drop, self._generator(image_id))
+        views = pool_views(patches, under[1:end], settings.views, settings.view_drop, self._generator(item.sha256))
         with_views = torch.cat([pooled[1:end, None], views], dim=1).flatten(0, 1)
         features = torch.cat([pooled[:1], with_views, pooled[end:]])
         features = features.to(torch.float16).cpu()
@@ -289,7 +289,12 @@ class Proposer:
             )
             next_row += 1 + count
         row = self._row(item.index, item.width, item.height, None, proposals)
-        row |= {"grid": list(self.backbone.grid), "window_row": next_row, "windows": len(self._windows)}
+        row |= {
+            "sha256": item.sha256,
+            "grid": list(self.backbone.grid),
+            "window_row": next_row,
+            "windows": len(self._windows),
+        }
         return Proposed(row, features.numpy(), dropped)
 
     def _generate(
@@ -332,9 +337,9 @@ class Proposer:
                 on_grid = masks.to_grid(picture, self.backbone.grid)
                 yield Proposal("file", on_grid, has_views=True, segmentation=outline)
 
-    def _generator(self, image_id: str) -> torch.Generator:
-        """Random numbers that depend on the image, not on its place in a batch or on the rank."""
-        digest = hashlib.sha256(f"{self.job.config.run.seed}:{image_id}".encode()).digest()
+    def _generator(self, sha256: str | None) -> torch.Generator:
+        """Random numbers that depend on the image, not on its name, its place in a batch or the rank."""
+        digest = hashlib.sha256(f"{self.job.config.run.seed}:{sha256}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
     def _error_row(self, index: int, error: str | None) -> Proposed:
@@ -347,6 +352,7 @@ class Proposer:
             "label": int(self.job.source.labels[index]),
             "width": width,
             "height": height,
+            "sha256": None,
             "error": error,
             "grid": [],
             "feature_row": -1,

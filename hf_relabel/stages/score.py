@@ -27,7 +27,7 @@ from hf_relabel.schema import NO_LABEL, SCORES, TARGET_BACKGROUND
 
 STAGE = "scores"
 
-ALGORITHM = 2
+ALGORITHM = 3
 """Raise it when a change of the code changes the scores or what regions train as."""
 
 

@@ -28,7 +28,7 @@ from hf_relabel.run.store import Fingerprint, differences
 
 STAGE = "labeler"
 
-ALGORITHM = 3
+ALGORITHM = 4
 """Raise it when a change of the code changes the trained heads or the calibration."""
 
 CHECKPOINT = "checkpoint.pt"
@@ -161,16 +161,16 @@ class _Trainer:
                 folder,
                 self.job.config,
                 self.classes,
-                lambda ids: self._folds_of(ids, folds),
+                lambda sha256: self._folds_of(sha256, folds),
             )
             trainer = GradientTrainer(examples, shape, 1 + folds, config, self.job.config.run.seed, self.job.rank)
             heads, result = trainer.fit(folder / CHECKPOINT, fingerprint.digest)
         return heads, halves, {**record, **result}
 
-    def _folds_of(self, image_ids: list[str], folds: int) -> np.ndarray:
+    def _folds_of(self, sha256: Sequence[str | None], folds: int) -> np.ndarray:
         if not folds:
-            return np.full(len(image_ids), -1)
-        return np.array([fold_of(image_id, folds, self.job.config.run.seed) for image_id in image_ids], np.int64)
+            return np.full(len(sha256), -1)
+        return np.array([fold_of(image, folds, self.job.config.run.seed) for image in sha256], np.int64)
 
     def _regions_per_class(self) -> np.ndarray:
         """Number of regions that train as each class, int64 [classes]."""
@@ -192,9 +192,9 @@ class _Trainer:
         total = Moments(max(1, folds), self.outputs, self.dim, self.job.rank.device)
 
         def moments_of(shard: int) -> Any:
-            ids, regions = self._training_regions(shard)
+            sha256, regions = self._training_regions(shard)
             features = self.proposals.features(shard)
-            of_image = np.maximum(self._folds_of(ids, folds), 0)
+            of_image = np.maximum(self._folds_of(sha256, folds), 0)
             pooled = np.zeros((len(regions), self.dim))
             for place, region in enumerate(regions):
                 pooled[place] = pooled_feature(region, features)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from commands import error_line, hf_relabel
+from PIL import Image
 
 from hf_relabel.labeling.label_maps import label_map_path, read_label_map
 
@@ -41,18 +42,19 @@ def test_maps_of_a_run_can_be_read_and_train_another_labeler(
     assert "kept by its label map" in trained.stdout
 
 
-def test_new_images_are_classified_by_the_head_for_new_images(
+def test_images_that_it_was_trained_on_are_known_by_their_content(
     finished_run: tuple[Path, str], image_folder: Path, tmp_path: Path
 ):
     photos = tmp_path / "photos"
     photos.mkdir()
-    for number, file in enumerate(sorted(image_folder.rglob("*.png"))[:2]):
-        (photos / f"new-{number}.png").write_bytes(file.read_bytes())
+    trained, other = sorted(image_folder.rglob("*.png"))[:2]
+    (photos / "renamed.png").write_bytes(trained.read_bytes())
+    Image.open(other).rotate(180).save(photos / "new.png")
     (photos / "broken.png").write_bytes(b"nothing")
     done = hf_relabel("export", "label-maps", str(finished_run[0]), str(tmp_path / "m"), "--images", str(photos))
     assert done.returncode == 0, done.stderr
-    assert "2 label maps written, 0 were there" in done.stdout
+    assert "2 label maps written, 1 by a head that has not seen the image, 0 were there" in done.stdout
     assert "1 images have no map: " in done.stdout
-    assert torch.load(tmp_path / "m" / "new-0.pt", weights_only=True).dtype == torch.float16
+    assert torch.load(tmp_path / "m" / "new.pt", weights_only=True).dtype == torch.float16
     line = error_line(hf_relabel("export", "label-maps", str(finished_run[0]), str(photos)), 1)
     assert "contains other files" in line

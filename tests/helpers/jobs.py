@@ -1,5 +1,6 @@
 """A job without images: a source of names and labels, and a proposals stage written from features."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,7 @@ def write_proposals(job: Job, images: list[ImageRegions | np.ndarray | None], ba
                 "image_id": job.snapshot.image_ids[index],
                 "split": "train",
                 "label": int(job.snapshot.labels[index]),
+                "sha256": hashlib.sha256(job.snapshot.image_ids[index].encode()).hexdigest(),
                 **_stored(job.snapshot.image_ids[index], stored[index], grid, sum(map(len, features))),
             }
             rows.append(row)
@@ -109,7 +111,7 @@ def _stored(image_id: str, image: ImageRegions | None, grid: tuple[int, int], fi
     """What a row of the stage says about the regions of an image whose features begin at row `first`."""
     if image is None:
         nothing = {"grid": [], "feature_row": -1, "window_row": -1, "windows": 0, "proposals": []}
-        return {"width": 0, "height": 0, "error": "cannot identify image file", **nothing}
+        return {"width": 0, "height": 0, "error": "cannot identify image file", "sha256": None, **nothing}
     proposals, next_row = [], first + 1
     for number, (generator, mask, features) in enumerate(image.proposals):
         proposals.append(

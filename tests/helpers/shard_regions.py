@@ -14,6 +14,7 @@ def make_regions(images: list[list[tuple[str, list[int]]]], label: list[int], pa
         masks[row, covered] = True
     return ShardRegions(
         image_ids=[f"image-{number}.jpg" for number in range(len(images))],
+        sha256=[f"{number:064x}" for number in range(len(images))],
         label=np.array(label, np.int64),
         is_read=np.ones(len(images), bool),
         grid=(1, patches),

@@ -44,7 +44,7 @@ def test_examples_are_the_regions_with_a_target_and_are_split_by_image(tmp_path)
     targets = [item["target"] for row in rows for item in row["proposals"] if item["target"] != -1]
     assert sorted(examples.targets.tolist()) == sorted(CLASSES if target == -2 else target for target in targets)
     assert np.count_nonzero(examples.targets == CLASSES) > 60  # the proposals that show nothing
-    held = [is_held_out(image_id, job.config) for image_id in job.snapshot.image_ids]
+    held = [is_held_out(row["sha256"], job.config) for row in rows_of(job, "proposals", "propose")]
     assert examples.held_out.sum() == 2 * sum(held) > 0
     assert np.bincount(examples.fold).tolist() == [40, 30, 30, 30, 30]  # 16 images per shard, two regions each
 
@@ -112,7 +112,7 @@ def test_reading_all_examples_does_not_keep_their_file_in_memory(tmp_path):
     path.write_bytes(bytes(count * 3 * 512 * 2))  # 94 MB
     zeros = np.zeros(count, np.int64)
     with open(path, "rb") as file:
-        examples = map_examples(file, zeros, zeros.astype(bool), zeros, (3, 512))
+        examples = map_examples(file, zeros, zeros.astype(bool), zeros, np.arange(count), (3, 512))
     before = mapped_megabytes()
     for rows in np.random.default_rng(0).permutation(count).reshape(-1, 2000):
         assert not examples.take(rows, 1).any()

@@ -29,7 +29,7 @@ def make_examples(folder, folds: int, held_out: float = 0.2, rows: int = 120, se
     path = folder / "examples"
     path.write_bytes(features.astype(np.float16).tobytes())
     with open(path, "rb") as file:
-        return map_examples(file, targets, held, fold, (1, DIM))
+        return map_examples(file, targets, held, fold, np.arange(rows), (1, DIM))
 
 
 def trained(folder, examples: Examples, heads: int, **config) -> tuple[Heads, dict]:

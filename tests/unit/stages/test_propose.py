@@ -100,8 +100,8 @@ def test_a_finished_stage_loads_no_model_and_says_what_computed_it(tmp_path, tin
     monkeypatch.setattr(Backbone, "load", lambda *_: pytest.fail("the model was loaded"))
     again = Job(job.config, job.rank)
     assert stage.run(again) == manifest
-    monkeypatch.setattr(stage, "ALGORITHM", 2)
-    with pytest.raises(StageError, match="algorithm: 1 -> 2"):
+    monkeypatch.setattr(stage, "ALGORITHM", stage.ALGORITHM + 1)
+    with pytest.raises(StageError, match=f"algorithm: {stage.ALGORITHM - 1} -> {stage.ALGORITHM}"):
         stage.run(Job(job.config, job.rank))
 
 
