@@ -140,6 +140,8 @@ class LabelsSettings:
             given labels of whole images.
         images: Folder of the images, for masked crops; by default those of the run.
         crops: Classify masked crops as well: a forward pass of the backbone for each image and each proposal.
+        crop_model: Image classifier of transformers, a folder or Hub id, whose features describe crops; by default the
+            run's backbone.
         crop_size: Side in pixels of crops, and of whole images that they are compared with.
         parents: File with lines `child<TAB>parent` of class names, or `wordnet`: also compare along this hierarchy,
             where a parent counts at its level.
@@ -152,6 +154,7 @@ class LabelsSettings:
     label_maps: Path | None = option(None, "FOLDER")
     images: Path | None = option(None, "FOLDER")
     crops: bool = True
+    crop_model: str | None = option(None, "MODEL")
     crop_size: int = 224
     parents: str | None = option(None, "FILE.tsv|wordnet")
     seed: int = 0
@@ -207,7 +210,7 @@ def _hierarchy(settings: LabelsSettings) -> "Hierarchy | None":
 
 def _crops(settings: LabelsSettings) -> "tuple[Photos | None, Encoder | None, str]":
     """What masked crops need, or why they are left out."""
-    from hf_relabel.comparison.crops import BackboneEncoder
+    from hf_relabel.comparison.crops import BackboneEncoder, ClassifierEncoder
     from hf_relabel.review.photos import photos_in_folder, photos_of_source
     from hf_relabel.run.ranks import current_rank
     from hf_relabel.run.snapshot import Snapshot
@@ -216,6 +219,9 @@ def _crops(settings: LabelsSettings) -> "tuple[Photos | None, Encoder | None, st
 
     if not settings.crops:
         return None, None, "not wanted (--no-crops)"
+    device = current_rank(RunConfig()).device
+    name, size = settings.crop_model, settings.crop_size
+    given = ClassifierEncoder.load(name, size, device) if name is not None else None
     try:
         config = parse(PIPELINE["run"], ["--config", str(settings.run / CONFIG_FILE)])
         snapshot = Snapshot.load(settings.run)
@@ -225,8 +231,10 @@ def _crops(settings: LabelsSettings) -> "tuple[Photos | None, Encoder | None, st
             photos = photos_of_source(snapshot.open(config.source))
         else:
             return None, None, f"{settings.run}: has no list of images"
+        if given is not None:
+            return photos, given, ""
         backbone = dataclasses.replace(config.backbone, image_size=settings.crop_size)
-        return photos, BackboneEncoder(load_backbone(backbone, current_rank(RunConfig()).device)), ""
+        return photos, BackboneEncoder(load_backbone(backbone, device)), ""
     except RelabelError as error:
         return None, None, str(error)
 

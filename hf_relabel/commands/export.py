@@ -187,16 +187,25 @@ def run_fiftyone(settings: FiftyOneSettings) -> int:
         overwrite=settings.overwrite,
     )
     _print_counts(settings, exported, fiftyone_folder.CARRIES)
-    where = f"dataset_dir={str(settings.output)!r}"
-    if settings.images is None:
-        where = f"data_path='FOLDER OF THE IMAGES', labels_path={str(settings.output / 'labels.json')!r}"
-    print(f"dataset = fiftyone.Dataset.from_dir(dataset_type=fiftyone.types.COCODetectionDataset, {where})")
-    data = "FOLDER OF THE IMAGES" if settings.images is None else str(settings.output / "data")
-    print(
-        "dataset.merge_dir(dataset_type=fiftyone.types.FiftyOneImageClassificationDataset, label_field='image_labels', "
-        f"data_path={data!r}, labels_path={str(settings.output / 'image_labels.json')!r})"
-    )
+    data = "FOLDER OF THE IMAGES" if settings.images is None else str(settings.output.absolute() / "data")
+    print(_fiftyone_lines(settings.output, data, settings.release))
     return 0
+
+
+def _fiftyone_lines(folder: Path, data: str, release: str) -> str:
+    """The lines of Python that read a folder in FiftyOne, and those that bring edits back."""
+    regions, labels = "fiftyone.types.COCODetectionDataset", "fiftyone.types.FiftyOneImageClassificationDataset"
+    regions_file, labels_file = str(folder / "labels.json"), str(folder / "image_labels.json")
+    return f"""
+dataset = fiftyone.Dataset.from_dir(dataset_type={regions}, data_path={data!r}, labels_path={regions_file!r}, \
+label_types="segmentations", label_field="regions")
+dataset.merge_dir(dataset_type={labels}, data_path={data!r}, labels_path={labels_file!r}, label_field="image_labels")
+
+and after edits:
+dataset.export(labels_path="edited/labels.json", dataset_type={regions}, label_field="regions", rel_dir={data!r})
+dataset.export(labels_path="edited/image_labels.json", dataset_type={labels}, label_field="image_labels", \
+rel_dir={data!r})
+hf-relabel review {release} --edited edited"""
 
 
 def run_yolo(settings: ImagesSettings) -> int:

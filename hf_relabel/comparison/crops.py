@@ -6,7 +6,10 @@ from typing import Protocol
 import numpy as np
 import torch
 from PIL import Image
+from transformers import PreTrainedModel
 
+from hf_relabel.training.models import open_classifier, read_transform
+from hf_relabel.training.transform import ClassifierTransform
 from hf_relabel.vision import masks
 from hf_relabel.vision.backbone import Backbone
 from hf_relabel.vision.pair import BackbonePair
@@ -34,6 +37,35 @@ class BackboneEncoder:
         """Features of RGB images, float32 [n, dim]."""
         pixels = torch.stack([self._backbone.preprocess(image) for image in images])
         return self._backbone(pixels).region.mean(dim=1).cpu().numpy()
+
+
+class ClassifierEncoder:
+    """The pooled features of an image classifier from transformers."""
+
+    def __init__(self, model: PreTrainedModel, transform: ClassifierTransform, device: torch.device):
+        self._base = getattr(model, model.base_model_prefix).to(device).eval()
+        self._transform = transform
+        self._device = device
+
+    @classmethod
+    def load(cls, name: str, size: int, device: torch.device) -> "ClassifierEncoder":
+        """Load a classifier from a folder or the Hub, for images of `size` pixels.
+
+        Raises:
+            BackboneError: It cannot be loaded.
+        """
+        return cls(open_classifier(name)[0], read_transform(name, size), device)
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Features of RGB images, float32 [n, dim]."""
+        pixels = torch.stack([self._transform(image) for image in images])
+        output = self._base(pixel_values=pixels.to(self._device))
+        pooled = getattr(output, "pooler_output", None)
+        if pooled is None:  # tokens: the class token and the mean of the patches'
+            tokens = output.last_hidden_state
+            pooled = torch.cat([tokens[:, 0], tokens[:, 1:].mean(dim=1)], dim=1)
+        return pooled.flatten(1).float().cpu().numpy()
 
 
 def masked_crop(image: Image.Image, mask: np.ndarray) -> Image.Image:

@@ -1,13 +1,14 @@
 """Read what people edited in an export of a release: COCO JSON, a FiftyOne folder, or Label Studio's JSON.
 
 The classes are taken by name, as tools number them anew. Fields that a tool dropped are made up for by the masks
-(`release/edits.py`).
+(`release/edits.py`). A folder from FiftyOne has the regions in `labels.json` (a `COCODetectionDataset`), and may have
+the labels of images in `image_labels.json` (a `FiftyOneImageClassificationDataset`).
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import numpy as np
 from hf_relabel.errors import FormatError
 from hf_relabel.formats.coco_fields import LABELS
 from hf_relabel.formats.coco_file import CocoFile
+from hf_relabel.formats.fiftyone_folder import IMAGE_LABELS
+from hf_relabel.formats.fiftyone_folder import LABELS as REGIONS
 from hf_relabel.formats.segmentation import read_segmentation
 from hf_relabel.release.edits import EditedImage, EditedRegion
 from hf_relabel.vision.masks import encode
@@ -23,22 +26,48 @@ MAX_PIXELS = 200_000_000
 
 
 def read_edited(path: Path) -> list[EditedImage]:
-    """Read an edited file, or the folder of a FiftyOne export in COCO format.
+    """Read an edited file, or a folder that FiftyOne exported.
 
     Raises:
         FormatError: It is missing, damaged, or none of these formats.
     """
-    file = path / "labels.json" if path.is_dir() else path
+    file = path / REGIONS if path.is_dir() else path
     try:
         with open(file, "rb") as opened:
             first = opened.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
         when = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc).isoformat(timespec="seconds")
     except OSError as error:
         raise FormatError(f"{file}: cannot be read ({error.strerror or error}); give an edited export") from error
-    return list(_tasks(file, when) if first == b"[" else _coco(file, when))
+    if first == b"[":
+        return list(_tasks(file, when))
+    labels = path / IMAGE_LABELS
+    return list(_coco(file, when, _image_labels(labels) if path.is_dir() and labels.exists() else {}))
 
 
-def _coco(path: Path, when: str) -> Iterator[EditedImage]:
+def _image_labels(path: Path) -> dict[str, frozenset[str]]:
+    """The labels of images in FiftyOne's file, by the images' paths without suffix."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        classes = value.get("classes") or []
+        return {
+            key: frozenset(_class_of(label, classes) for label in (labels if isinstance(labels, list) else [labels]))
+            for key, labels in value["labels"].items()
+            if labels is not None
+        }
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise FormatError(
+            f"{path}: damaged ({error!r}); export the labels of images again as a FiftyOneImageClassificationDataset"
+        ) from error
+
+
+def _class_of(label: Any, classes: list[Any]) -> str:
+    """The class of a label: a name, a place among the classes, or an object with a name."""
+    if isinstance(label, dict):
+        label = label["label"]
+    return str(classes[label] if isinstance(label, int) else label)
+
+
+def _coco(path: Path, when: str, image_labels: Mapping[str, frozenset[str]]) -> Iterator[EditedImage]:
     coco = CocoFile(path)
     names = {}
     for category in coco.head.get("categories") or []:
@@ -71,7 +100,9 @@ def _coco(path: Path, when: str) -> Iterator[EditedImage]:
                     segmentation,
                 )
             )
-        listed = frozenset(name(image, label) for label in labels) if isinstance(labels, list) else None
+        listed = image_labels.get(PurePosixPath(image_id).with_suffix("").as_posix())
+        if isinstance(labels, list):
+            listed = frozenset(name(image, label) for label in labels)
         yield EditedImage(image_id, listed, regions, None, when)
 
 
@@ -106,7 +137,7 @@ def _person(value: Any) -> str | None:
     """A user of Label Studio: an object with an address, or only a number."""
     if isinstance(value, dict):
         value = value.get("email") or value.get("id")
-    return None if value is None else str(value)
+    return f"user {value}" if isinstance(value, int) else value
 
 
 def _region(item: dict[str, Any]) -> EditedRegion:

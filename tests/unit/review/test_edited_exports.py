@@ -108,6 +108,25 @@ def test_fiftyone_round_trip(release, tmp_path, capsys):
     assert "1 new regions: only their class is taken, as a label" in capsys.readouterr().out
 
 
+def test_image_labels_that_were_edited_in_fiftyone(release, tmp_path, capsys):
+    """FiftyOne drops the labels that COCO has no field for, and writes names, as here, or objects, as we do."""
+    export_fiftyone(release, tmp_path / "folder")
+    regions, labels = tmp_path / "folder" / "labels.json", tmp_path / "folder" / "image_labels.json"
+    value = json.loads(regions.read_text())
+    for image in value["images"]:
+        del image["category_ids"]
+    regions.write_text(json.dumps(value))
+    assert taken(release, tmp_path / "folder", tmp_path / "same") == set()
+    new = {"cats/0": ["cat", "tree"], "cats/1": None, "cats/2": ["dog", "cat", "zebra"]}
+    labels.write_text(json.dumps({"classes": None, "labels": new}))
+    expected = {("cats/0.jpg", "dog", True, False), ("cats/0.jpg", "tree", False, True)}
+    assert taken(release, tmp_path / "folder", tmp_path / "edited") == expected
+    assert "1 labels of classes that the release does not have are left out" in capsys.readouterr().out
+    labels.write_text(json.dumps({"classes": NAMES, "labels": {"cats/0": [9]}}))
+    assert main(["review", str(release.folder), "--edited", str(tmp_path / "folder")]) == 1
+    assert "image_labels.json: damaged" in capsys.readouterr().err
+
+
 def test_image_labels_that_were_edited_in_coco(release, tmp_path):
     export_coco(release, tmp_path / "export.json")
     value = json.loads((tmp_path / "export.json").read_text())
