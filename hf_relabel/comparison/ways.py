@@ -75,6 +75,7 @@ class Images:
     Args:
         shards: The shards' numbers and, for each, which of its images could be read.
         image_ids: Their ids.
+        sha256: Hashes of their files.
         labels: Their given labels, int64 [N].
         whole: Features of the whole images, float16 [N, dim].
         class_names: Names of the classes.
@@ -83,6 +84,7 @@ class Images:
 
     shards: list[tuple[int, np.ndarray]]
     image_ids: list[str]
+    sha256: list[str | None]
     labels: np.ndarray
     whole: np.ndarray
     class_names: list[str]
@@ -91,22 +93,24 @@ class Images:
     @classmethod
     def read(cls, job: Job) -> "Images":
         proposals, _ = job.finished("proposals", "propose")
-        shards, ids, labels, whole = [], [], [], []
+        columns = ["image_id", "sha256", "label", "error", "feature_row"]
+        shards, ids, hashes, labels, whole = [], [], [], [], []
         for shard in job.training.shards:
-            rows = proposals.read(shard.index, ["image_id", "label", "error", "feature_row"]).to_pylist()
+            rows = proposals.read(shard.index, columns).to_pylist()
             read = np.array([row["error"] is None for row in rows])
             kept = [row for row in rows if row["error"] is None]
             shards.append((shard.index, read))
             ids += [row["image_id"] for row in kept]
+            hashes += [row["sha256"] for row in kept]
             labels += [row["label"] for row in kept]
             whole.append(np.array(proposals.features(shard.index)[[row["feature_row"] for row in kept]]))
         if NO_LABEL in labels:
             raise StageError(f"{job.folder}: {labels.count(NO_LABEL)} images have no label; nothing to compare with")
-        return cls(shards, ids, np.array(labels), np.concatenate(whole), job.snapshot.class_names, proposals)
+        return cls(shards, ids, hashes, np.array(labels), np.concatenate(whole), job.snapshot.class_names, proposals)
 
     def folds(self, count: int, seed: int) -> np.ndarray:
         """Fold of each image, int64 [N]."""
-        return np.array([fold_of(image_id, count, seed) for image_id in self.image_ids], np.int64)
+        return np.array([fold_of(sha256, count, seed) for sha256 in self.sha256], np.int64)
 
     def regions(self) -> Iterator[tuple[int, ShardRegions, np.ndarray]]:
         """The regions of each shard, its number, and the index of each of its images among the N; -1 if unreadable."""

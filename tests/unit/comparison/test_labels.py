@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from jobs import make_job, write_proposals
 from PIL import Image
 from scenes import make_scenes
@@ -21,6 +22,7 @@ from hf_relabel.evaluation.ground_truth import Truth, read_truth
 from hf_relabel.evaluation.metrics import average_precision
 from hf_relabel.labeling.label_maps import label_map_path, read_label_map, score_under_mask
 from hf_relabel.review.photos import photos_in_folder
+from hf_relabel.training.transform import ClassifierTransform
 
 CLASSES = 6
 
@@ -107,6 +109,26 @@ def test_the_command_prints_all_ways_and_why_one_is_left_out(run: Path, tmp_path
     assert list(json.loads((tmp_path / "found.json").read_text())["rows"]) == WITHOUT_CROPS
     assert all(f"\n{name} " in printed for name in WITHOUT_CROPS)
     assert "left out: masked crops: not wanted (--no-crops)" in printed
+
+
+@pytest.mark.slow
+def test_a_classifier_can_tell_crops_apart(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    """`--crop-model` replaces the run's backbone, which this run does not even name."""
+    torch.manual_seed(0)
+    settings = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic", "num_labels": 3}
+    transformers.ResNetForImageClassification(transformers.ResNetConfig(**settings)).save_pretrained(tmp_path / "model")
+    ClassifierTransform(32, (0.5,) * 3, (0.5,) * 3).save(tmp_path / "model")
+    arguments = [str(run), "--truth", str(run / "truth.jsonl"), "--images", str(run / "photos"), "--crop-size", "32"]
+    arguments += ["--json", str(tmp_path / "found.json"), "--crop-model"]
+    (run / "config.yaml").write_text("source: {path: nowhere}\n")
+    try:
+        assert main(["compare", "labels", *arguments, str(tmp_path / "model")]) == 0
+        assert "masked crops" in json.loads((tmp_path / "found.json").read_text())["rows"]
+        capsys.readouterr()
+        assert main(["compare", "labels", *arguments, str(tmp_path / "none")]) == 1
+        assert "none: no such folder" in capsys.readouterr().err
+    finally:
+        (run / "config.yaml").unlink()
 
 
 def test_a_run_without_proposals_and_a_truth_of_other_images_are_refused(run: Path, tmp_path: Path):
