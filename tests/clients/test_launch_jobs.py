@@ -3,10 +3,7 @@
 import subprocess
 import sys
 
-import pytest
 from hub_environment import TIMEOUT, environment
-
-pytest.importorskip("datatrove", reason="the extra `cluster` is not installed")
 
 SCRIPT = """
 from hf_relabel.config import Config, RunConfig

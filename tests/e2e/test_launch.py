@@ -12,8 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from commands import ENVIRONMENT, ON_CPU, assert_equal_runs, config_of, error_line, hf_relabel
 
-pytest.importorskip("datatrove", reason="the extra `cluster` is not installed")
-
 SLURM = Path(__file__).parents[1] / "clusters" / "slurm.sh"
 
 

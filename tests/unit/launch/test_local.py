@@ -8,8 +8,6 @@ import pytest
 
 from hf_relabel.launch.task import Task, TaskError
 
-pytest.importorskip("datatrove", reason="the extra `cluster` is not installed")
-
 
 @dataclass(frozen=True)
 class Killed:

@@ -11,8 +11,6 @@ from hf_relabel.errors import StageError, UsageError
 from hf_relabel.launch.config import LaunchSettings, SlurmSettings
 from hf_relabel.launch.engines import describe, launch, make_jobs
 
-pytest.importorskip("datatrove", reason="the extra `cluster` is not installed")
-
 SBATCH = """#!/bin/bash
 for script; do :; done
 bash -n "$script" || exit 1
