@@ -3,8 +3,9 @@
     python scripts/faults.py --flips 200 --kills 40 --seed 0
 
 A flipped bit must be noticed (one line, exit status 1) or have no effect on any table, and `--run.overwrite true` must
-bring the original tables back. After a kill the same command must finish with the original tables, and a killed
-overwrite must not be mistaken for a finished stage. Every command runs in a forked child, so nothing is imported twice.
+bring the original tables back. After a kill, or several, the same command must finish with the original tables, and a
+killed overwrite must not be mistaken for a finished stage. Every command runs in a forked child, so nothing is imported
+twice. Kills of `publish`: `scripts/publish_faults.py`.
 """
 
 import argparse
@@ -37,7 +38,7 @@ def main() -> int:
     """Run both trials and print a summary; returns 1 if a fault went unnoticed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--flips", type=int, default=200, help="bits to flip")
-    parser.add_argument("--kills", type=int, default=40, help="kills at random moments")
+    parser.add_argument("--kills", type=int, default=40, help="kills of `run` at random moments")
     parser.add_argument("--seed", type=int, default=0, help="seed of the faults")
     options = parser.parse_args()
     rng = random.Random(options.seed)
@@ -197,16 +198,17 @@ def flips(folder: Path, arguments: list[str], count: int, rng: random.Random) ->
 
 
 def kills(folder: Path, arguments: list[str], count: int, seconds: float, rng: random.Random) -> int:
-    """Kill `run` at random moments, and every third time `propose` while it overwrites; returns the failures."""
+    """Kill `run` at random moments, and every third time `propose` while it overwrites; returns the failures.
+
+    A killed `run` goes on from where a kill has left it, once to four times, before it may finish.
+    """
     outcomes: Counter[str] = Counter()
     run, good = folder / "killed", folder / "good"
     command = [*arguments, "--run.dir", str(run)]
     number = 0
-    while outcomes["killed"] < count:
+    while outcomes["killed"] - outcomes["killed while overwriting"] < count:
         number += 1
-        if number % 10 == 0:
-            shutil.rmtree(run, ignore_errors=True)
-        is_overwrite = number % 3 == 2
+        is_overwrite = number % 3 == 2 and run.exists()
         changed = ["propose", *command[1:], "--propose.tau", "0.15", "--run.overwrite", "true"]
         killed = Command(hf_relabel, changed if is_overwrite else command, folder / "log")
         killed.kill_after(rng.uniform(0, seconds))
@@ -214,7 +216,15 @@ def kills(folder: Path, arguments: list[str], count: int, seconds: float, rng: r
         outcomes["killed" if is_killed else "ended before"] += 1
         outcomes["killed while overwriting"] += is_killed and is_overwrite
         seconds *= 1.0 if is_killed or is_overwrite else 0.95  # the first run was the slowest
+        if not is_overwrite and is_killed and rng.random() < 0.6:
+            continue
         if not is_overwrite:
+            done = Command(hf_relabel, command, folder / "log").wait()
+            is_good = done.status == 0 and is_equal(run, good)
+            outcomes["finished with the tables of an uninterrupted run" if is_good else "WRONG TABLES"] += 1
+            if not is_good:
+                print(done.text[-2000:], flush=True)
+            shutil.rmtree(run, ignore_errors=True)
             continue
         # The first settings again: refused because of the mixture, or the original tables.
         done = Command(hf_relabel, command, folder / "log").wait()
