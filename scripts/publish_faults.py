@@ -50,7 +50,7 @@ def main() -> int:
 def start_server(folder: Path) -> subprocess.Popen[str]:
     """Start the server in a process of its own and make this process, and those that it forks, its clients."""
     command = [sys.executable, str(ROOT / "tests/helpers/hub_server.py"), str(folder / "hub"), "--port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert server.stdout is not None
     settings = dict(word.split("=", 1) for word in server.stdout.readline().split())
     os.environ.update(settings | {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"})

@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 from hf_relabel.errors import StageError
 from hf_relabel.evaluation.datasets import LabeledImages
 from hf_relabel.run.store import Fingerprint, atomic_open, make_folder, read_json, write_json
+from hf_relabel.sources.loader import killed_workers
 from hf_relabel.training.augment import Augmentation
 from hf_relabel.training.data import batches, make_loader
 from hf_relabel.training.models import head_parameters
@@ -281,7 +282,8 @@ def compute_features(
     cut = [[part[start : start + batch_size] for start in range(0, len(part), batch_size)] for part in parts]
     read = batches(make_loader(views, 1, workers, batch_sampler=list(chain(*cut))))
     header = {"descr": "<f4", "fortran_order": False}
-    with tqdm(total=sum(map(len, parts)), desc="features", disable=not accelerator.is_local_main_process) as bar:
+    bar = tqdm(total=sum(map(len, parts)), desc="features", disable=not accelerator.is_local_main_process)
+    with bar, killed_workers("--workers"):
         for part, batches_of_part in zip(parts, cut, strict=True):
             with atomic_open(_part(folder, part.start // PART_ROWS)) as file:
                 width = math.prod(trunk.shape) + BOX

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from hf_relabel.errors import UsageError
 from hf_relabel.evaluation.datasets import LabeledImages
 from hf_relabel.run.ranks import check_launcher
+from hf_relabel.sources.loader import killed_workers
 from hf_relabel.training.data import batches, make_loader
 from hf_relabel.training.models import MULTI_LABEL
 
@@ -74,7 +75,8 @@ def predict(
     multi_label = model.config.problem_type == MULTI_LABEL
     model, loader = accelerator.prepare(model.eval(), loader)
     scores = np.zeros((len(images), accelerator.unwrap_model(model).config.num_labels), dtype=np.float32)
-    with tqdm(total=len(images), desc="evaluate", unit=" images", disable=not accelerator.is_main_process) as bar:
+    bar = tqdm(total=len(images), desc="evaluate", unit=" images", disable=not accelerator.is_main_process)
+    with bar, killed_workers("--workers"):
         for places, pixels in batches(loader):
             with torch.inference_mode(), accelerator.autocast():
                 logits = model(pixel_values=pixels).logits

@@ -20,6 +20,7 @@ from hf_relabel.errors import ImageReadError
 from hf_relabel.evaluation.datasets import LabeledImages
 from hf_relabel.labeling.label_map_folder import RECORD, check_folder, label_map_paths, write_label_map
 from hf_relabel.run.store import write_json
+from hf_relabel.sources.loader import killed_workers
 from hf_relabel.training.cell_logits import cell_logits
 from hf_relabel.training.data import batches, make_loader
 from hf_relabel.training.models import ClassifierTransform, image_size_of
@@ -91,7 +92,8 @@ def make_label_maps(
     order = torch.from_numpy(columns).to(accelerator.device)
     dataset = _Squares(images, transform, todo)
     loader = make_loader(dataset, batch_size, workers, collate_fn=_collate)
-    with tqdm(total=len(todo), desc="label maps", unit=" images", disable=not accelerator.is_main_process) as bar:
+    bar = tqdm(total=len(todo), desc="label maps", unit=" images", disable=not accelerator.is_main_process)
+    with bar, killed_workers("--workers"):
         for indices, pixels, failures in batches(loader):
             made.unreadable.update(failures)
             if pixels is not None:
