@@ -212,8 +212,7 @@ class Snapshot:
         """Write the table and then `source.json`, each atomically; older tables are removed."""
         table = f"source-{self.fingerprint[:12]}.parquet"
         schema = table_schema(list(self.places))
-        with atomic_open(folder / table) as file:
-            writer = TableWriter(file, schema)
+        with atomic_open(folder / table) as file, TableWriter(file, schema) as writer:
             parts = [chunks(column) for column in (self.image_ids, self.labels, *self.places.values())]
             for columns in zip(*parts, strict=True):
                 writer.write(pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema))

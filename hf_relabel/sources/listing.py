@@ -72,8 +72,7 @@ def make_listing(
         columns: dict[str, Any] = {name: table[name].to_numpy() for name in places}
     else:
         path = Path(tempfile.mkdtemp(dir=scratch)) / "images.parquet"
-        with open(path, "wb") as file:
-            writer = TableWriter(file, schema)
+        with open(path, "wb") as file, TableWriter(file, schema) as writer:
             for batch in _first(batches, config.limit):
                 writer.write(batch.select(schema.names))
             layout = writer.finish()

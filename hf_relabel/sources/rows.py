@@ -15,7 +15,7 @@ from hf_relabel.schema import NO_LABEL
 from hf_relabel.sources.classes import ClassList, classes_of_keys, nearest, read_class_list
 from hf_relabel.sources.image_ids import PathIds, is_safe
 from hf_relabel.sources.listing import Listing, as_columns, make_listing, repeated, scratch_folder
-from hf_relabel.sources.selection import Selector
+from hf_relabel.sources.selection import NO_LABELS, Selector
 from hf_relabel.sources.sorted_rows import RowSorter
 from hf_relabel.sources.stored_table import GROUP_ROWS
 
@@ -196,7 +196,7 @@ def _classes(values: pa.ChunkedArray, rows: Rows, config: SourceConfig) -> tuple
             return classes, {name: index_of[name] for name in stored}
         return classes, {place: index_of[name] for place, name in enumerate(stored)}
     if is_text(values.type):
-        classes = given or classes_of_keys(origin, [value for value in values.unique().to_pylist() if value])
+        classes = given or classes_of_keys(origin, [value for value in values.unique().to_pylist() if value not in NO_LABELS])
         return classes, {key: index for index, key in enumerate(classes.keys or classes.names)}
     if pa.types.is_integer(values.type):
         if given is None:

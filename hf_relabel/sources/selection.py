@@ -12,6 +12,9 @@ from hf_relabel.errors import SourceError
 from hf_relabel.schema import NO_LABEL, Excluded
 from hf_relabel.sources.classes import nearest
 
+NO_LABELS = (None, "", -1, "-1")
+"""Values in a column of labels that stand for no label, "-1" also among names."""
+
 UNLABELED = "no label"
 
 
@@ -131,6 +134,6 @@ def _classes(config: SourceConfig, class_names: list[str], keys: Mapping[str, in
 
 def _reason(place: int, given: pa.ChunkedArray | None) -> str:
     value = given[place].as_py() if given is not None else None
-    if value is None or value == "" or value == -1:
+    if value in NO_LABELS:
         return f"{UNLABELED} ({value!r})" if value is not None else f"{UNLABELED} (null)"
     return f"the label {value!r} is not among the classes"

@@ -4,6 +4,7 @@ It is one Parquet file of row groups of `GROUP_ROWS` rows. Its hashes (`Layout`)
 so that a process that reads a few rows checks what it reads, and no more.
 """
 
+import contextlib
 import hashlib
 import threading
 from collections import OrderedDict
@@ -41,6 +42,8 @@ class Layout:
 class TableWriter:
     """Writes a stored table to an open file, from tables of any size.
 
+    Use it as a context manager inside that of the file: Arrow's writer must not be left open without it.
+
     Args:
         file: The file.
         schema: Columns of the table.
@@ -57,6 +60,14 @@ class TableWriter:
         self._rows = 0
         self._ends: list[int] = []
         self._hashes: list[str] = []
+
+    def __enter__(self) -> "TableWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        # After an error, the file is thrown away, so it does not matter whether its footer can be written.
+        with contextlib.suppress(OSError, pa.ArrowException):
+            self._writer.close()
 
     def write(self, table: pa.Table) -> None:
         """Add rows."""

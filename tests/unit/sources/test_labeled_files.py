@@ -1,5 +1,6 @@
 """A folder without class folders, and the labels in a CSV, TSV, JSONL or Parquet file."""
 
+import gc
 import json
 import logging
 import subprocess
@@ -115,6 +116,22 @@ def test_labels_that_are_missing_are_refused_or_skipped(images, tmp_path):
     source = open_source(SourceConfig(path=str(images), labels=file, unlabeled="skip"))
     assert source.image_ids == ["a.jpg", "sub/c.png"]
     assert source.excluded == [Excluded("b.png", "no label (null)")]
+    rows[0]["label"] = "-1"  # as numbers are marked, and so it is not a class
+    source = open_source(SourceConfig(path=str(images), labels=write(tmp_path / "l.csv", rows), unlabeled="skip"))
+    assert source.class_names == ["cat", "dog"]
+    assert source.excluded == [Excluded("b.png", "no label ('-1')")]
+
+
+def test_a_refusal_is_all_that_is_printed(images, tmp_path, monkeypatch):
+    """A listing on disk that ends with an error leaves no writer behind, which Python would report at its end."""
+    rows = rows_of()
+    rows[0]["label"] = None
+    file, left = write(tmp_path / "labels.csv", rows), []
+    monkeypatch.setattr(sys, "unraisablehook", left.append)
+    with pytest.raises(SourceError, match="1 of 3 images cannot be used"):
+        open_source(SourceConfig(path=str(images), labels=file), tmp_path)
+    gc.collect()
+    assert not left
 
 
 def test_wnids_are_classes_of_imagenet(images, tmp_path):

@@ -114,7 +114,7 @@ def test_a_split_that_has_another_name_in_its_dataset(tmp_path, streaming):
     assert [opened.load(item).image.getpixel((0, 0))[0] for item in opened.read(range(4))] == [5, 15, 7, 17]
     alone = open_source(SourceConfig("dataset", str(second), split="test::validation", streaming=streaming))
     assert (alone.split, alone.image_ids) == ("test", ["test/00000000", "test/00000001"])
-    with pytest.raises(SourceError, match=f"no split 'test'; it has .*or to test:{second}:.* as test"):
+    with pytest.raises(SourceError, match=f"no split 'test'; it has .*; test:{second}:.* as test"):
         open_source(SourceConfig("dataset", str(first), split=["train", f"test:{second}"], streaming=streaming))
 
 
