@@ -196,7 +196,8 @@ def _classes(values: pa.ChunkedArray, rows: Rows, config: SourceConfig) -> tuple
             return classes, {name: index_of[name] for name in stored}
         return classes, {place: index_of[name] for place, name in enumerate(stored)}
     if is_text(values.type):
-        classes = given or classes_of_keys(origin, [value for value in values.unique().to_pylist() if value not in NO_LABELS])
+        keys = [value for value in values.unique().to_pylist() if value not in NO_LABELS]
+        classes = given or classes_of_keys(origin, keys)
         return classes, {key: index for index, key in enumerate(classes.keys or classes.names)}
     if pa.types.is_integer(values.type):
         if given is None:
