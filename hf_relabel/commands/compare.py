@@ -283,7 +283,7 @@ def describe_proposals(found: "Comparison") -> str:
 
 READS = (
     *("images", "truth", "generators", "sam2", "sam2_revision", "limit", "sheet", "json", "backbone"),
-    *(f"propose.{key}" for key in ("tau", "max_masks", "merge_masks", "solver", "masks", "masks_orientation")),
+    *(f"propose.{key}" for key in ("tau", "max_masks", "merge_masks", "masks", "masks_orientation")),
 )
 
 COMMANDS = {

@@ -94,9 +94,7 @@ class PatchGenerator:
             return tokencut(features.proposal[0], grid, settings.tau)
         cut = np.zeros((0, *grid), bool)
         if self.name != "merge":
-            found = maskcut_batch(
-                features.proposal, grid, tau=settings.tau, max_masks=settings.max_masks, solver=settings.solver
-            )[0]
+            found = maskcut_batch(features.proposal, grid, tau=settings.tau, max_masks=settings.max_masks)[0]
             if found is not None and len(found):
                 cut = np.stack([masks.fill_holes(mask) for mask in found])
         if self.name == "maskcut":

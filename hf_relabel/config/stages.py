@@ -19,11 +19,9 @@ class ProposeConfig:
         max_masks: Rounds of MaskCut, and so the maximum number of its proposals per image.
         merge_masks: Maximum number of proposals per image by merging.
         windows: Windows per side of a fixed grid that the labeler classifies in addition to the proposals; 0 for none.
-        solver: `lanczos` solves one image at a time on the CPU, `krylov` a batch on the device; `auto` chooses by
-            device.
         masks: COCO JSON file with masks to use instead of generated ones, as CutLER and MaskCut write it: `file_name`
-            is the image's path below source.path, categories are ignored. `generators`, `tau`, `max_masks`,
-            `merge_masks` and `solver` then have no effect.
+            is the image's path below source.path, categories are ignored. `generators`, `tau`, `max_masks` and
+            `merge_masks` then have no effect.
         masks_orientation: Which picture these masks belong to if an image has an EXIF orientation and the size of the
             mask does not tell: that of the `stored` pixels, as CutLER writes them, or the `upright` one; `auto` takes
             `upright` for files that this package exported, else `stored`.
@@ -38,7 +36,6 @@ class ProposeConfig:
     max_masks: int = 4
     merge_masks: int = 20
     windows: int = 4
-    solver: Literal["auto", "lanczos", "krylov"] = "auto"
     masks: str | None = None
     masks_orientation: Literal["auto", "stored", "upright"] = "auto"
     views: int = 2

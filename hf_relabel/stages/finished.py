@@ -102,7 +102,7 @@ class FinishedLabeler:
         )
 
     def propose(self, given: ProposeConfig) -> ProposeConfig:
-        """The labeler's settings of `propose`; `solver` and `masks` are the given ones.
+        """The labeler's settings of `propose`; `masks` is the given one.
 
         Raises:
             UsageError: A given setting contradicts those of the labeler, or the masks must come from a file.

@@ -144,7 +144,7 @@ class Proposed:
 class Proposer:
     """Makes the proposals of a shard.
 
-    On a GPU a batch is one forward pass and one MaskCut, and threads make the masks while the next batch is computed.
+    On a GPU a batch is one forward pass, and threads make the masks while the next batch is computed.
     On a CPU each image is its own batch, and one thread does all of its work.
     """
 
@@ -243,9 +243,7 @@ class Proposer:
         """MaskCut of a batch, float32 [B, n, C]."""
         settings = self.job.config.propose
         assert settings.tau is not None
-        return start_maskcut(
-            patches, self.backbone.grid, tau=settings.tau, max_masks=settings.max_masks, solver=settings.solver
-        )
+        return start_maskcut(patches, self.backbone.grid, tau=settings.tau, max_masks=settings.max_masks)
 
     def _describe(self, item: Decoded, cut: Cut | None, both: Patches | None) -> Proposed:
         """The proposals and pooled features of an image, from what `_parts` gives."""

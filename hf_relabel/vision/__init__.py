@@ -1,1 +1,1 @@
-"""From pixels to proposals: the frozen backbone, feature pooling, MaskCut and its solvers, and masks."""
+"""From pixels to proposals: the frozen backbone, feature pooling, MaskCut and its solver, and masks."""

@@ -6,7 +6,7 @@ products with the graph. Every round starts from the same fixed vector, so its r
 
 import torch
 
-from hf_relabel.vision.ncut import NormalizedAffinity, generic_vectors, residual_allowed
+from hf_relabel.vision.ncut import NormalizedAffinity, fastest_type, generic_vectors, residual_allowed
 
 MAX_STEPS = 256
 FIRST_CHECK, CHECK_EVERY = 6, 2
@@ -16,18 +16,17 @@ NOISE = 1e-12
 
 
 class Lanczos:
-    """Solver for one graph, [1, n, n] of 0 and 1, from which each round excludes more patches."""
+    """Solver for one graph on the CPU, [1, n, n] of 0 and 1, from which each round excludes more patches."""
 
     def __init__(self, adjacency: torch.Tensor):
-        self._adjacency = adjacency
-        self._start = generic_vectors(1, adjacency.shape[1], adjacency.device)
+        self._adjacency = adjacency.to(fastest_type())
+        self._start = generic_vectors(1, adjacency.shape[1])
 
-    def solve(self, excluded: torch.Tensor, changed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def solve(self, excluded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the second eigenvector and its eigenvalue.
 
         Args:
             excluded: Patches whose edges do not count, bool [1, n].
-            changed: Unused; solvers of many graphs read it.
 
         Returns:
             Eigenvector v, float64 [1, n], and eigenvalue of M, float64 [1]; both 0 if there is no second eigenvector.

@@ -6,8 +6,7 @@ connected with weight 1, all others with EPS. The eigenvector with the second sm
 `(D - A) v = lambda D v` splits the grid into two sides. The mask is the connected component of the foreground side that
 contains the largest entry. Its patches are then excluded from the graph, and the next round starts.
 
-This module defines the rounds: graph, foreground side, seed, component, rejection. `lanczos` (one image on the CPU) or
-`krylov` (a batch on a GPU) computes the eigenvectors; both solve the same graph to the same tolerance.
+This module defines the rounds: graph, foreground side, seed, component, rejection. `lanczos` computes the eigenvectors.
 """
 
 from collections.abc import Callable
@@ -17,9 +16,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from hf_relabel.vision.krylov import Krylov
 from hf_relabel.vision.lanczos import Lanczos
-from hf_relabel.vision.ncut import affinity, graph_dtype
+from hf_relabel.vision.ncut import affinity, to_host
 
 MIN_EIGENVALUE = 1e-3
 """Minimum second eigenvalue of the normalized affinity; below it all patches are similar and there is no cut."""
@@ -30,18 +28,12 @@ MAX_OVERLAP = 0.5
 MIN_AREA = 0.01
 """Share of the grid that a mask after the first must exceed; a smaller mask is rejected."""
 
-GRAPH_BYTES = {"cpu": 2**20, "cuda": 2**31}
-"""Bytes for the graphs that `krylov` solves together, by device type."""
-
-FLOOD_SWEEPS = 4
-"""Sweeps along rows and columns between two checks by the host whether a flood fill is complete."""
-
 TIE = 1e-4
 """Relative difference below which two eigenvector entries count as equal; the first in row-major order wins."""
 
 
 def maskcut_batch(
-    features: torch.Tensor, grid: tuple[int, int], *, tau: float, max_masks: int, solver: str = "auto"
+    features: torch.Tensor, grid: tuple[int, int], *, tau: float, max_masks: int
 ) -> list[np.ndarray | None]:
     """Find masks in each image of a batch.
 
@@ -50,7 +42,6 @@ def maskcut_batch(
         grid: Number of patches (rows, columns): (h, w).
         tau: Cosine similarity above which two patches are connected, in [0, 1).
         max_masks: Number of rounds, and so the maximum number of masks per image.
-        solver: `lanczos`, `krylov`, or `auto`: lanczos on the CPU, krylov on a GPU.
 
     Returns:
         Per image, bool [k, h, w] with k <= max_masks: disjoint masks that are not empty, in the order of the rounds;
@@ -59,17 +50,17 @@ def maskcut_batch(
     Raises:
         ValueError: The shapes or settings are not valid.
     """
-    cuts = start_maskcut(features, grid, tau=tau, max_masks=max_masks, solver=solver)
+    cuts = start_maskcut(features, grid, tau=tau, max_masks=max_masks)
     return [None if finish is None else finish() for finish in cuts]
 
 
 def start_maskcut(
-    features: torch.Tensor, grid: tuple[int, int], *, tau: float, max_masks: int, solver: str = "auto"
+    features: torch.Tensor, grid: tuple[int, int], *, tau: float, max_masks: int
 ) -> list[Callable[[], np.ndarray] | None]:
-    """Begin what `maskcut_batch` does: what has to be done for the whole batch.
+    """Begin what `maskcut_batch` does, with the graphs, which are computed where the features are.
 
     Returns:
-        Per image a function that does the rest, which any thread may call, and returns its masks.
+        Per image a function that does the rest on the CPU, which any thread may call, and returns its masks.
     """
     height, width = grid
     if features.dim() != 3 or features.shape[1] != height * width:
@@ -81,75 +72,45 @@ def start_maskcut(
     finite = lengths.isfinite().flatten(1).all(dim=1)
     unit = features / lengths.clamp(min=1e-12)
     blank = lengths[:, :, 0] == 0  # patches without a feature
-    indices = finite.nonzero()[:, 0].tolist()
-    if len(indices) < len(features):
-        unit, blank = unit[finite], blank[finite]
-    chosen = _choose(solver, features.device)
-    at_once = _images_at_once(chosen, features)
-    results: list[Callable[[], np.ndarray] | None] = [None] * len(features)
-    for start in range(0, len(indices), at_once):
-        part = slice(start, start + at_once)
-        graphs = affinity(unit[part], tau)
-        if chosen is Krylov:
-            found = _rounds(Krylov(graphs), blank[part], grid, max_masks)
-            for index, masks in zip(indices[part], found, strict=True):
-                results[index] = partial(_not_empty, masks)
-        else:
-            for index, graph, without in zip(indices[part], graphs.cpu(), blank[part].cpu(), strict=True):
-                results[index] = partial(_cut_one, graph[None], without[None], grid, max_masks)
-    return results
+    cuts: list[Callable[[], np.ndarray] | None] = [None] * len(features)
+    at_once = 1 if features.device.type == "cpu" else len(features)
+    for indices in finite.nonzero()[:, 0].split(at_once):
+        graphs, excluded = to_host(affinity(unit[indices], tau)), blank[indices].cpu()
+        for place, index in enumerate(indices.tolist()):
+            part = slice(place, place + 1)
+            cuts[index] = partial(_rounds, graphs[part], excluded[part], grid, max_masks)
+    return cuts
 
 
-def _cut_one(graph: torch.Tensor, blank: torch.Tensor, grid: tuple[int, int], max_masks: int) -> np.ndarray:
-    (masks,) = _rounds(Lanczos(graph.to(graph_dtype(graph))), blank, grid, max_masks)
-    return _not_empty(masks)
-
-
-def _not_empty(masks: np.ndarray) -> np.ndarray:
-    return masks[masks.any(axis=(1, 2))]
-
-
-def _choose(solver: str, device: torch.device) -> type[Lanczos] | type[Krylov]:
-    if solver == "auto":
-        solver = "lanczos" if device.type == "cpu" else "krylov"
-    return Lanczos if solver == "lanczos" else Krylov
-
-
-def _images_at_once(solver: type[Lanczos] | type[Krylov], features: torch.Tensor) -> int:
-    """Number of images, at least 1, whose graphs fit in memory together; features are [B, n, C]."""
-    if solver is Lanczos and features.device.type == "cpu":
-        return 1
-    return max(1, GRAPH_BYTES[features.device.type] // (4 * features.shape[1] ** 2))
-
-
-def _rounds(graphs: Lanczos | Krylov, blank: torch.Tensor, grid: tuple[int, int], max_masks: int) -> np.ndarray:
-    """Run all rounds on the graphs of a batch.
+def _rounds(graph: torch.Tensor, blank: torch.Tensor, grid: tuple[int, int], max_masks: int) -> np.ndarray:
+    """Run all rounds on the graph of an image.
 
     Args:
-        graphs: Solver of the graphs.
-        blank: Patches without a feature, bool [B, n]; excluded from the first round on.
+        graph: int8 or float64 [1, n, n], on the CPU.
+        blank: Patches without a feature, bool [1, n]; excluded from the first round on.
         grid: Number of patches (rows, columns).
         max_masks: Number of rounds.
 
     Returns:
-        bool [B, max_masks, h, w]; a mask is empty if its round found none.
+        bool [k, h, w], the masks that are not empty.
     """
+    solver = Lanczos(graph)
     taken = torch.zeros_like(blank)
     previous = taken
-    changed = torch.ones_like(blank[:, 0])
+    changed = True
     masks = []
     for index in range(max_masks):
-        if changed.any():  # after a rejected mask, graph and cut stay the same; the mask may be accepted now
+        if changed:  # after a rejected mask, graph and cut stay the same; the mask may be accepted now
             excluded = taken | blank
-            eigenvector, eigenvalue = graphs.solve(excluded, changed)
+            eigenvector, eigenvalue = solver.solve(excluded)
             side, seed = split(eigenvector, excluded, grid)
-            found = component(side, seed, grid) & (eigenvalue > MIN_EIGENVALUE)[:, None]
+            found = component(side, seed, grid) & (eigenvalue > MIN_EIGENVALUE)
         mask = found & ~_rejected(found, previous)[:, None] if index > 0 else found
         masks.append(mask & ~taken)
-        changed = masks[-1].any(dim=1)
+        changed = bool(masks[-1].any())
         taken = taken | mask
         previous = mask
-    return torch.stack(masks, dim=1).unflatten(2, grid).cpu().numpy()
+    return torch.cat([mask for mask in masks if mask.any()] or [blank[:0]]).unflatten(1, grid).numpy()
 
 
 def split(
@@ -185,34 +146,11 @@ def component(side: torch.Tensor, seed: torch.Tensor, grid: tuple[int, int]) -> 
     Returns:
         bool [B, n]; empty if the seed is not on the side.
     """
-    if side.device.type == "cpu":
-        parts = []
-        for image, start in zip(side.unflatten(1, grid).numpy(), seed.tolist(), strict=True):
-            labels = ndimage.label(image)[0].ravel()
-            parts.append(torch.from_numpy((labels == labels[start]) & image.ravel()))
-        return torch.stack(parts)
-    return flood(side, seed, grid)
-
-
-def flood(side: torch.Tensor, seed: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Compute `component` with tensor operations: fill from the seed along rows and columns until nothing changes."""
-    open_ = side.unflatten(1, grid)
-    filled = torch.zeros_like(side).scatter_(1, seed[:, None], True).unflatten(1, grid) & open_
-    while True:
-        before = filled
-        for _ in range(FLOOD_SWEEPS):
-            filled = _fill_rows(filled, open_)
-            filled = _fill_rows(filled.mT, open_.mT).mT
-        if torch.equal(filled, before):
-            return filled.flatten(1)
-
-
-def _fill_rows(filled: torch.Tensor, open_: torch.Tensor) -> torch.Tensor:
-    """Extend the filled patches, bool [B, h, w], to every run of open patches in a row that contains one."""
-    run = (~open_).cumsum(dim=2)  # [B, h, w], constant within a run
-    counts = torch.zeros_like(run)
-    counts = torch.cat([counts, counts[:, :, :1]], dim=2).scatter_add_(2, run, filled.long())
-    return open_ & (counts.gather(2, run) > 0)
+    parts = []
+    for image, start in zip(side.unflatten(1, grid).numpy(), seed.tolist(), strict=True):
+        labels = ndimage.label(image)[0].ravel()
+        parts.append(torch.from_numpy((labels == labels[start]) & image.ravel()))
+    return torch.stack(parts)
 
 
 def _first_largest(values: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,14 @@
-"""The graph of a normalized cut and its matrix operator, for a batch of images on any device.
+"""The graph of a normalized cut and its matrix operator.
 
 A graph B connects patches with similar features. With `A = EPS + (1 - EPS) B` and `D = diag(A 1)`, the operator is
 `M = D^-1/2 A D^-1/2` (Shi and Malik, "Normalized Cuts and Image Segmentation", 2000): an eigenvector x of M with
 eigenvalue mu corresponds to the eigenvector `D^-1/2 x` of `(D - A) v = lambda D v` with lambda = 1 - mu. The top
 eigenvector is known, `D^1/2 1` with mu = 1. Solvers keep it out of their basis, so that the second eigenvector, which
 defines the cut, becomes the top one.
+
+Graphs are computed where the features are, on a GPU those of a batch together. The operator is for one graph on the
+CPU: an iteration is a few dozen operations on vectors, each so small that a GPU would only wait for the next. (A
+batched solver for GPUs was given up: on an H200 its factorizations gave NaN for photos.)
 
 B is computed once per image. Patches that a mask already covers are excluded: their edges no longer count in products
 and degrees.
@@ -33,7 +37,7 @@ UNITS = 2.0**34
 """Numbers are rounded to multiples of 1 / UNITS before a product."""
 
 DIGIT = 2.0**7
-DIGITS = tuple(DIGIT**place / 2 for place in range(1, 6))
+_DIGITS = torch.tensor([DIGIT**place / 2 for place in range(1, 6)], dtype=torch.float64)
 """Scales of the five digits into which `NormalizedAffinity` splits a number; the first leaves room for the sign."""
 
 
@@ -48,10 +52,10 @@ def affinity(unit: torch.Tensor, tau: float) -> torch.Tensor:
         tau: Threshold of the similarity.
 
     Returns:
-        int8, float32 or float64 [B, n, n].
+        int8 or float64 [B, n, n], where the features are; `to_host` brings it to the CPU.
     """
     batch, n, _ = unit.shape
-    adjacency = unit.new_empty(batch, n, n, dtype=graph_dtype(unit))
+    adjacency = unit.new_empty(batch, n, n, dtype=fastest_type() if unit.device.type == "cpu" else torch.int8)
     # On a CPU, one image at a time: a product of several images would round differently.
     at_once = 1 if unit.device.type == "cpu" else batch
     with _full_precision:
@@ -64,6 +68,13 @@ def affinity(unit: torch.Tensor, tau: float) -> torch.Tensor:
     return adjacency
 
 
+def to_host(graphs: torch.Tensor) -> torch.Tensor:
+    """Copy graphs from a GPU to page-locked memory, several times as fast as to other memory; int8 [B, n, n]."""
+    if graphs.device.type == "cpu":
+        return graphs
+    return torch.empty(graphs.shape, dtype=graphs.dtype, pin_memory=True).copy_(graphs)
+
+
 def _products(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Compute all scalar products of rows [B, r, C] and columns [B, m, C] of the same image: [B, r, m]."""
     if len(rows) == 1 and onednn.is_faster(rows.device):
@@ -71,33 +82,30 @@ def _products(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     return rows @ columns.mT
 
 
-def graph_dtype(unit: torch.Tensor) -> torch.dtype:
-    """Choose the type in which products with the graphs of unit features [B, n, C] are fastest; all types are exact.
+def fastest_type() -> torch.dtype:
+    """The type in which products with a graph are fastest on this CPU; both types are exact.
 
-    For one graph on a CPU with 512-bit vectors this is int8, because the graph stays in the cache. Without such vectors
-    int8 is slow, and float64, which needs one row instead of five, is the fastest. PyTorch has no int8 product of
-    batches.
+    With 512-bit vectors this is int8, because the graph stays in the cache. Without them int8 is slow, and float64,
+    which needs one row instead of five, is the fastest.
     """
-    if len(unit) > 1 or unit.device.type != "cpu":
-        return torch.float32
     return torch.int8 if torch.backends.cpu.get_cpu_capability() == "AVX512" else torch.float64
 
 
 class NormalizedAffinity:
-    """The operator M of a batch of graphs.
+    """The operator M of a graph on the CPU.
 
     Args:
-        adjacency: The graphs B, int8, float32 or float64 [B, n, n] of 0 and 1.
-        excluded: Patches whose edges do not count, bool [B, n].
+        adjacency: The graph B, int8 or float64 [1, n, n] of 0 and 1.
+        excluded: Patches whose edges do not count, bool [1, n].
 
     Attributes:
-        scale: Diagonal of D^-1/2, float64 [B, n].
-        trivial: The known top eigenvector, of length 1, float64 [B, 1, n].
+        scale: Diagonal of D^-1/2, float64 [1, n].
+        trivial: The known top eigenvector, of length 1, float64 [1, 1, n].
     """
 
     def __init__(self, adjacency: torch.Tensor, excluded: torch.Tensor):
         self._adjacency = adjacency
-        self._digits = torch.tensor(DIGITS, dtype=torch.float64, device=adjacency.device)[:, None, None]
+        self._digits = _DIGITS[:, None, None]
         keep = (~excluded).double()[:, None]
         degree = keep * self._product(keep)
         root = (EPS * excluded.shape[1] + (1 - EPS) * degree).sqrt()
@@ -110,12 +118,12 @@ class NormalizedAffinity:
         self._everywhere = EPS * scale
 
     def __matmul__(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Multiply M with each of the vectors, float64 [B, p, n] of length at most 1."""
+        """Multiply M with each of the vectors, float64 [1, p, n] of length at most 1."""
         adjacency = self._out * self._product(self._into * vectors)
         return adjacency.addcmul_(vectors @ self.scale[:, :, None], self._everywhere)
 
     def clear_isolated(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Set starting vectors [B, p, n] to 0 on the patches without an edge.
+        """Set starting vectors [1, p, n] to 0 on the patches without an edge.
 
         The wanted eigenvector has one value on all of these patches, and products keep their entries equal. An
         iteration that starts here therefore never finds the many eigenvectors that differ only on these patches and
@@ -124,27 +132,25 @@ class NormalizedAffinity:
         return vectors.masked_fill(self._isolated, 0.0)
 
     def _product(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Multiply B with each of the vectors, float64 [B, p, n] in [-1, 1], to 34 bits in one product.
+        """Multiply B with each of the vectors, float64 [1, p, n] in [-1, 1], to 34 bits in one product.
 
         A vector is rounded to multiples of 2^-34. In float64, sums of such numbers are exact for up to 2^18 patches, in
-        any order. In the other types, each number is split into five digits of 7 bits, sign included, whose sums are
-        exact in int32, and in float32 for up to 2^18 patches. The result therefore does not depend on the type, the
-        number of threads, the device or the rest of the batch. Reading B takes most of the time. The precision is
-        needed for graphs with several components, whose eigenvalues differ by only about EPS.
+        any order. For int8, each number is split into five digits of 7 bits, sign included, whose sums are exact in
+        int32. The result therefore depends neither on the type nor on the number of threads. Reading B takes most of
+        the time. The precision is needed for graphs with several components, whose eigenvalues differ by only about
+        EPS.
         """
-        batch, _, n = vectors.shape
         if self._adjacency.dtype == torch.float64:
             return (vectors * UNITS).round_() @ self._adjacency / UNITS
         digits = (vectors[:, None] * self._digits).round_()  # [B, 5, p, n]
         digits[:, 1:] -= DIGIT * digits[:, :-1]
-        rows = digits.to(self._adjacency.dtype).view(batch, -1, n)
-        sums = torch._int_mm(rows[0], self._adjacency[0]) if rows.dtype == torch.int8 else rows @ self._adjacency
+        sums = torch._int_mm(digits.to(torch.int8).flatten(0, 2), self._adjacency[0])
         return (sums.view_as(digits) / self._digits).sum(dim=1)
 
 
-def generic_vectors(count: int, n: int, device: torch.device) -> torch.Tensor:
+def generic_vectors(count: int, n: int) -> torch.Tensor:
     """Fixed starting vectors, float64 [count, n] in [-0.5, 0.5): fractional parts of k^2 times the golden ratio."""
-    index = torch.arange(1, count * n + 1, dtype=torch.float64, device=device)
+    index = torch.arange(1, count * n + 1, dtype=torch.float64)
     return (index.square() * 0.6180339887498949).frac().view(count, n) - 0.5
 
 
@@ -155,12 +161,9 @@ def residual_allowed(value: torch.Tensor, below: torch.Tensor, n: int) -> torch.
     only a few EPS. One of them may not be found yet, so near 1 the gap is assumed to be at most EPS.
 
     Args:
-        value: Top eigenvalue, [B].
-        below: Next eigenvalue, [B].
+        value: Top eigenvalue, a scalar.
+        below: Next eigenvalue, a scalar.
         n: Number of patches.
-
-    Returns:
-        [B].
     """
     gap = value - below
     gap = torch.where(1 - value < EPS * n, gap.clamp(max=EPS), gap)

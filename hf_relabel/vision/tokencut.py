@@ -9,7 +9,7 @@ import torch
 
 from hf_relabel.vision.lanczos import Lanczos
 from hf_relabel.vision.maskcut import MIN_EIGENVALUE, component
-from hf_relabel.vision.ncut import affinity
+from hf_relabel.vision.ncut import affinity, to_host
 
 
 def tokencut(features: torch.Tensor, grid: tuple[int, int], tau: float) -> np.ndarray:
@@ -30,11 +30,11 @@ def tokencut(features: torch.Tensor, grid: tuple[int, int], tau: float) -> np.nd
     if not torch.isfinite(features).all():
         return nothing
     unit = torch.nn.functional.normalize(features, dim=1)[None]
-    excluded = torch.zeros(unit.shape[:2], dtype=torch.bool, device=unit.device)
-    eigenvector, eigenvalue = Lanczos(affinity(unit, tau)).solve(excluded, excluded.any(dim=1))
+    excluded = torch.zeros(unit.shape[:2], dtype=torch.bool)
+    eigenvector, eigenvalue = Lanczos(to_host(affinity(unit, tau))).solve(excluded)
     if eigenvalue <= MIN_EIGENVALUE:
         return nothing
     seed = eigenvector.abs().argmax(dim=1)
     side = eigenvector > eigenvector.mean(dim=1, keepdim=True)
     side = side ^ ~side.gather(1, seed[:, None])
-    return component(side, seed, grid).unflatten(1, grid).cpu().numpy()
+    return component(side, seed, grid).unflatten(1, grid).numpy()

@@ -1,9 +1,9 @@
-"""MaskCut's solvers compared with the dense reference from the tests: speed, and agreement of the masks.
+"""MaskCut compared with the dense reference from the tests: speed, and agreement of the masks.
 
     python scripts/bench/maskcut.py
     python scripts/bench/maskcut.py --speed-images 0 --images PHOTOS --model CHECKPOINT --block -2
 
-Speed: the reference and the solvers alternate on the same features with one thread; each ratio compares the times for
+Speed: the reference and MaskCut alternate on the same features with one thread; each ratio compares the times for
 one image. Agreement: the share of images whose masks are all identical, and the mean IoU of the masks with the same
 number (0 for a missing mask). For context, the reference with LAPACK's signs, as published, is compared with the
 reference with the sign rule.
@@ -31,10 +31,10 @@ from hf_relabel.vision.backbone import Backbone  # noqa: E402
 from hf_relabel.vision.maskcut import maskcut_batch  # noqa: E402
 
 UNSEEN = 1000
-"""First seed of the scenes that were not used while the solvers were written."""
+"""First seed of the scenes that were not used while the solver was written."""
 
 FAST_RUNS = 3
-"""Number of runs of a solver before and again after each run of the reference."""
+"""Number of runs of MaskCut before and again after each run of the reference."""
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
     if options.speed_images:
         for channels in options.d:
             for n in options.n:
-                report["speed"] += measure_speed(n, channels, options)
+                report["speed"].append(measure_speed(n, channels, options))
     if options.agreement_images:
         grid = (options.side, options.side)
         seeds = range(UNSEEN, UNSEEN + options.agreement_images)
@@ -56,82 +56,76 @@ def main() -> None:
     write_report(options.json, report)
 
 
-def measure_speed(n: int, channels: int, options: argparse.Namespace) -> list[dict]:
-    """Return one row per solver: medians over the images of the seconds and of the ratio."""
+def measure_speed(n: int, channels: int, options: argparse.Namespace) -> dict:
+    """Return medians over the images of the seconds and of the ratio."""
     grid = (round(n**0.5),) * 2
-    taken: dict[str, list[float]] = {solver: [] for solver in ("dense", *options.solvers)}
+    dense: list[float] = []
+    fast: list[float] = []
     for seed in range(options.speed_images):
         features = scene(seed, grid, channels)
-        fast: dict[str, list[float]] = {solver: [] for solver in options.solvers}
+        runs: list[float] = []
         for reference in (True, False):
-            for solver in options.solvers:
-                _cut(solver, features, grid, options)  # refill the caches
-                fast[solver] += [seconds(_cut, solver, features, grid, options) for _ in range(FAST_RUNS)]
+            _cut("maskcut", features, grid, options)  # refill the caches
+            runs += [seconds(_cut, "maskcut", features, grid, options) for _ in range(FAST_RUNS)]
             if reference:
-                taken["dense"].append(seconds(_cut, "dense", features, grid, options))
-        for solver in options.solvers:
-            taken[solver].append(statistics.median(fast[solver]))
-    rows = []
-    for solver in options.solvers:
-        ratios = [slow / fast for slow, fast in zip(taken["dense"], taken[solver], strict=True)]
-        row = {
-            "n": grid[0] * grid[1],
-            "d": channels,
-            "solver": solver,
-            "images": len(ratios),
-            "dense_seconds": statistics.median(taken["dense"]),
-            "seconds": statistics.median(taken[solver]),
-            "ratio": statistics.median(ratios),
-            "ratios": ratios,
-        }
-        rows.append(row)
-        print(
-            f"n {row['n']:5d}  d {channels:4d}  {solver:7s}  reference {row['dense_seconds']:7.3f} s  "
-            f"solver {row['seconds']:7.4f} s  ratio {row['ratio']:5.1f}  ({min(ratios):.1f} to {max(ratios):.1f}, "
-            f"{len(ratios)} images)",
-            flush=True,
-        )
-    return rows
+                dense.append(seconds(_cut, "dense", features, grid, options))
+        fast.append(statistics.median(runs))
+    ratios = [slow / quick for slow, quick in zip(dense, fast, strict=True)]
+    row = {
+        "n": grid[0] * grid[1],
+        "d": channels,
+        "images": len(ratios),
+        "dense_seconds": statistics.median(dense),
+        "seconds": statistics.median(fast),
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+    }
+    print(
+        f"n {row['n']:5d}  d {channels:4d}  reference {row['dense_seconds']:7.3f} s  MaskCut {row['seconds']:7.4f} s  "
+        f"ratio {row['ratio']:5.1f}  ({min(ratios):.1f} to {max(ratios):.1f}, {len(ratios)} images)",
+        flush=True,
+    )
+    return row
 
 
 def measure_agreement(
     name: str, images: Iterable[torch.Tensor], grid: tuple[int, int], options: argparse.Namespace
 ) -> list[dict]:
-    """Return one row per solver and one for the reference with LAPACK's signs, each compared with the reference."""
-    identical: dict[str, list[bool]] = {solver: [] for solver in (*options.solvers, "raw signs")}
-    overlap: dict[str, list[float]] = {solver: [] for solver in identical}
+    """Return a row for MaskCut and one for the reference with LAPACK's signs, each compared with the reference."""
+    identical: dict[str, list[bool]] = {kind: [] for kind in ("maskcut", "raw signs")}
+    overlap: dict[str, list[float]] = {kind: [] for kind in identical}
     for features in images:
         expected = _cut("dense", features, grid, options)
-        for solver in identical:
-            masks = _cut(solver, features, grid, options)
+        for kind in identical:
+            masks = _cut(kind, features, grid, options)
             same_place = [(a & b).sum() / (a | b).sum() for a, b in zip(expected, masks, strict=False)]
             places = max(len(expected), len(masks))
-            identical[solver].append(np.array_equal(expected, masks))
-            overlap[solver].append(sum(same_place) / places if places else 1.0)
+            identical[kind].append(np.array_equal(expected, masks))
+            overlap[kind].append(sum(same_place) / places if places else 1.0)
     rows = []
-    for solver, same in identical.items():
+    for kind, same in identical.items():
         row = {
             "images": name,
             "count": len(same),
             "n": grid[0] * grid[1],
-            "solver": solver,
+            "masks": kind,
             "identical": sum(same),
-            "mean_iou": statistics.mean(overlap[solver]),
+            "mean_iou": statistics.mean(overlap[kind]),
         }
         rows.append(row)
         print(
-            f"{name}, n {row['n']}, {solver:9s}  identical {sum(same)}/{len(same)} ({sum(same) / len(same):.1%})  "
+            f"{name}, n {row['n']}, {kind:9s}  identical {sum(same)}/{len(same)} ({sum(same) / len(same):.1%})  "
             f"mean IoU {row['mean_iou']:.4f}",
             flush=True,
         )
     return rows
 
 
-def _cut(solver: str, features: torch.Tensor, grid: tuple[int, int], options: argparse.Namespace) -> np.ndarray:
+def _cut(kind: str, features: torch.Tensor, grid: tuple[int, int], options: argparse.Namespace) -> np.ndarray:
     settings = {"tau": options.tau, "max_masks": options.masks}
-    if solver in ("dense", "raw signs"):
-        return dense_maskcut(features.numpy(), grid, raw=solver == "raw signs", **settings)
-    (masks,) = maskcut_batch(features[None], grid, solver=solver, **settings)
+    if kind in ("dense", "raw signs"):
+        return dense_maskcut(features.numpy(), grid, raw=kind == "raw signs", **settings)
+    (masks,) = maskcut_batch(features[None], grid, **settings)
     return masks
 
 
@@ -167,7 +161,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--block", type=int, default=-1, help="block of the feature")
     parser.add_argument("--tau", type=float, default=0.4, help="similarity above which patches are connected")
     parser.add_argument("--masks", type=int, default=4, help="rounds of MaskCut")
-    parser.add_argument("--solvers", nargs="+", default=["lanczos", "krylov"])
     parser.add_argument("--json", help="file to write all numbers to")
     options = parser.parse_args()
     if options.images and not options.model:

@@ -10,6 +10,7 @@ configurations. Memory is the peak resident set of the process. The run fails if
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -236,6 +237,7 @@ def _proposals(ids: list[str], names: list[str], rng: np.random.Generator) -> pa
             "label": pa.array([int(image_id[:4]) for image_id in ids], pa.int32()),
             "width": pa.repeat(pa.scalar(width, pa.int32()), images),
             "height": pa.repeat(pa.scalar(height, pa.int32()), images),
+            "sha256": pa.array([hashlib.sha256(image_id.encode()).hexdigest() for image_id in ids]),
             "error": pa.nulls(images, pa.string()),
             "grid": pa.array([[4, 4]] * images, PROPOSALS.field("grid").type),
             "feature_row": pa.array(np.arange(images) * (1 + REGIONS_PER_IMAGE)),

@@ -136,10 +136,7 @@ def measure_stage(photos: Path, folder: Path, options: argparse.Namespace) -> di
 
 
 def measure_solver(stage: Callable[[], None], threads: int, on_gpu: bool) -> float:
-    """Measure the share of MaskCut in the time of a stage: of the main thread on a GPU, and of all that share the work.
-
-    `lanczos` runs in the threads on a GPU too; `krylov` only in the main thread.
-    """
+    """Measure the share of MaskCut in the time of all threads of a stage; on a GPU, all wait for the graphs."""
     spent = []
 
     def timed(work: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
@@ -199,7 +196,7 @@ def _config(photos: Path, run: Path, options: argparse.Namespace, shards: int) -
     return Config(
         source=SourceConfig(path=str(photos)),
         backbone=backbone,
-        propose=ProposeConfig(tau=options.tau, solver=options.solver),
+        propose=ProposeConfig(tau=options.tau),
         run=RunConfig(dir=str(run), shard_size=shard_size, batch_size=options.batch_size),
     )
 
@@ -216,7 +213,6 @@ def _arguments(config: Config) -> list[str]:
         "backbone.region_feature.kind": config.backbone.region_feature.kind,
         "backbone.region_feature.block": config.backbone.region_feature.block,
         "propose.tau": config.propose.tau,
-        "propose.solver": config.propose.solver,
         "run.dir": config.run.dir,
         "run.shard_size": config.run.shard_size,
         "run.batch_size": config.run.batch_size,
@@ -236,7 +232,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--block", type=int, default=-2, help="block whose keys MaskCut uses")
     parser.add_argument("--tau", type=float, default=0.4, help="similarity above which patches are connected")
-    parser.add_argument("--solver", default="auto", choices=["auto", "lanczos", "krylov"])
     parser.add_argument("--batch-size", type=int, default=4, help="batch size of the plain forward pass")
     parser.add_argument("--json", help="file to write all numbers to")
     return parser.parse_args()

@@ -34,7 +34,7 @@ def job(image_folder, tiny_dinov3, tmp_path_factory) -> Job:
     config = Config(
         source=SourceConfig(path=str(folder / "images")),
         backbone=BackboneConfig(model=str(tiny_dinov3), image_size=64),
-        propose=ProposeConfig(tau=0.3, merge_masks=4, windows=2, solver="krylov"),
+        propose=ProposeConfig(tau=0.3, merge_masks=4, windows=2),
         run=RunConfig(dir=str(folder / "run"), max_error_rate=0.2),
     )
     job = Job(resolve(config), Rank(0, 1, 1, torch.device("cpu"), 2))

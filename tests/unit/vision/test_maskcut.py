@@ -6,11 +6,9 @@ import pytest
 import torch
 from dense_maskcut import dense_maskcut
 
-import hf_relabel.vision.maskcut
 from hf_relabel.vision.maskcut import component, maskcut_batch, split
 from hf_relabel.vision.ncut import affinity
 
-SOLVERS = ["lanczos", "krylov"]
 GRID = (16, 16)
 TAU = 0.4
 
@@ -27,8 +25,8 @@ def from_kinds(kinds: np.ndarray) -> torch.Tensor:
     return features * (flat >= 0)[:, None]
 
 
-def cut(features: torch.Tensor, solver: str, grid: tuple[int, int] = GRID, max_masks: int = 4) -> np.ndarray:
-    (masks,) = maskcut_batch(features[None], grid, tau=TAU, max_masks=max_masks, solver=solver)
+def cut(features: torch.Tensor, grid: tuple[int, int] = GRID, max_masks: int = 4) -> np.ndarray:
+    (masks,) = maskcut_batch(features[None], grid, tau=TAU, max_masks=max_masks)
     return masks
 
 
@@ -36,21 +34,18 @@ def reference(features: torch.Tensor, grid: tuple[int, int] = GRID, max_masks: i
     return dense_maskcut(features.numpy(), grid, tau=TAU, max_masks=max_masks)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_masks_of_scenes_equal_the_reference(solver):
+def test_masks_of_scenes_equal_the_reference():
     for seed in range(12):
-        np.testing.assert_array_equal(cut(scene(seed), solver), reference(scene(seed)), err_msg=f"scene {seed}")
+        np.testing.assert_array_equal(cut(scene(seed)), reference(scene(seed)), err_msg=f"scene {seed}")
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_grid_that_is_not_square(solver):
+def test_grid_that_is_not_square():
     features = scene(3, (9, 21))
-    np.testing.assert_array_equal(cut(features, solver, (9, 21)), reference(features, (9, 21)))
+    np.testing.assert_array_equal(cut(features, (9, 21)), reference(features, (9, 21)))
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_masks_are_disjoint_and_not_empty(solver):
-    masks = cut(scene(1), solver, max_masks=8)
+def test_masks_are_disjoint_and_not_empty():
+    masks = cut(scene(1), max_masks=8)
     assert masks.dtype == bool
     assert masks.shape[1:] == GRID
     assert 0 < len(masks) <= 8
@@ -58,70 +53,47 @@ def test_masks_are_disjoint_and_not_empty(solver):
     assert masks.sum(axis=0).max() == 1
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_scale_and_precision_of_features_do_not_change_the_masks(solver):
+def test_scale_and_precision_of_features_do_not_change_the_masks():
     features = scene(2)
     lengths = torch.linspace(0.01, 50, len(features))[:, None]
-    np.testing.assert_array_equal(cut(features * lengths, solver), cut(features, solver))
+    np.testing.assert_array_equal(cut(features * lengths), cut(features))
     half = features.half()
-    np.testing.assert_array_equal(cut(half, solver), cut(half.float(), solver))
+    np.testing.assert_array_equal(cut(half), cut(half.float()))
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_masks_do_not_depend_on_the_batch(solver):
+def test_masks_do_not_depend_on_the_batch():
     batch = torch.stack([scene(seed) for seed in range(5)])
-    alone = [cut(features, solver) for features in batch]
-    for together, expected in zip(
-        maskcut_batch(batch.flip(0), GRID, tau=TAU, max_masks=4, solver=solver)[::-1], alone, strict=True
-    ):
+    alone = [cut(features) for features in batch]
+    for together, expected in zip(maskcut_batch(batch.flip(0), GRID, tau=TAU, max_masks=4)[::-1], alone, strict=True):
         np.testing.assert_array_equal(together, expected)
 
 
 # Graphs without a usable second eigenvector
 
 
-def test_graphs_in_memory_stay_within_their_limit(monkeypatch):
-    features = torch.stack([scene(seed) for seed in range(7)])
-    whole = maskcut_batch(features, GRID, tau=TAU, max_masks=3, solver="krylov")
-    held = []
-
-    def counted(unit, tau):
-        held.append(len(unit))
-        return affinity(unit, tau)
-
-    monkeypatch.setattr(hf_relabel.vision.maskcut, "affinity", counted)
-    monkeypatch.setitem(hf_relabel.vision.maskcut.GRAPH_BYTES, "cpu", 3 * 4 * 256**2)
-    for parts in zip(whole, maskcut_batch(features, GRID, tau=TAU, max_masks=3, solver="krylov"), strict=True):
-        np.testing.assert_array_equal(*parts)
-    assert held == [3, 3, 1]
-
-
-@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize(
     "features",
     [torch.ones(256, 8), torch.zeros(256, 8), torch.eye(256)],
     ids=["constant", "all zero", "all different"],
 )
-def test_uniform_features_give_no_mask(features, solver):
-    masks = cut(features, solver)
+def test_uniform_features_give_no_mask(features):
+    masks = cut(features)
     assert masks.shape == (0, *GRID)
     assert masks.dtype == bool
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_features_that_are_not_finite(value, solver):
+def test_features_that_are_not_finite(value):
     features = scene(0)
     features[7, 3] = value
-    masks = maskcut_batch(torch.stack([scene(0), features]), GRID, tau=TAU, max_masks=4, solver=solver)
-    np.testing.assert_array_equal(masks[0], cut(scene(0), solver))
+    masks = maskcut_batch(torch.stack([scene(0), features]), GRID, tau=TAU, max_masks=4)
+    np.testing.assert_array_equal(masks[0], cut(scene(0)))
     assert masks[1] is None
 
 
 # Graphs with several components
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize(
     ("parts", "found"),
     [
@@ -131,63 +103,58 @@ def test_features_that_are_not_finite(value, solver):
     ],
     ids=["of two equal halves the one with the first patch", "the smaller part", "equal objects in row-major order"],
 )
-def test_graphs_of_several_parts(solver, parts, found):
+def test_graphs_of_several_parts(parts, found):
     kinds = np.zeros(GRID, dtype=int)
     for kind, part in enumerate(parts, 1):
         kinds[part] = kind
-    masks = cut(from_kinds(kinds), solver)
+    masks = cut(from_kinds(kinds))
     np.testing.assert_array_equal(masks, reference(from_kinds(kinds)))
     np.testing.assert_array_equal(masks[: len(found)], [kinds == kind for kind in found])
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_four_equal_quarters_stay_whole(solver):
+def test_four_equal_quarters_stay_whole():
     """Three eigenvectors share one eigenvalue, so the order of the quarters is arbitrary."""
     kinds = np.zeros(GRID, dtype=int)
     kinds[8:] += 2
     kinds[:, 8:] += 1
-    masks = cut(from_kinds(kinds), solver)
+    masks = cut(from_kinds(kinds))
     assert len(masks) > 0
     for mask in masks:
         assert all(mask[kinds == kind].all() or not mask[kinds == kind].any() for kind in range(4))
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_one_outlier_is_the_only_mask(solver):
+def test_one_outlier_is_the_only_mask():
     kinds = np.zeros(GRID, dtype=int)
     kinds[5, 6] = 1
-    masks = cut(from_kinds(kinds), solver)
+    masks = cut(from_kinds(kinds))
     np.testing.assert_array_equal(masks, reference(from_kinds(kinds)))
     np.testing.assert_array_equal(masks, [kinds == 1])
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_ties_of_outliers_go_to_the_first(solver):
+def test_ties_of_outliers_go_to_the_first():
     features = torch.nn.functional.pad(scene(4), (0, 5))
     for index, patch in enumerate((37, 90, 91, 200, 222)):
         features[patch] = torch.eye(features.shape[1])[48 + index]
-    np.testing.assert_array_equal(cut(features, solver), reference(features))
+    np.testing.assert_array_equal(cut(features), reference(features))
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_patches_without_a_feature(solver):
+def test_patches_without_a_feature():
     features = scene(5)
     features[40:90] = 0
-    np.testing.assert_array_equal(cut(features, solver), reference(features))
+    np.testing.assert_array_equal(cut(features), reference(features))
 
 
 # Rounds
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_a_rejected_mask_can_be_accepted_in_the_next_round(solver):
+def test_a_rejected_mask_can_be_accepted_in_the_next_round():
     """Search for scenes with more masks than there would be if the rounds ended at the first rejection."""
     accepted_later = 0
     for seed in range(40):
-        many = cut(scene(seed), solver, max_masks=8)
+        many = cut(scene(seed), max_masks=8)
         for rounds in range(1, 8):
-            fewer, more = (len(cut(scene(seed), solver, max_masks=rounds + k)) for k in (0, 1))
+            fewer, more = (len(cut(scene(seed), max_masks=rounds + k)) for k in (0, 1))
             if fewer == more < len(many):
                 accepted_later += 1
                 np.testing.assert_array_equal(many, reference(scene(seed), max_masks=8))
