@@ -11,6 +11,7 @@ from typing import Any
 
 from hf_relabel.errors import HubError
 from hf_relabel.hub.card_scores import generators_of
+from hf_relabel.hub.licenses import check_license_id
 from hf_relabel.release.layout import data_configs
 from hf_relabel.release.markdown import one_line
 from hf_relabel.release.reader import Release
@@ -31,18 +32,6 @@ SIZE_CATEGORIES = (
 )
 """Size categories, each with its upper limit on the number of rows (exclusive)."""
 
-_LICENSES = """
-afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bigcode-openrail-m bigscience-openrail-m bsd bsd-2-clause bsd-3-clause
-bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0
-cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0
-cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m ecl-2.0
-epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 gfdl gpl gpl-2.0 gpl-3.0 isc lgpl lgpl-2.1 lgpl-3.0 mit mpl-2.0 ncsa
-odbl odc-by ofl-1.1 openrail openrail++ osl-3.0 other pddl postgresql unknown unlicense wtfpl zlib
-"""
-
-LICENSES = frozenset(_LICENSES.split())
-"""License identifiers that the Hub knows."""
-
 
 @dataclass(frozen=True)
 class License:
@@ -62,8 +51,8 @@ class License:
     link: str | None = None
 
     def __post_init__(self) -> None:
-        if self.id is not None and self.id not in LICENSES:
-            raise HubError(f"license {self.id!r}: not an identifier that the Hub knows, such as cc-by-4.0")
+        if self.id is not None:
+            check_license_id(self.id)
         if self.id == "other" and not (self.name and self.link):
             raise HubError("license other: also needs a name and a link (--license-name, --license-link)")
         if self.link is not None and not re.fullmatch(r"https?://[^\s()<>\[\]\"'`|]+", self.link):

@@ -1,7 +1,6 @@
 """Checks before a release is published, in addition to the hashes of its files. Each failure is a HubError."""
 
 import json
-from pathlib import PurePosixPath
 
 from hf_relabel.errors import HubError
 from hf_relabel.hub.client import HubRepo, Refs, RemoteFile
@@ -9,14 +8,6 @@ from hf_relabel.hub.files import PlannedFile, PublishOptions, differences
 from hf_relabel.release.layout import MANIFEST
 from hf_relabel.release.reader import Release
 from hf_relabel.release.versions import version_key
-
-MAX_FILES = 100
-"""Number of files that one commit may add or remove; the Hub recommends 50 to 100. More go through a pull request."""
-
-MAX_FILES_PER_FOLDER = 10_000
-MAX_FILES_PER_REPOSITORY = 100_000
-MAX_BYTES = 50_000_000_000
-"""The Hub's size limit for a single file."""
 
 
 def check_token(repo: HubRepo, create_pr: bool, dry: bool) -> None:
@@ -103,36 +94,3 @@ def refuse_moved_tag(repo: HubRepo, refs: Refs, options: PublishOptions, files: 
             f"{repo.id}: tag {options.tag} already exists and tags are never moved; publish the change as a new "
             f"version (changed: {changed})"
         )
-
-
-def check_limits(
-    files: list[PlannedFile], remote: dict[str, RemoteFile], add: list[PlannedFile], remove: list[str], branch: str
-) -> None:
-    """Refuse to exceed the Hub's limits."""
-    if len(add) + len(remove) > MAX_FILES and branch != "main":
-        raise HubError(
-            f"{len(add) + len(remove)} files change on the branch {branch}, but a commit may change at most "
-            f"{MAX_FILES}, and only `main` takes more, through a pull request; build the release with larger files "
-            "(--build.rows_per_file)"
-        )
-    paths = ({*remote} - {*remove}) | {file.path for file in files}
-    if len(paths) > MAX_FILES_PER_REPOSITORY:
-        raise HubError(
-            f"the repository would have {len(paths)} files; the Hub allows {MAX_FILES_PER_REPOSITORY}; build the "
-            "release with larger files (--build.rows_per_file)"
-        )
-    folders: dict[str, int] = {}
-    for path in paths:
-        folder = str(PurePosixPath(path).parent)
-        folders[folder] = folders.get(folder, 0) + 1
-    for folder, count in folders.items():
-        if count > MAX_FILES_PER_FOLDER:
-            raise HubError(
-                f"{folder}: {count} files; the Hub allows {MAX_FILES_PER_FOLDER} per folder; move some of them"
-            )
-    for file in files:
-        if file.size > MAX_BYTES:
-            raise HubError(
-                f"{file.path}: {file.size:,} bytes; the Hub allows {MAX_BYTES:,} per file; build the release with "
-                "smaller files (--build.rows_per_file)"
-            )

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from hf_relabel.errors import HubError
-from hf_relabel.hub.card_metadata import LICENSES
 from hf_relabel.hub.card_plots import shown_image
+from hf_relabel.hub.licenses import check_license_id
 from hf_relabel.pictures.overlays import draw_row
 from hf_relabel.release.layout import content_digest, data_file_name
 from hf_relabel.release.reader import Release
@@ -62,8 +62,7 @@ def why_no_preview(license_id: str | None) -> str | None:
     """Why pictures with regions drawn in must not be published under a license of the images; None if they may be."""
     if license_id is None:
         return "the license of the images is not known; name it with --images-license if it allows redistribution"
-    if license_id not in LICENSES:
-        raise HubError(f"--images-license {license_id!r}: not an identifier that the Hub knows, such as cc-by-4.0")
+    check_license_id(license_id, "--images-license")
     if license_id in UNCLEAR:
         return f"the license {license_id} does not say whether the images may be redistributed"
     if "-nd" in license_id:

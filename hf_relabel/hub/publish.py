@@ -13,8 +13,6 @@ from hf_relabel.errors import HubError, ReleaseError
 from hf_relabel.hub.card import render_card
 from hf_relabel.hub.changelog import entry, extended, first_entry, preview_entry
 from hf_relabel.hub.checks import (
-    MAX_FILES,
-    check_limits,
     check_token,
     refuse_dropped_splits,
     refuse_moved_tag,
@@ -23,6 +21,7 @@ from hf_relabel.hub.checks import (
 )
 from hf_relabel.hub.client import HubRepo, HubUnreachable, Refs, RemoteFile, RetryPolicy
 from hf_relabel.hub.files import CHANGELOG, PlannedFile, PublishOptions, differences, version_files
+from hf_relabel.hub.limits import MAX_FILES, check_limits
 from hf_relabel.hub.publish_parts import commit_in_parts
 from hf_relabel.hub.upload import additions, progress_of, removals, upload
 from hf_relabel.hub.versions import previous_release, previous_version, with_inherited_license

@@ -13,6 +13,12 @@ MANIFEST = "manifest.json"
 EXCLUDED = "excluded.jsonl"
 README = "README.md"
 
+MAX_FILE_BYTES = 500_000_000
+"""Maximum size of a data file; the Hub's viewer and `datasets` recommend Parquet files of about 500 MB."""
+
+MAX_FOLDER_FILES = 10_000
+"""A folder of a release has fewer files, as the Hub asks for."""
+
 _DIGEST_LENGTH = 16
 _DATA_FILE = re.compile(
     rf"data/({'|'.join(CONFIG_NAMES)})/([\w.]+)-(\d{{5}})-of-(\d{{5}})(?:-([0-9a-f]{{{_DIGEST_LENGTH}}}))?\.parquet"

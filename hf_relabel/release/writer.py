@@ -25,6 +25,8 @@ from hf_relabel.errors import ReleaseError
 from hf_relabel.release.layout import (
     EXCLUDED,
     MANIFEST,
+    MAX_FILE_BYTES,
+    MAX_FOLDER_FILES,
     README,
     ReleaseFile,
     content_digest,
@@ -49,6 +51,9 @@ LABELS_ROWS_PER_FILE = 2_000_000
 """Images per file of the `labels` configuration; each takes tens of bytes."""
 
 Batches = Iterable[pa.RecordBatch | pa.Table]
+
+_FULL = 0.98
+"""Share of `MAX_FILE_BYTES` that row groups may take by their size in memory; the rest is for headers and footer."""
 
 _STEP = 500  # rows between two checks of a row group's size
 
@@ -216,7 +221,11 @@ def _check_rows(table: pa.Table, last_id: str | None, num_classes: int) -> str:
 
 
 class _ShardedWriter:
-    """Write row groups to Parquet files with a maximum number of rows, named when all files are written."""
+    """Write row groups to Parquet files, named when all files are written.
+
+    A file ends when the next row group would give it more than `rows_per_file` rows, or could give it more than
+    `MAX_FILE_BYTES`; compressed, a row group takes less than in memory.
+    """
 
     def __init__(self, folder: Path, split: str, schema: pa.Schema, rows_per_file: int):
         self.folder = folder
@@ -226,10 +235,25 @@ class _ShardedWriter:
         self.rows: list[int] = []
         self._writer: pq.ParquetWriter | None = None
         folder.mkdir(parents=True, exist_ok=True)
+        self._others = sum(1 for _ in folder.iterdir())  # those of other splits
 
     def write(self, group: pa.Table) -> None:
-        """Add a row group; it ends its file when the file has reached the maximum number of rows."""
+        """Add a row group.
+
+        Raises:
+            ReleaseError: The folder would have too many files.
+        """
+        if self._writer is not None:
+            size = self._path(len(self.rows) - 1).stat().st_size  # row groups are written without delay
+            if self.rows[-1] + len(group) > self.rows_per_file or size + group.nbytes > _FULL * MAX_FILE_BYTES:
+                self._close()
         if self._writer is None:
+            if self._others + len(self.rows) + 1 >= MAX_FOLDER_FILES:
+                raise ReleaseError(
+                    f"data/{self.folder.name}: would have {MAX_FOLDER_FILES} files or more, which the Hub does not "
+                    f"take in one folder; write more than {self.rows_per_file} images per file "
+                    "(--build.rows_per_file)"
+                )
             self._writer = pq.ParquetWriter(
                 self._path(len(self.rows)),
                 self.schema,
@@ -241,8 +265,6 @@ class _ShardedWriter:
             self.rows.append(0)
         self._writer.write_table(group, row_group_size=len(group))
         self.rows[-1] += len(group)
-        if self.rows[-1] >= self.rows_per_file:
-            self._close()
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{self.split}-{index}.part"

@@ -44,6 +44,17 @@ from hf_relabel.stages.checked import Knowledge, read_knowledge
 ALGORITHM = 4
 """Raise it when a change of the code changes the rows of a release."""
 
+_PROPOSAL_FIELDS = ("proposal_id", "generator", "grid_mask", "segmentation")
+PROPOSAL_COLUMNS = [
+    *("image_id", "label", "width", "height", "grid"),
+    *(f"proposals.list.element.{name}" for name in _PROPOSAL_FIELDS),
+]
+REGION_COLUMNS = [
+    *("error", "global_labels", "global_scores", "label_score", "labels"),
+    *(f"proposals.list.element.{name}" for name in ("top_labels", "top_scores")),
+]
+"""What a release's rows are made from; the windows alone are more than all of this."""
+
 PACKAGES = ("accelerate", "datasets", "huggingface-hub", "numpy", "pillow", "pyarrow", "pycocotools", "scipy", "torch")
 
 
@@ -168,7 +179,8 @@ def release_tables(
     schema = release_schema("regions", job.snapshot.class_names, known.overlay is not None)
     for shard in job.shards_of(split):
         rows = []
-        pairs = zip(proposals.read(shard.index).to_pylist(), regions.read(shard.index).to_pylist(), strict=True)
+        tables = proposals.read(shard.index, PROPOSAL_COLUMNS), regions.read(shard.index, REGION_COLUMNS)
+        pairs = zip(*(table.to_pylist() for table in tables), strict=True)
         for image, labeled in pairs:
             if labeled["error"] is not None:
                 exclude(split, image["image_id"], labeled["error"])

@@ -9,9 +9,9 @@ number of images, not what one image needs. Features have a third of the channel
 resident set, which includes pages of memory-mapped files.
 
 `--ids` measures what the ids alone need, for numbers of images that no folder here has: the files of 1000 class folders
-are simulated (names in random order, sizes and times), everything else is what `propose` does. Three processes are
-measured: the one that lists the images, a rank that lists them again to see that they are unchanged, and a rank that
-reads the ids and labels of 200 shards all over the list, in itself and in a worker process that loads images.
+are simulated (names in another order, sizes and times), everything else is what `propose` does. Three processes are
+measured: one that lists the images, one that reads the ids and labels of 200 shards all over the list, also in a copy
+of the source as worker processes get it, and one that lists the images again and finds them unchanged.
 """
 
 import argparse
@@ -22,7 +22,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,18 +65,18 @@ def main() -> None:
 
 
 def measure_ids(count: int, scratch: str | None) -> dict[str, float]:
-    """Measure the seconds and the peak resident set in MiB of processes that work with `count` simulated ids."""
+    """Measure processor seconds and the peak resident set in MiB of processes that work with `count` simulated ids."""
     found: dict[str, float] = {"images": count}
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         for number in range(FOLDERS):
             (Path(folder) / "images" / f"n{number:08d}").mkdir(parents=True)
-        for what in ("list", "compare", "read"):
+        for what in ("list", "read", "compare"):
             command = [sys.executable, __file__, "--simulate", what, "--ids", str(count), "--scratch", folder]
-            started = time.perf_counter()
-            megabytes = peak_of(command)
-            found |= {f"{what} seconds": time.perf_counter() - started, f"{what} MiB": megabytes}
+            megabytes, seconds = peak_of(command)
+            found |= {f"{what} CPU seconds": seconds, f"{what} MiB": megabytes}
+            print(f"{count:,} ids, {what}: {seconds:.0f} CPU seconds, {megabytes:.0f} MiB", flush=True)
         found["file MiB"] = sum(path.stat().st_size for path in Path(folder).glob("run/source*")) / 2**20
-    print("  ".join(f"{key} {value:,.0f}" for key, value in found.items()), flush=True)
+    print(f"{count:,} ids: {found['file MiB']:.1f} MiB in files", flush=True)
     return found
 
 
@@ -143,11 +142,11 @@ def peak_megabytes(stage: str, images: Path, model: Path, run: Path) -> float:
         f"--backbone.image_size={SIDE}", "--propose.tau=0.2", f"--run.dir={run}", "--train.hidden=64",
         "--train.epochs=3", "--train.batch_size=1024",
     ]  # fmt: skip
-    return peak_of(command)
+    return peak_of(command)[0]
 
 
-def peak_of(command: list[str]) -> float:
-    """Run a command and return the peak of its resident set in MiB."""
+def peak_of(command: list[str]) -> tuple[float, float]:
+    """Run a command and return the peak of its resident set in MiB, and its processor seconds."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
@@ -157,7 +156,7 @@ def peak_of(command: list[str]) -> float:
             output.seek(0)
             raise SystemExit(output.read().decode(errors="replace")[-2000:])
     unit = 1 if sys.platform == "darwin" else 2**10
-    return usage.ru_maxrss * unit / 2**20
+    return usage.ru_maxrss * unit / 2**20, usage.ru_utime + usage.ru_stime
 
 
 def _options() -> argparse.Namespace:

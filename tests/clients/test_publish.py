@@ -11,12 +11,7 @@ from hub_environment import TIMEOUT, environment
 from hub_values import metadata_errors
 from releases import make_release, make_rows
 
-import hf_relabel.hub.checks
-from hf_relabel.errors import HubError
 from hf_relabel.hub.card_metadata import card_metadata
-from hf_relabel.hub.checks import check_limits
-from hf_relabel.hub.client import RemoteFile
-from hf_relabel.hub.files import PlannedFile, planned_bytes
 
 WRITES = ("create", "preupload", "commit", "tag", "branch", "lfs_batch", "lfs_put")
 
@@ -290,27 +285,12 @@ def test_invalid_repository_names(hf_relabel, v1, name):
     assert repr(name) in hf_relabel("publish", v1.folder, name, "--version", "1.0.0").error()
 
 
-def test_more_files_than_a_commit_takes_go_to_main_only():
-    files = [planned_bytes(f"data/regions/train-{index:05d}.parquet", b"") for index in range(101)]
-    with pytest.raises(HubError, match="rows_per_file"):
-        check_limits(files, {}, files, [], "next")
-    check_limits(files, {}, files[:100], [], "next")
-    check_limits(files, {}, files, [], "main")
-
-
-def test_more_files_than_a_folder_or_a_repository_takes(monkeypatch):
-    remote = {f"docs/{index}": RemoteFile(1, "", None) for index in range(10_001)}
-    with pytest.raises(HubError, match="docs: 10001 files"):
-        check_limits([], remote, [], [], "main")
-    monkeypatch.setattr(hf_relabel.hub.checks, "MAX_FILES_PER_REPOSITORY", 10_000)
-    with pytest.raises(HubError, match="the repository would have 10001 files"):
-        check_limits([], remote, [], [], "main")
-
-
-def test_larger_files_than_the_hub_takes():
-    files = [PlannedFile("data/regions/train-00000-of-00001.parquet", b"", 50_000_000_001, "")]
-    with pytest.raises(HubError, match="50,000,000,001 bytes"):
-        check_limits(files, {}, files, [], "main")
+def test_a_license_that_the_hub_lists_needs_no_new_version_of_ours(hub, command, repo_id, v1, monkeypatch):
+    monkeypatch.setattr(hub, "licenses", ["cc-by-5.0"])
+    done = command("publish", v1.folder, repo_id, "--version", "1.0.0", "--license", "cc-by-5.0", "--dry-run")
+    assert "license: cc-by-5.0" in done.ok()
+    error = command("publish", v1.folder, repo_id, "--version", "1.0.0", "--license", "cc-by-6.0").error()
+    assert "license 'cc-by-6.0': not an identifier that the Hub knows" in error
 
 
 def test_the_server_refuses_bad_metadata_and_ours_passes(hub, v1):

@@ -20,12 +20,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 from hub_store import LFS_SUFFIXES, REGULAR_LIMIT, Refused, Repo, Store
-from hub_values import metadata_errors
+from hub_values import LICENSES, metadata_errors
 
 ROUTES = [
     ("whoami", "GET", r"/api/whoami-v2"),
     ("create", "POST", r"/api/repos/create"),
     ("validate", "POST", r"/api/validate-yaml"),
+    ("licenses", "GET", r"/api/datasets-tags-by-type"),
     ("preupload", "POST", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/preupload/(?P<rev>[^/]+)"),
     ("commit", "POST", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/commit/(?P<rev>[^/]+)"),
     ("tag", "POST", r"/api/(datasets|models)/(?P<id>[^/]+/[^/]+)/tag/(?P<rev>[^/]+)"),
@@ -110,6 +111,7 @@ class Hub:
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str, str]] = []  # route, method, path
         self.sent = 0  # bytes of files
+        self.licenses = sorted(LICENSES)
         self.jobs: list[dict[str, Any]] = []  # what jobs were asked to be
         self.before: dict[str, Callable[[], None]] = {}  # called once, at the next request of a route
         self.reached = threading.Event()  # set when a fault `hang` has begun
@@ -321,8 +323,11 @@ class _Handler(BaseHTTPRequestHandler):
             metadata = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0] else {}
         except yaml.YAMLError as error:
             return Answer({"errors": [{"message": str(error)}], "warnings": []}, 400)
-        errors = [{"message": message} for message in metadata_errors(metadata)]
+        errors = [{"message": message} for message in metadata_errors(metadata, self.hub.licenses)]
         return Answer({"errors": errors, "warnings": []}, 400 if errors else 200)
+
+    def _licenses(self) -> Answer:
+        return Answer({"license": [{"id": f"license:{name}", "type": "license"} for name in self.hub.licenses]})
 
     def _preupload(self, id: str, rev: str) -> Answer:
         repo = self._repo(id, write="create_pr" not in self.query and not rev.startswith("refs/pr/"))

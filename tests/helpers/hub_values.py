@@ -3,6 +3,7 @@
 They are separate from the package's own list, so that a mistake there is found here.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 TASK_CATEGORIES = {
@@ -38,7 +39,7 @@ SIZES = {
 LICENSES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "other", "unknown"}
 
 
-def metadata_errors(metadata: Any) -> list[str]:
+def metadata_errors(metadata: Any, licenses: Collection[str] = LICENSES) -> list[str]:
     """Errors that the Hub would report for a front matter."""
     if not isinstance(metadata, dict):
         return ["the front matter is no mapping"]
@@ -55,7 +56,7 @@ def metadata_errors(metadata: Any) -> list[str]:
         else:
             errors += [f"{key}: {value!r} is not allowed" for value in values if value not in allowed]
     license_id = metadata.get("license")
-    if license_id is not None and license_id not in LICENSES:
+    if license_id is not None and license_id not in licenses:
         errors.append(f"license: {license_id!r} is not allowed")
     if license_id == "other" and not ("license_name" in metadata and "license_link" in metadata):
         errors.append("license: other needs license_name and license_link")

@@ -1,6 +1,7 @@
 import dataclasses
 import re
 
+import huggingface_hub
 import pytest
 import yaml
 from hub_values import metadata_errors
@@ -355,7 +356,8 @@ def test_a_folder_as_source_is_no_dataset_of_the_hub(tmp_path):
     assert "The release records no models" in bare_card
 
 
-def test_licenses(tmp_path):
+def test_licenses(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     release = make_release(tmp_path / "release")
     other = License("other", "House rules", "https://example.org/rules")
     card = render_card(release, "owner/tiny", CardOptions(other))
@@ -378,7 +380,8 @@ def test_licenses(tmp_path):
         ("configs", [{"config_name": "labels"}, {"config_name": "labels"}]),
     ],
 )
-def test_values_that_the_hub_would_refuse(tmp_path, key, value):
+def test_values_that_the_hub_would_refuse(tmp_path, monkeypatch, key, value):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     metadata = card_metadata(make_release(tmp_path / "release"), License("mit"), None, [])
     check_metadata(metadata)
     with pytest.raises(HubError, match=r"allows only|not an identifier|duplicate"):

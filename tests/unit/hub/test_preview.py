@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import datasets
+import huggingface_hub
 import numpy as np
 import pytest
 from PIL import Image
@@ -88,6 +89,7 @@ def test_licenses_that_do_not_allow_a_preview(license_id: str | None, reason: st
     assert (found is None) if reason is None else (found is not None and reason in found)
 
 
-def test_an_unknown_license_is_refused():
+def test_an_unknown_license_is_refused(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match="--images-license 'cc-by-9'"):
         why_no_preview("cc-by-9")

@@ -47,6 +47,49 @@ def test_rows_are_read_as_they_were_written(tmp_path):
     assert json.loads(line) == {"image_id": "00/broken.jpg", "reason": "cannot identify image file"}
 
 
+def test_files_end_before_they_have_too_many_bytes(tmp_path, monkeypatch):
+    """The same rows in files of at most so many bytes, whatever the batches."""
+    monkeypatch.setattr(hf_relabel.release.writer, "ROW_GROUP_ROWS", 300)
+    rows = sorted(make_rows(1500), key=lambda row: row["image_id"])
+    table = pa.Table.from_pylist(rows, schema=release_schema("regions", CLASSES))
+    whole = write(tmp_path / "whole", [table], rows_per_file=2000)
+    (file,) = whole.files_of("regions")
+    monkeypatch.setattr(hf_relabel.release.writer, "MAX_FILE_BYTES", limit := 2 * file.bytes // 3)
+    release = write(tmp_path / "parts", [table], rows_per_file=2000)
+    pieces = write(tmp_path / "pieces", table.to_batches(max_chunksize=70), rows_per_file=2000)
+    assert contents(release.folder) == contents(pieces.folder)
+    files = release.files_of("regions")
+    assert len(files) > 1
+    assert max(file.bytes for file in files) <= limit
+    assert rows_of(release) == rows_of(whole)
+    verify(release)
+
+
+def test_a_row_group_above_the_limit_gets_a_file_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(hf_relabel.release.writer, "ROW_GROUP_ROWS", 30)
+    monkeypatch.setattr(hf_relabel.release.writer, "MAX_FILE_BYTES", 1)
+    rows = sorted(make_rows(100), key=lambda row: row["image_id"])
+    table = pa.Table.from_pylist(rows, schema=release_schema("regions", CLASSES))
+    release = write(tmp_path / "release", [table], rows_per_file=50)
+    assert [file.rows for file in release.files_of("regions")] == [30, 20, 30, 20]
+    assert [file.rows for file in release.files_of("labels")] == [30, 20, 30, 20]
+
+
+def test_fewer_files_in_a_folder_than_the_hub_takes(tmp_path, monkeypatch):
+    monkeypatch.setattr(hf_relabel.release.writer, "MAX_FOLDER_FILES", 4)
+    rows = sorted(make_rows(60), key=lambda row: row["image_id"])
+    table = pa.Table.from_pylist(rows, schema=release_schema("regions", CLASSES))
+    assert len(write(tmp_path / "three", [table], rows_per_file=20).files_of("regions")) == 3
+    splits = {"train": [table], "test": [table]}
+    for tables, rows_per_file in (({"train": [table]}, 15), (splits, 20)):
+        with pytest.raises(ReleaseError, match=r"data/regions: would have 4 files or more.*--build\.rows_per_file"):
+            write_release(
+                tmp_path / "four", tables, class_names=CLASSES, version="1.0.0", name="Tiny", provenance={},
+                rows_per_file=rows_per_file,
+            )  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["three"]
+
+
 def test_a_release_of_an_earlier_schema_version_is_read_with_nulls(tmp_path):
     release = make_release(tmp_path / "new")
     make_release(tmp_path / "old")
