@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ENVIRONMENT
+from commands import ENVIRONMENT, hf_relabel
 
 BENCH = Path(__file__).resolve().parents[2] / "scripts" / "bench"
 
@@ -62,3 +62,21 @@ def test_quality(tiny_dinov2, tmp_path):
     assert defaults["given_f1"] == paper["given_f1"]
     assert defaults["added"] >= defaults["added_with_mask"]
     assert paper["evidence"] == "softmax"
+
+
+@pytest.mark.slow
+def test_memory_of_ids(tmp_path):
+    (row,) = bench("memory", tmp_path, "--ids", 3000, "--scratch", tmp_path)["ids"]
+    assert row["images"] == 3000
+    assert all(row[f"{what} MiB"] > 0 for what in ("list", "read", "compare"))
+
+
+@pytest.mark.slow
+def test_the_tables_of_million_are_those_that_build_reads(tmp_path):
+    command = [sys.executable, str(BENCH / "million.py"), "--generate", str(tmp_path), "--images", "1100"]
+    subprocess.run(command, env=ENVIRONMENT, check=True, timeout=240)
+    settings = ["--build.calibrated", "false", "--build.region_score", "0"]
+    done = hf_relabel("build", "--run.dir", str(tmp_path / "run"), *settings)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "run" / "release" / "manifest.json").read_text())
+    assert manifest["statistics"]["images"] == 1100
