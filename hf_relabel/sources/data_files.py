@@ -55,4 +55,4 @@ class FileOpener:
 
 def place_columns(places: np.ndarray) -> dict[str, np.ndarray]:
     """The places of images, int64 [N, k], as columns."""
-    return {f"place_{number}": column for number, column in enumerate(places.T)}
+    return {f"place_{number}": column for number, column in enumerate(places.astype(np.int64).T)}

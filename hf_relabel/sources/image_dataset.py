@@ -246,7 +246,9 @@ def _rows(data: "datasets.Dataset", config: SourceConfig) -> Rows:
         flat = _pictures(data, config).flatten()
         return flat.select_columns([f"{config.image_column}.path"]).with_format("arrow")[:].column(0)
 
-    places = {"rows": np.arange(len(data), dtype=np.int64)}
+    def places(start: int, stop: int) -> dict[str, np.ndarray]:
+        return {"rows": np.arange(start, stop)}
+
     return Rows(config.path, len(data), list(features), column, paths, places, class_labels(features, config))
 
 

@@ -73,7 +73,7 @@ def scan_table(config: SourceConfig, scratch: Path | None = None) -> tuple[Folde
     file = Path(config.labels or config.path)
     table = _read(file, config)
     config = _with_name_column(config, table.column_names)
-    rows = Rows(str(file), len(table), table.column_names, lambda name: table[name], _no_paths, {})
+    rows = Rows(str(file), len(table), table.column_names, lambda name: table[name], _no_paths, lambda start, stop: {})
     check_columns(rows, config)
     names = _names(table[config.image_column], file)
     root = Path(image_root(config))
@@ -90,7 +90,7 @@ def scan_table(config: SourceConfig, scratch: Path | None = None) -> tuple[Folde
     report_skipped(root, walk.left_out)
     columns = {"sizes": np.array(files.sizes, np.int64)[places], "modified": np.array(files.modified, np.int64)[places]}
     listing = list_rows(
-        replace(rows, places=columns),
+        replace(rows, places=lambda start, stop: {name: column[start:stop] for name, column in columns.items()}),
         config,
         scratch,
         lambda start, stop: [files.image_ids[place] for place in places[start:stop]],

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
 from hf_relabel.sources.data_files import LITTLE_AHEAD, READ_AHEAD, FileOpener, place_columns
 from hf_relabel.sources.image_dataset import check_image_column, class_labels, column_of, fields_of
+from hf_relabel.sources.listing import scratch_folder
 from hf_relabel.sources.rows import Rows
+from hf_relabel.sources.spilled import Spill
 
 BATCH = 32
 """Rows that are decoded at a time: the images of a whole row group need not fit in memory."""
@@ -35,27 +38,33 @@ class ParquetFiles:
         self.opener = opener
         self.features = features
 
-    def rows(self) -> Rows:
+    def rows(self, scratch: Path | None = None) -> Rows:
         """The rows of all files; image bytes are not read.
+
+        Args:
+            scratch: Folder for the other columns; None keeps them in memory.
 
         Raises:
             SourceError: A file cannot be read, or the image column has no images that are inside the files.
         """
         import datasets
 
-        tables, places = [], []
+        columns, places = Spill(scratch_folder(scratch)), Spill(scratch_folder(scratch))
         for number in range(len(self.opener.urls)):
             with self.opener.reading(number), self.opener.open(number, LITTLE_AHEAD) as raw:
                 file = pq.ParquetFile(raw)
                 if self.features is None:
                     self.features = datasets.Features.from_arrow_schema(file.schema_arrow)
-                tables.append(file.read(columns=self._columns(file.schema_arrow)))
-                for group in range(file.num_row_groups):
-                    count = file.metadata.row_group(group).num_rows
-                    place = [np.full(count, number), np.full(count, group), np.arange(count)]
-                    places.append(np.stack(place, axis=1).astype(np.int64))
-        where = np.concatenate(places) if places else np.zeros((0, 3), np.int64)
-        table = pa.concat_tables(tables, promote_options="permissive")
+                columns.add(file.read(columns=self._columns(file.schema_arrow)))
+                counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+                group_of_row = np.repeat(np.arange(len(counts)), counts)
+                row_of_group = np.arange(sum(counts)) - np.repeat(np.cumsum(counts) - counts, counts).astype(np.int64)
+                place = [np.full(len(group_of_row), number), group_of_row, row_of_group]
+                places.add(pa.table(place_columns(np.stack(place, axis=1))))
+        try:
+            table, where = columns.table(), places.table()
+        except pa.ArrowException as error:
+            raise SourceError(f"{self.config.path}: its files do not have the same columns ({error})") from error
         fields = fields_of(self.features)
         rows = Rows(
             self.config.path,
@@ -63,7 +72,7 @@ class ParquetFiles:
             list(fields),
             lambda name: column_of(table, name),
             lambda: self._paths(table),
-            place_columns(where),
+            lambda start, stop: {name: where[name][start:stop] for name in where.column_names},
             class_labels(fields, self.config),
         )
         if self.config.image_column in fields:

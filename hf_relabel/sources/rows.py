@@ -32,7 +32,8 @@ class Rows:
         column_names: All columns.
         column: Reads a column, one value per row.
         paths: Reads the stored path of each image, as text.
-        places: Where the image of each row is, each int64 [M].
+        places: Where the images of consecutive rows are (from the first row and the one after the last), each
+            int64 [n].
         class_labels: Names of the classes of the label column if it is a `datasets.ClassLabel`, else None.
     """
 
@@ -41,7 +42,7 @@ class Rows:
     column_names: list[str]
     column: Callable[[str], pa.ChunkedArray]
     paths: Callable[[], pa.ChunkedArray]
-    places: dict[str, np.ndarray]
+    places: Callable[[int, int], dict[str, Any]]
     class_labels: list[str] | None = None
 
 
@@ -115,8 +116,8 @@ def _list(
         labels = np.full(stop - start, NO_LABEL, np.int32) if given is None else _look_up(given, known)
         table = as_columns(ids(start, stop), row=np.arange(start, stop))
         is_used, label = selector.choose(table["image_id"].chunk(0), labels, given)
-        for name, column in {"label": label, "is_used": is_used, **_part(rows.places, start, stop)}.items():
-            table = table.append_column(name, pa.array(column))
+        for name, column in {"label": label, "is_used": is_used, **rows.places(start, stop)}.items():
+            table = table.append_column(name, column if isinstance(column, pa.ChunkedArray) else pa.array(column))
         sorter.add(table)
     same: list[pa.Table] = []
 
@@ -128,11 +129,7 @@ def _list(
             yield table.filter(table["is_used"])
         selector.check()
 
-    return make_listing(config, batches(), list(rows.places), selector.class_names, selector.excluded, scratch)
-
-
-def _part(places: dict[str, np.ndarray], start: int, stop: int) -> dict[str, np.ndarray]:
-    return {name: column[start:stop] for name, column in places.items()}
+    return make_listing(config, batches(), list(rows.places(0, 0)), selector.class_names, selector.excluded, scratch)
 
 
 def _refuse_repeated(rows: Rows, first: int, second: int, image_id: str) -> None:

@@ -49,8 +49,12 @@ class Files(Protocol):
 
     part_columns: int
 
-    def rows(self) -> Rows:
-        """The rows; the place of an image is its file, then numbers that order the images in it."""
+    def rows(self, scratch: Path | None = None) -> Rows:
+        """The rows; the place of an image is its file, then numbers that order the images in it.
+
+        Args:
+            scratch: Folder for what may not fit in memory; None keeps everything there.
+        """
 
     def read(self, places: np.ndarray) -> Iterator[bytes | None]:
         """Read the images at some places, sorted, int64 [N, k]; None where a row has no image."""
@@ -124,7 +128,7 @@ def open_stream(config: SourceConfig, scratch: Path | None = None) -> tuple[List
         SourceError: There is no such dataset, it has another format, or it does not match the configuration.
     """
     files, fingerprint, commit = _find_files(config)
-    listing = list_rows(files.rows(), config, scratch)
+    listing = list_rows(files.rows(scratch), config, scratch)
     _warn_of_order(files, listing.places, config)
     return listing, StreamedImages(files, listing.places, fingerprint, commit)
 

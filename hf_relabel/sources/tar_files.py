@@ -4,6 +4,7 @@ import itertools
 import os
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,8 @@ class TarFiles:
         self.opener = opener
         self.features = features
 
-    def rows(self) -> Rows:
-        """The samples of all archives.
+    def rows(self, scratch: Path | None = None) -> Rows:
+        """The samples of all archives; their names and labels are kept in memory, whatever `scratch` is.
 
         The archives have no index, so this reads through them once.
 
@@ -70,7 +71,7 @@ class TarFiles:
             list(dict.fromkeys([*names, *fields])),
             lambda name: column_of(table, name),
             lambda: pa.chunked_array([paths], pa.string()),
-            place_columns(np.array(places, np.int64).reshape(-1, 3)),
+            lambda start, stop: place_columns(np.array(places[start:stop], np.int64).reshape(-1, 3)),
             class_labels(fields, self.config),
         )
 
