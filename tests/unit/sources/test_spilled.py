@@ -48,5 +48,5 @@ def test_a_list_made_on_disk_is_the_list_made_in_memory(tmp_path, kinds):
 
 def test_labels_of_two_types(tmp_path):
     config = write_files(tmp_path / "data", [pa.int64(), pa.string()])
-    with pytest.raises(SourceError, match="its files do not have the same columns .*int64 vs string"):
+    with pytest.raises(SourceError, match=r"its files do not have the same columns .*int64 vs string"):
         open_source(config, tmp_path)
