@@ -2,7 +2,8 @@
 
 As in the automatic mask generator of Ravi et al., "SAM 2: Segment Anything in Images and Videos" (2024): a mask is kept
 if the model expects a high IoU for it and if it hardly changes with the threshold of its logits; of masks whose boxes
-overlap, the one with the higher expected IoU stays. Its image processor needs torchvision, so images are prepared here.
+overlap, the one with the higher expected IoU stays. Unlike there, the change is measured on the model's own masks of
+256 pixels per side, before they are enlarged. Its image processor needs torchvision, so images are prepared here.
 """
 
 from dataclasses import dataclass
@@ -46,8 +47,9 @@ class Sam2Settings:
 
 
 SETTINGS = {"sam2-many": Sam2Settings(), "sam2-few": Sam2Settings(16, 0.93, 0.97, 0.5, 0.01)}
-"""Two settings, as figure 4 of arXiv 2603.05729 compares: the generator's own, which divides objects into parts, and a
-strict one, which misses objects. The figure does not say its values; the strict ones are ours."""
+"""Two settings, because figure 4 of arXiv 2603.05729 shows SAM 2 dividing objects into parts with some and missing
+objects with others. Neither the figure nor the paper's code says which. `sam2-many` has the defaults of SAM 2's own
+`SAM2AutomaticMaskGenerator`; the stricter values of `sam2-few` are ours."""
 
 
 class Sam2:
