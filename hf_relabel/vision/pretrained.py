@@ -241,7 +241,7 @@ def read_model(config: BackboneConfig, settings: Any, dtype: torch.dtype) -> tor
         "output_loading_info": True,
         **options,
     }
-    with as_backbone_error(config), _quiet_transformers():
+    with as_backbone_error(config), quiet_transformers():
         if hasattr(settings, "_timm"):
             state = timm_weights.converted(
                 config.model, _timm_weights(config, settings._commit_hash, shapes=False), settings
@@ -301,8 +301,8 @@ def _is_three_numbers(value: Any) -> bool:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Hide transformers' table of missing weights; `read_model` reports the weights that matter."""
+def quiet_transformers() -> Iterator[None]:
+    """Hide transformers' notices about weights and architectures; those who load a model report what matters."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from hf_relabel.errors import BackboneError
 from hf_relabel.vision import masks
-from hf_relabel.vision.pretrained import IMAGENET_MEAN, IMAGENET_STD
+from hf_relabel.vision.pretrained import IMAGENET_MEAN, IMAGENET_STD, quiet_transformers
 
 MODEL_TYPES = ("sam2", "sam2_video")
 """Values of `model_type` whose checkpoints have SAM 2's image model."""
@@ -78,7 +78,8 @@ class Sam2:
                     f"sam2: {name} is a {config.model_type!r} model; give a SAM 2, such as facebook/sam2.1-hiera-large"
                 )
             load: Any = transformers.Sam2Model.from_pretrained
-            model, info = load(name, revision=revision, output_loading_info=True)
+            with quiet_transformers():  # it warns of the published checkpoints, which are those of the video model
+                model, info = load(name, revision=revision, output_loading_info=True)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BackboneError(
