@@ -22,7 +22,7 @@ class TrainingConfig:
         new_head: Start with a new head even if the model was trained on the same classes.
         freeze: Train the head only. The other layers' features are computed once, before the first epoch.
         views: With `freeze`, views of each image to compute features of: the whole image, then augmented ones. Each
-            epoch uses one of them.
+            epoch uses one of them; with 1, images are not augmented.
         out: Output folder for the trained classifier.
         overwrite: Replace the content of the output folder.
         resume: Resume from the last checkpoint in the output folder.
@@ -69,7 +69,7 @@ class TrainingConfig:
     scratch: bool = False
     new_head: bool = False
     freeze: bool = False
-    views: int = 1
+    views: int = 4
     out: str = ""
     overwrite: bool = False
     resume: bool = False

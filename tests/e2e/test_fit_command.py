@@ -297,7 +297,7 @@ def test_a_frozen_model_sees_each_image_once(data, tmp_path, monkeypatch, capsys
         return run(self, pixels)
 
     monkeypatch.setattr(Trunk, "__call__", count)
-    frozen = {"model": single, "freeze": True, "new-head": True, "epochs": 4, "lr": 0.01, "ema": 0.5}
+    frozen = {"model": single, "freeze": True, "views": 1, "new-head": True, "epochs": 4, "lr": 0.01, "ema": 0.5}
     once, resumed, always = tmp_path / "once", tmp_path / "resumed", tmp_path / "always"
     assert main(_arguments(data, once, **frozen)) == 0
     assert sum(seen) == 96, "to train and to validate on"

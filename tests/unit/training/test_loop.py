@@ -155,7 +155,7 @@ def test_each_epoch_has_its_own_order_and_item_numbers():
         ({"crop_aware": True, "target": "single"}, "--crop-aware: must be left out with --target single"),
         ({"freeze": True, "scratch": True}, "--freeze: must be left out with --scratch"),
         ({"freeze": True, "cutmix": 1.0}, "--cutmix: must be left out with --freeze"),
-        ({"freeze": True, "crop_aware": True}, "--crop-aware: must be left out with --freeze and --views 1"),
+        ({"freeze": True, "views": 1, "crop_aware": True}, "--crop-aware: must be left out with --freeze"),
     ],
 )
 def test_invalid_settings_are_refused(settings, message):
