@@ -79,7 +79,8 @@ def mutate_json(tree: Any, rng: random.Random) -> tuple[str, str]:
     elif kind == "deep":
         holder[key] = "DEEP"
     else:
-        holder[key] = rng.choice(VALUES)
+        before = holder[key]
+        holder[key] = rng.choice([value for value in VALUES if isinstance(value, bool) or value != before])
         kind = f"= {holder[key]!r}"[:60]
     return json.dumps(tree).replace('"DEEP"', DEEP), f"{path} {kind}"
 

@@ -20,6 +20,9 @@ MAX_DEPTH = 30
 MAX_COUNT = 2**53
 """Largest count; larger whole numbers are not exact in JSON readers of other languages."""
 
+MAX_INTEGER = 2**64
+"""Largest whole number in the provenance; one beyond the range of floats cannot be formatted on a card."""
+
 _SECTIONS = ("tool", "backbone", "labeler", "config", "packages", "machines", "scores", "carried", "imported")
 """Parts of the provenance that are objects where they are present."""
 
@@ -157,6 +160,15 @@ def _check_provenance(provenance: Any) -> None:
     objects["labeler.head"] = (provenance.get("labeler") or {}).get("head")
     for key, value in objects.items():
         _require(isinstance(value, dict | None), f"provenance.{key}", "an object", value)
+    _check_numbers(provenance, "provenance")
+
+
+def _check_numbers(node: Any, where: str) -> None:
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            _check_numbers(value, f"{where}.{key}")
+    elif isinstance(node, int):
+        _require(abs(node) <= MAX_INTEGER, where, f"at most {MAX_INTEGER}", node)
 
 
 def _check_depth(tree: Any) -> None:
