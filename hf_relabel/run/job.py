@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ from hf_relabel.sources.source import Source, open_source
 
 RECORDS = {"proposals": MANIFEST, "scores": MANIFEST, "labeler": "config.json", "regions": MANIFEST}
 """The folders of the stages in their order, and the file of each that says the stage is complete."""
+
+
+LISTING = ".listing-"
+"""What the names of folders for lists of images start with."""
 
 
 def _nothing() -> None:
@@ -97,8 +102,13 @@ class Job:
         return self._loaded()
 
     def _scratch(self) -> tempfile.TemporaryDirectory:
-        """A folder for a list of images that does not fit in memory."""
-        return tempfile.TemporaryDirectory(prefix=".listing-", dir=self.folder, ignore_cleanup_errors=True)
+        """A folder for a list of images that does not fit in memory; those of processes that were killed are removed.
+
+        Only one process lists the images at a time.
+        """
+        for left in self.folder.glob(f"{LISTING}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        return tempfile.TemporaryDirectory(prefix=LISTING, dir=self.folder, ignore_cleanup_errors=True)
 
     def _keep(self, new: Snapshot) -> None:
         """Write a new snapshot, or note that the source is still the old one's."""

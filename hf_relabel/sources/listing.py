@@ -14,7 +14,7 @@ from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
 from hf_relabel.schema import Excluded
 from hf_relabel.sources.columns import Numbers, StoredIds, StoredNumbers
-from hf_relabel.sources.stored_table import StoredTable, TableWriter
+from hf_relabel.sources.stored_table import StoredTable, TableWriter, writing
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def make_listing(
         columns: dict[str, Any] = {name: table[name].to_numpy() for name in places}
     else:
         path = Path(tempfile.mkdtemp(dir=scratch)) / "images.parquet"
-        with open(path, "wb") as file, TableWriter(file, schema) as writer:
+        with writing(path), open(path, "wb") as file, TableWriter(file, schema) as writer:
             for batch in _first(batches, config.limit):
                 writer.write(batch.select(schema.names))
             layout = writer.finish()

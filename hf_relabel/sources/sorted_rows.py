@@ -11,6 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hf_relabel.sources.stored_table import writing
+
 RUN_ROWS = 1 << 20
 """Rows that are sorted in memory."""
 
@@ -62,7 +64,7 @@ class RowSorter:
     def _spill(self, scratch: Path) -> None:
         path = scratch / f"run-{len(self._runs):05d}.arrow"
         table = self._taken()
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        with writing(path), open(path, "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
             stream.write_table(table, max_chunksize=BATCH_ROWS)
         self._runs.append(path)
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from hf_relabel.sources.stored_table import writing
+
 
 class Spill:
     """Collects tables.
@@ -29,7 +31,8 @@ class Spill:
             self._schema = table.schema
             self._paths.append(self._scratch / f"columns-{len(self._paths):05d}.arrow")
             self._stream = pa.ipc.new_stream(str(self._paths[-1]), table.schema)
-        self._stream.write_table(table)
+        with writing(self._paths[-1]):
+            self._stream.write_table(table)
 
     def table(self) -> pa.Table:
         """All rows; a column that a table did not have is null in its rows.
@@ -43,5 +46,6 @@ class Spill:
 
     def _end(self) -> None:
         if self._stream is not None:
-            self._stream.close()
+            with writing(self._paths[-1]):
+                self._stream.close()
             self._stream = None

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +16,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_relabel.errors import StageError
+from hf_relabel.errors import OutputError, StageError
 
 GROUP_ROWS = 65_536
 """Rows per row group, some megabytes."""
@@ -37,6 +38,21 @@ class Layout:
     rows: int
     ends: list[int]
     sha256: list[str]
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error while a file is written into one line.
+
+    Raises:
+        OutputError: The file cannot be written, for instance because the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}); free disk space, then run the same command again"
+        ) from error
 
 
 class TableWriter:

@@ -3,10 +3,11 @@
     python scripts/bench/million.py
     python scripts/bench/million.py --images 20000 --json million.json
 
-The input tables of `build` are generated: 3 regions per image, each with a different mask, and 1000 classes. The other
-steps are what users run, each in a separate process: `build` of two versions with different thresholds, `publish` of
-the first and `publish --dry-run` of the second (on the tests' Hub server), `diff`, and `load_dataset` of both
-configurations. Memory is the peak resident set of the process. The run fails if a step needs more than 2 GiB.
+The input tables of `build` are generated: 3 regions per image, each with a different mask, and 1000 classes. So is a
+second version of the release, without the labels below a higher threshold. The other steps are what users run, each in
+a separate process: `build`, `publish` of the first version and `publish --dry-run` of the second (on the tests' Hub
+server), `diff`, and `load_dataset` of both configurations. Memory is the peak resident set of the process. The run
+fails if a step needs more than 2 GiB.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pycocotools import mask as coco
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +42,8 @@ from hf_relabel.config import (  # noqa: E402
     as_dict,
 )
 from hf_relabel.evaluation.report import render  # noqa: E402
+from hf_relabel.release.reader import Release  # noqa: E402
+from hf_relabel.release.writer import write_release  # noqa: E402
 from hf_relabel.run.shard_folder import ShardFolder  # noqa: E402
 from hf_relabel.run.snapshot import Snapshot  # noqa: E402
 from hf_relabel.run.store import Fingerprint  # noqa: E402
@@ -81,6 +85,9 @@ class Step:
 
 def main() -> int:
     options = _options()
+    if options.derive:
+        derive(*options.derive)
+        return 0
     if options.generate:
         make_source(options.generate / "images", options.images)
         make_stages(options.generate / "run", options.images)
@@ -112,14 +119,19 @@ def measure(folder: Path, images: int, environment: dict[str, str]) -> list[Step
     def step(name: str, *command: str) -> None:
         steps.append(run(name, [sys.executable, *command], environment))
 
-    releases = {}
-    for version, threshold in THRESHOLDS.items():
-        arguments = ["--run.dir", f"{folder}/run", "--build.version", version]
-        arguments += ["--build.calibrated", "false", "--build.region_score", "0", "--build.threshold", str(threshold)]
-        step(f"build {version}", "-m", "hf_relabel", "build", *arguments)
-        releases[version] = folder / version
-        (folder / "run" / "release").rename(releases[version])
-    first, second = releases.values()
+    first, second = folder / "1.0.0", folder / "1.1.0"
+    arguments = [
+        "--run.dir",
+        f"{folder}/run",
+        "--build.version",
+        "1.0.0",
+        "--build.threshold",
+        str(THRESHOLDS["1.0.0"]),
+    ]
+    arguments += ["--build.calibrated", "false", "--build.region_score", "0"]
+    step("build 1.0.0", "-m", "hf_relabel", "build", *arguments)
+    (folder / "run" / "release").rename(first)
+    run("derive 1.1.0", [sys.executable, __file__, "--derive", f"{first}", f"{second}"], environment)
     step("publish 1.0.0", "-m", "hf_relabel", "publish", f"{first}", REPO, "--version", "1.0.0")
     step("publish 1.1.0 --dry-run", "-m", "hf_relabel", "publish", f"{second}", REPO, "--version", "1.1.0", "--dry-run")
     step("diff", "-m", "hf_relabel", "diff", f"{first}", f"{second}")
@@ -215,6 +227,36 @@ def make_stages(folder: Path, images: int) -> None:
         shards.write_manifest(lambda shard: min(SHARD_SIZE, images - shard * SHARD_SIZE), len(starts))
 
 
+def derive(first: Path, second: Path) -> None:
+    """Write a later version of a release, without the labels below a higher threshold but the original ones."""
+    release = Release.open(first)
+
+    def rows() -> Iterator[pa.Table]:
+        for batch in release.batches("regions"):
+            of_row = pc.list_parent_indices(batch["labels"]).to_numpy()
+            labels, scores = (pc.list_flatten(batch[name]) for name in ("labels", "scores"))
+            kept = scores.to_numpy() >= THRESHOLDS["1.1.0"]
+            kept |= labels.to_numpy() == batch["label"].to_numpy()[of_row]
+            lengths = np.bincount(of_row[kept], minlength=len(batch))
+            offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+            table = pa.Table.from_batches([batch])
+            for name, values in (("labels", labels), ("scores", scores)):
+                column = pa.ListArray.from_arrays(offsets, values.filter(pa.array(kept)))
+                table = table.set_column(table.column_names.index(name), name, column)
+            yield table
+
+    config = release.provenance["config"]
+    build = config["build"] | {"threshold": THRESHOLDS["1.1.0"], "version": "1.1.0"}
+    write_release(
+        second,
+        {"train": rows()},
+        class_names=release.class_names,
+        version="1.1.0",
+        name=release.name,
+        provenance=release.provenance | {"config": config | {"build": build}},
+    )
+
+
 def _proposals(ids: list[str], names: list[str], rng: np.random.Generator) -> pa.Table:
     """Generate a shard of `schema.PROPOSALS` with a different ellipse for every region; all images have one size."""
     height, width = (int(side) for side in rng.integers(48, 80, size=2))
@@ -302,6 +344,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--images", type=int, default=1_000_000, help="number of images (default: 1,000,000)")
     parser.add_argument("--json", metavar="FILE", help="file to write all numbers to")
+    parser.add_argument("--derive", type=Path, nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--generate", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--dir", metavar="FOLDER", help="folder for temporary files (default: the system's)")
     return parser.parse_args()

@@ -1,12 +1,10 @@
-import contextlib
 import json
 import re
-import resource
-import signal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from full_disk import a_full_disk
 from releases import CLASSES, as_version_1, make_release, make_rows
 
 import hf_relabel.release.writer
@@ -185,19 +183,6 @@ def test_what_is_no_release_is_never_replaced(tmp_path):
         with pytest.raises(ReleaseError, match="exists and is not a release"):
             make_release(tmp_path / name, overwrite=True)
     assert (tmp_path / "photos" / "a.jpg").exists()
-
-
-@contextlib.contextmanager
-def a_full_disk(most_bytes):
-    """Limit the size of files written by this process, in bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize("most_bytes", [100, 12_000])

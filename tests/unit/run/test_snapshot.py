@@ -9,9 +9,10 @@ import threading
 import numpy as np
 import pytest
 import torch
+from full_disk import a_full_disk
 
 from hf_relabel.config import Config, RunConfig, SourceConfig
-from hf_relabel.errors import SourceError, StageError
+from hf_relabel.errors import OutputError, SourceError, StageError
 from hf_relabel.run import job as job_module
 from hf_relabel.run.job import Job
 from hf_relabel.run.ranks import Rank
@@ -152,6 +153,19 @@ def test_a_list_on_disk_is_the_list_in_memory(images, tmp_path, monkeypatch):
         assert job.source.load(last).image.tobytes() == source.load(last).image.tobytes()
         names = {path.name for path in job.folder.iterdir()}
         assert names == {SNAPSHOT, f"source-{taken.fingerprint[:12]}.parquet"}
+
+
+@pytest.mark.parametrize("limit", [100, 1200])
+def test_a_full_disk_is_one_line_and_leaves_nothing(images, tmp_path, monkeypatch, limit):
+    """A process may not write more bytes to a file: neither a sorted run, nor, with the larger limit, the table."""
+    monkeypatch.setattr(sorted_rows, "RUN_ROWS", 4)
+    job = open_job(images, tmp_path / "run")
+    (tmp_path / "run" / ".listing-killed").mkdir(parents=True)
+    with a_full_disk(limit), pytest.raises(OutputError, match=r"cannot be written \(.*\); free disk space") as caught:
+        job.take_snapshot()
+    assert len(str(caught.value).splitlines()) == 1
+    assert list((tmp_path / "run").iterdir()) == []
+    assert job.take_snapshot().image_ids[0] == "circle/circle_0.png"
 
 
 def test_work_of_an_earlier_version_is_kept_if_the_source_is_the_same(images, tmp_path):
