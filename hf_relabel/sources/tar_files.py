@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError
-from hf_relabel.sources.data_files import FileOpener, place_columns
+from hf_relabel.sources.data_files import LITTLE_AHEAD, READ_AHEAD, FileOpener, place_columns
 from hf_relabel.sources.image_dataset import class_labels, column_of, fields_of
 from hf_relabel.sources.rows import Rows
 
@@ -82,8 +82,9 @@ class TarFiles:
             SourceError: An archive cannot be read.
         """
         for number, of_file in itertools.groupby(places.tolist(), key=lambda place: place[0]):
-            with self.opener.reading(number), self.opener.open(number) as raw:
-                for _, position, size in of_file:
+            wanted = list(of_file)
+            with self.opener.reading(number), self.opener.open(number, _bytes_ahead(wanted)) as raw:
+                for _, position, size in wanted:
                     if size < 0:
                         yield None
                         continue
@@ -126,6 +127,13 @@ class TarFiles:
         """The files of a sample that ids and labels are in; of `json.label`, the file `json`."""
         names = [name for name in (self.config.label_column, self.config.id_column) if name is not None]
         return {*names, *(name.partition(".")[0] for name in names)}
+
+
+def _bytes_ahead(places: list[list[int]]) -> int:
+    """How much to read at a time to get at images, (file, position, size) by position: little if they are far apart."""
+    span = places[-1][1] + places[-1][2] - places[0][1]
+    is_dense = sum(size for _, _, size in places) > span / 4
+    return min(READ_AHEAD, max(span, 1)) if is_dense else LITTLE_AHEAD
 
 
 def _dotted(schema: dict[str, pa.DataType], prefix: str = "") -> list[str]:

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import datasets
@@ -91,6 +92,23 @@ def test_a_file_that_the_hub_refuses_is_named_in_one_line(hub, propose, photos):
     assert "the same command resumes" in message
 
 
+def in_a_process(hub, home, repo_id, code: str, **settings) -> int:
+    """Run code with a streamed `source` in a process of its own; returns the bytes of files that it was sent."""
+    opened = f"source = open_source(SourceConfig('dataset', {repo_id!r}, streaming=True, **{settings!r}))"
+    imports = "from hf_relabel.config import SourceConfig; from hf_relabel.sources.source import open_source"
+    before = hub.sent
+    done = subprocess.run(
+        [sys.executable, "-c", f"{imports}; {opened}; {code}"],
+        env=environment(hub, home),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.stdout == "50\n", done.stderr
+    return hub.sent - before
+
+
 @pytest.mark.slow
 def test_listing_does_not_read_the_images(hub, repo_id, tmp_path):
     generator = np.random.default_rng(0)
@@ -99,11 +117,21 @@ def test_listing_does_not_read_the_images(hub, repo_id, tmp_path):
     file = io.BytesIO()
     data.cast_column("image", datasets.Image()).to_parquet(file, batch_size=10)
     put_files(hub, repo_id, {"data/train-0.parquet": file.getvalue()})
-    code = "from hf_relabel.config import SourceConfig; from hf_relabel.sources.source import open_source; "
-    code += f"print(len(open_source(SourceConfig('dataset', {repo_id!r}, streaming=True))))"
-    before = hub.sent
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(hub, tmp_path), capture_output=True, text=True, timeout=TIMEOUT
-    )
-    assert done.stdout == "50\n", done.stderr
-    assert hub.sent - before < len(file.getvalue()) / 4
+    assert in_a_process(hub, tmp_path, repo_id, "print(len(source))") < len(file.getvalue()) / 4
+
+
+@pytest.mark.slow
+def test_one_image_of_an_archive_is_read_alone(hub, repo_id, tmp_path):
+    generator, file = np.random.default_rng(0), io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for number in range(50):
+            for suffix, content in (("jpg", generator.bytes(100_000)), ("json", b'{"label": "cat"}')):
+                member = tarfile.TarInfo(f"{number:02d}.{suffix}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    put_files(hub, repo_id, {"train-0.tar": file.getvalue()})
+    columns = {"image_column": "jpg", "label_column": "json.label"}
+    listing = in_a_process(hub, tmp_path, repo_id, "print(len(source))", **columns)
+    read = "[list(source.read(range(place, place + 1))) for place in (3, 30)]"
+    more = in_a_process(hub, tmp_path, repo_id, f"{read}; print(len(source))", **columns) - listing
+    assert 200_000 <= more < 500_000, "an archive has no index, so listing reads all of it; an image needs little more"
