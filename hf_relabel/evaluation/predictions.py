@@ -5,6 +5,8 @@ metadata, or a NumPy array `.npy` [N, C] in the order of the images' file names.
 """
 
 import json
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +115,7 @@ def match_classes(ours: Sequence[str], theirs: Sequence[str], by: str, who: str)
                 f"{who}: has {len(ours)} classes, but the images have {len(theirs)}; use a model with the same classes"
             )
         return np.arange(len(theirs))
-    columns = {name: column for column, name in enumerate(ours)}
+    columns = _columns_by_name(ours, theirs)
     missing = [name for name in theirs if name not in columns]
     if missing:
         hint = (
@@ -124,3 +126,35 @@ def match_classes(ours: Sequence[str], theirs: Sequence[str], by: str, who: str)
             f"{', '.join(map(repr, missing[:3]))}; it has {', '.join(map(repr, ours[:3]))} ...{hint}"
         )
     return np.array([columns[name] for name in theirs], dtype=np.int64)
+
+
+def _columns_by_name(ours: Sequence[str], theirs: Sequence[str]) -> dict[str, int]:
+    """The column of each of their classes that is among ours under the same name, or under one of several names.
+
+    Classifiers of ImageNet name a class by all words of its synset (`tench, Tinca tinca`), and datasets by one, with a
+    note in parentheses where two classes share it (`crane (bird)`).
+    """
+    words = [{_plain(name), *(word.strip().casefold() for word in name.split(","))} for name in ours]
+    plain = [_plain(name) for name in theirs]
+    more = len(ours) - len(theirs)
+    starts = range(more + 1) if more <= 1 else ()  # MobileNet has one more class, background, which is its first
+    in_order = [start for start in starts if all(word in words[start + place] for place, word in enumerate(plain))]
+    if len(in_order) == 1:  # the same classes in the same order, which decides homonyms
+        return {name: in_order[0] + place for place, name in enumerate(theirs)}
+    columns_of: dict[str, list[int]] = {}
+    for column, known in enumerate(words):
+        for word in known:
+            columns_of.setdefault(word, []).append(column)
+    exact = {name: column for column, name in enumerate(ours)}
+    uses = Counter(plain)
+    found = {}
+    for name, word in zip(theirs, plain, strict=True):
+        if name in exact:
+            found[name] = exact[name]
+        elif len(columns_of.get(word, [])) == 1 == uses[word]:
+            found[name] = columns_of[word][0]
+    return found
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\s*\([^()]*\)$", "", name).casefold()

@@ -58,6 +58,23 @@ def test_classes_are_matched_by_name():
         match_classes(["a", "b"], ["x", "a", "y"], "name", "model")
 
 
+SYNSETS = ["tench, Tinca tinca", "crane", "drake", "crane", "cab, hack, taxi, taxicab", "Crane fly"]
+"""Names as classifiers of ImageNet have them."""
+
+
+@pytest.mark.parametrize("background", [[], ["background"]])
+def test_classes_of_imagenet_have_several_names(background):
+    ours = [*background, *SYNSETS]
+    first = len(background)
+    theirs = ["tench", "crane (bird)", "drake", "crane (machine)", "taxi", "crane fly"]
+    assert match_classes(ours, theirs, "name", "model").tolist() == [first + place for place in range(6)]
+    assert match_classes(ours, ["taxicab", "Tench"], "name", "model").tolist() == [first + 4, first]
+    with pytest.raises(SourceError, match=r"lacks 1 of the 2 classes of the images: 'crane \(bird\)'"):
+        match_classes(ours, ["tench", "crane (bird)"], "name", "model")  # one of two
+    with pytest.raises(SourceError, match="lacks 2 of the 3"):
+        match_classes(["cab, taxi", "drake"], ["taxi (car)", "taxi (boat)", "drake"], "name", "model")
+
+
 def test_classes_are_matched_by_index_only_if_their_number_is_equal():
     assert match_classes(["a", "b"], ["x", "y"], "index", "model").tolist() == [0, 1]
     with pytest.raises(SourceError, match="match them by index"):
