@@ -75,19 +75,18 @@ def start_maskcut(
     cuts: list[Callable[[], np.ndarray] | None] = [None] * len(features)
     at_once = 1 if features.device.type == "cpu" else len(features)
     for indices in finite.nonzero()[:, 0].split(at_once):
-        graphs, excluded = to_host(affinity(unit[indices], tau)), blank[indices].cpu()
+        graphs, excluded = to_host(affinity(unit[indices], tau)), blank[indices].cpu().numpy()
         for place, index in enumerate(indices.tolist()):
-            part = slice(place, place + 1)
-            cuts[index] = partial(_rounds, graphs[part], excluded[part], grid, max_masks)
+            cuts[index] = partial(_rounds, graphs[place], excluded[place], grid, max_masks)
     return cuts
 
 
-def _rounds(graph: torch.Tensor, blank: torch.Tensor, grid: tuple[int, int], max_masks: int) -> np.ndarray:
+def _rounds(graph: torch.Tensor, blank: np.ndarray, grid: tuple[int, int], max_masks: int) -> np.ndarray:
     """Run all rounds on the graph of an image.
 
     Args:
-        graph: int8 or float64 [1, n, n], on the CPU.
-        blank: Patches without a feature, bool [1, n]; excluded from the first round on.
+        graph: int8 or float64 [n, n], on the CPU.
+        blank: Patches without a feature, bool [n]; excluded from the first round on.
         grid: Number of patches (rows, columns).
         max_masks: Number of rounds.
 
@@ -95,70 +94,67 @@ def _rounds(graph: torch.Tensor, blank: torch.Tensor, grid: tuple[int, int], max
         bool [k, h, w], the masks that are not empty.
     """
     solver = Lanczos(graph)
-    taken = torch.zeros_like(blank)
-    previous = taken
+    taken = np.zeros_like(blank)
+    previous = found = taken
     changed = True
     masks = []
     for index in range(max_masks):
         if changed:  # after a rejected mask, graph and cut stay the same; the mask may be accepted now
             excluded = taken | blank
-            eigenvector, eigenvalue = solver.solve(excluded)
-            side, seed = split(eigenvector, excluded, grid)
-            found = component(side, seed, grid) & (eigenvalue > MIN_EIGENVALUE)
-        mask = found & ~_rejected(found, previous)[:, None] if index > 0 else found
-        masks.append(mask & ~taken)
-        changed = bool(masks[-1].any())
+            eigenvector, eigenvalue = solver.solve(torch.from_numpy(excluded))
+            found = np.zeros_like(taken)
+            if eigenvalue > MIN_EIGENVALUE:
+                found = component(*split(eigenvector.numpy(), excluded, grid), grid)
+        mask = np.zeros_like(found) if index > 0 and _is_rejected(found, previous) else found
+        new = mask & ~taken
+        changed = bool(new.any())
+        if changed:
+            masks.append(new.reshape(grid))
         taken = taken | mask
         previous = mask
-    return torch.cat([mask for mask in masks if mask.any()] or [blank[:0]]).unflatten(1, grid).numpy()
+    return np.array(masks, bool).reshape(-1, *grid)
 
 
-def split(
-    eigenvector: torch.Tensor, excluded: torch.Tensor, grid: tuple[int, int]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def split(eigenvector: np.ndarray, excluded: np.ndarray, grid: tuple[int, int]) -> tuple[np.ndarray, int]:
     """Split the grid into foreground and background.
 
     The foreground is the side above the mean or its complement: the one that contains fewer of the image's 4 corners
     or, with 2 corners each, the entry of largest magnitude. The seed is the foreground's largest entry.
 
     Args:
-        eigenvector: [B, n], of either sign.
-        excluded: Excluded patches, bool [B, n].
+        eigenvector: [n], of either sign.
+        excluded: Excluded patches, bool [n].
         grid: Number of patches (rows, columns).
 
     Returns:
-        Foreground, bool [B, n], and seed, int [B].
+        Foreground, bool [n], and seed.
     """
     # An excluded patch has the value mean / eigenvalue, which is above the mean if it is positive. Comparing with 0
     # keeps rounding of the mean from deciding.
     height, width = grid
-    side = torch.where(excluded, eigenvector > 0, eigenvector > eigenvector.mean(dim=1, keepdim=True))
-    corners = side[:, [0, width - 1, (height - 1) * width, height * width - 1]].sum(dim=1)
-    holds_peak = side.gather(1, _first_largest(eigenvector.abs())[:, None])[:, 0]
-    turn = (corners > 2) | ((corners == 2) & ~holds_peak)
-    seed = _first_largest(torch.where(turn[:, None], -eigenvector, eigenvector))
-    return side ^ turn[:, None], seed
+    side = np.where(excluded, eigenvector > 0, eigenvector > eigenvector.mean())
+    corners = side[[0, width - 1, (height - 1) * width, height * width - 1]].sum()
+    if corners > 2 or (corners == 2 and not side[_first_largest(np.abs(eigenvector))]):
+        return ~side, _first_largest(-eigenvector)
+    return side, _first_largest(eigenvector)
 
 
-def component(side: torch.Tensor, seed: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Find the 4-connected component of each side, bool [B, n], that contains its seed, int [B].
+def component(side: np.ndarray, seed: int, grid: tuple[int, int]) -> np.ndarray:
+    """Find the 4-connected component of a side, bool [n], that contains the seed.
 
     Returns:
-        bool [B, n]; empty if the seed is not on the side.
+        bool [n]; empty if the seed is not on the side.
     """
-    parts = []
-    for image, start in zip(side.unflatten(1, grid).numpy(), seed.tolist(), strict=True):
-        labels = ndimage.label(image)[0].ravel()
-        parts.append(torch.from_numpy((labels == labels[start]) & image.ravel()))
-    return torch.stack(parts)
+    labels = ndimage.label(side.reshape(grid))[0].ravel()
+    return (labels == labels[seed]) & side
 
 
-def _first_largest(values: torch.Tensor) -> torch.Tensor:
-    """Return the index, int [B], of the first entry of [B, n] within `TIE` of the maximum, which must be positive."""
-    return (values >= (1 - TIE) * values.amax(dim=1, keepdim=True)).int().argmax(dim=1)
+def _first_largest(values: np.ndarray) -> int:
+    """Return the index of the first entry of [n] within `TIE` of the maximum, which must be positive."""
+    return int((values >= (1 - TIE) * values.max()).argmax())
 
 
-def _rejected(mask: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
-    """Whether each mask [B, n] is too small or overlaps too much with the previous round's mask: bool [B]."""
-    overlap = (mask & previous).sum(dim=1) > MAX_OVERLAP * (mask | previous).sum(dim=1)
-    return overlap | (mask.sum(dim=1) <= MIN_AREA * mask.shape[1])
+def _is_rejected(mask: np.ndarray, previous: np.ndarray) -> bool:
+    """Whether a mask [n] is too small or overlaps too much with the previous round's mask."""
+    overlap = (mask & previous).sum() > MAX_OVERLAP * (mask | previous).sum()
+    return bool(overlap or mask.sum() <= MIN_AREA * len(mask))

@@ -37,8 +37,10 @@ UNITS = 2.0**34
 """Numbers are rounded to multiples of 1 / UNITS before a product."""
 
 DIGIT = 2.0**7
-_DIGITS = torch.tensor([DIGIT**place / 2 for place in range(1, 6)], dtype=torch.float64)
-"""Scales of the five digits into which `NormalizedAffinity` splits a number; the first leaves room for the sign."""
+_PLACES = 2 / DIGIT ** torch.arange(1, 6, dtype=torch.float64)
+_DIGITS = torch.cat([torch.zeros(1, dtype=torch.float64), 1 / _PLACES])
+"""Values and scales of the five digits into which `NormalizedAffinity` splits a number; the first digit leaves room for
+the sign."""
 
 
 def affinity(unit: torch.Tensor, tau: float) -> torch.Tensor:
@@ -95,79 +97,76 @@ class NormalizedAffinity:
     """The operator M of a graph on the CPU.
 
     Args:
-        adjacency: The graph B, int8 or float64 [1, n, n] of 0 and 1.
-        excluded: Patches whose edges do not count, bool [1, n].
+        adjacency: The graph B, int8 or float64 [n, n] of 0 and 1.
+        excluded: Patches whose edges do not count, bool [n].
 
     Attributes:
-        scale: Diagonal of D^-1/2, float64 [1, n].
-        trivial: The known top eigenvector, of length 1, float64 [1, 1, n].
+        scale: Diagonal of D^-1/2, float64 [n].
+        trivial: The known top eigenvector, of length 1, float64 [n].
     """
 
     def __init__(self, adjacency: torch.Tensor, excluded: torch.Tensor):
         self._adjacency = adjacency
-        self._digits = _DIGITS[:, None, None]
-        keep = (~excluded).double()[:, None]
+        keep = (~excluded).double()
         degree = keep * self._product(keep)
-        root = (EPS * excluded.shape[1] + (1 - EPS) * degree).sqrt()
-        scale = 1 / root
-        self.scale = scale[:, 0]
-        self.trivial = root / torch.linalg.vector_norm(root, dim=2, keepdim=True)
+        root = (EPS * len(excluded) + (1 - EPS) * degree).sqrt()
+        self.scale = 1 / root
+        self.trivial = root / torch.linalg.vector_norm(root)
         self._isolated = degree <= 1
-        self._into = keep * scale
+        self._into = keep * self.scale
         self._out = (1 - EPS) * self._into
-        self._everywhere = EPS * scale
 
-    def __matmul__(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Multiply M with each of the vectors, float64 [1, p, n] of length at most 1."""
-        adjacency = self._out * self._product(self._into * vectors)
-        return adjacency.addcmul_(vectors @ self.scale[:, :, None], self._everywhere)
+    def times(self, vector: torch.Tensor) -> torch.Tensor:
+        """Multiply M with a vector, float64 [n] of length at most 1."""
+        product = self._product(self._into * vector).mul_(self._out)
+        return product.add_(self.scale, alpha=EPS * torch.dot(vector, self.scale).item())
 
-    def clear_isolated(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Set starting vectors [1, p, n] to 0 on the patches without an edge.
+    def clear_isolated(self, vector: torch.Tensor) -> torch.Tensor:
+        """Set a starting vector [n] to 0 on the patches without an edge.
 
         The wanted eigenvector has one value on all of these patches, and products keep their entries equal. An
         iteration that starts here therefore never finds the many eigenvectors that differ only on these patches and
         have nearly the same eigenvalue.
         """
-        return vectors.masked_fill(self._isolated, 0.0)
+        return vector.masked_fill(self._isolated, 0.0)
 
-    def _product(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Multiply B with each of the vectors, float64 [1, p, n] in [-1, 1], to 34 bits in one product.
+    def _product(self, vector: torch.Tensor) -> torch.Tensor:
+        """Multiply B with a vector, float64 [n] in [-1, 1], to 34 bits.
 
-        A vector is rounded to multiples of 2^-34. In float64, sums of such numbers are exact for up to 2^18 patches, in
-        any order. For int8, each number is split into five digits of 7 bits, sign included, whose sums are exact in
+        The vector is rounded to multiples of 2^-34. In float64, sums of such numbers are exact for up to 2^18 patches,
+        in any order. For int8, each number is split into five digits of 7 bits, sign included, whose sums are exact in
         int32. The result therefore depends neither on the type nor on the number of threads. Reading B takes most of
         the time. The precision is needed for graphs with several components, whose eigenvalues differ by only about
         EPS.
         """
         if self._adjacency.dtype == torch.float64:
-            return (vectors * UNITS).round_() @ self._adjacency / UNITS
-        digits = (vectors[:, None] * self._digits).round_()  # [B, 5, p, n]
-        digits[:, 1:] -= DIGIT * digits[:, :-1]
-        sums = torch._int_mm(digits.to(torch.int8).flatten(0, 2), self._adjacency[0])
-        return (sums.view_as(digits) / self._digits).sum(dim=1)
+            return torch.mv(self._adjacency, (vector * UNITS).round_()).div_(UNITS)
+        rounded = (vector * _DIGITS[:, None]).round_()  # [6, n], the first row 0
+        digits = torch.sub(rounded[1:], rounded[:-1], alpha=DIGIT).to(torch.int8)
+        return torch.mv(torch._int_mm(digits, self._adjacency).double().T, _PLACES)
 
 
-def generic_vectors(count: int, n: int) -> torch.Tensor:
-    """Fixed starting vectors, float64 [count, n] in [-0.5, 0.5): fractional parts of k^2 times the golden ratio."""
-    index = torch.arange(1, count * n + 1, dtype=torch.float64)
-    return (index.square() * 0.6180339887498949).frac().view(count, n) - 0.5
+def generic_vector(n: int) -> torch.Tensor:
+    """A fixed starting vector, float64 [n] in [-0.5, 0.5): fractional parts of k^2 times the golden ratio."""
+    index = torch.arange(1, n + 1, dtype=torch.float64)
+    return (index.square() * 0.6180339887498949).frac() - 0.5
 
 
-def residual_allowed(value: torch.Tensor, below: torch.Tensor, n: int) -> torch.Tensor:
+def residual_allowed(value: float, below: float, n: int) -> float:
     """Compute the residual at which the top eigenvector of M has converged.
 
     Its error is about residual / gap. Eigenvalues close to 1 belong to separate components of the graph and differ by
     only a few EPS. One of them may not be found yet, so near 1 the gap is assumed to be at most EPS.
 
     Args:
-        value: Top eigenvalue, a scalar.
-        below: Next eigenvalue, a scalar.
+        value: Top eigenvalue.
+        below: Next eigenvalue.
         n: Number of patches.
     """
     gap = value - below
-    gap = torch.where(1 - value < EPS * n, gap.clamp(max=EPS), gap)
-    return (TOLERANCE * gap).clamp(min=PRODUCT_ERROR)
+    if 1 - value < EPS * n:
+        gap = min(gap, EPS)
+    return max(TOLERANCE * gap, PRODUCT_ERROR)
 
 
 class _FullPrecision:

@@ -30,11 +30,11 @@ def tokencut(features: torch.Tensor, grid: tuple[int, int], tau: float) -> np.nd
     if not torch.isfinite(features).all():
         return nothing
     unit = torch.nn.functional.normalize(features, dim=1)[None]
-    excluded = torch.zeros(unit.shape[:2], dtype=torch.bool)
-    eigenvector, eigenvalue = Lanczos(to_host(affinity(unit, tau))).solve(excluded)
+    (graph,) = to_host(affinity(unit, tau))
+    eigenvector, eigenvalue = Lanczos(graph).solve(torch.zeros(len(features), dtype=torch.bool))
     if eigenvalue <= MIN_EIGENVALUE:
         return nothing
-    seed = eigenvector.abs().argmax(dim=1)
-    side = eigenvector > eigenvector.mean(dim=1, keepdim=True)
-    side = side ^ ~side.gather(1, seed[:, None])
-    return component(side, seed, grid).unflatten(1, grid).numpy()
+    values = eigenvector.numpy()
+    seed = int(np.abs(values).argmax())
+    side = values > values.mean()
+    return component(side if side[seed] else ~side, seed, grid).reshape(1, *grid)

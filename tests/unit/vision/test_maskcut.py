@@ -167,51 +167,50 @@ def test_a_rejected_mask_can_be_accepted_in_the_next_round():
 # Sides, seeds and components
 
 
-def none_excluded(vector: torch.Tensor) -> torch.Tensor:
-    return torch.zeros_like(vector, dtype=torch.bool)
+def none_excluded(vector: np.ndarray) -> np.ndarray:
+    return np.zeros(vector.shape, bool)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_foreground_has_at_most_two_corners(sign):
-    vector = torch.full((1, 16), 1.0, dtype=torch.float64)
-    vector[0, 5] = -1.0
+    vector = np.ones(16)
+    vector[5] = -1.0
     side, seed = split(sign * vector, none_excluded(vector), (4, 4))
-    assert side.nonzero().tolist() == [[0, 5]]
-    assert seed.tolist() == [5]
+    assert np.flatnonzero(side).tolist() == [5]
+    assert seed == 5
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_with_two_corners_each_the_larger_magnitude_is_foreground(sign):
-    vector = torch.tensor([[1.0, 1, -1, -1, 1, 1, -1.5, -1]], dtype=torch.float64)
+    vector = np.array([1.0, 1, -1, -1, 1, 1, -1.5, -1])
     side, seed = split(sign * vector, none_excluded(vector), (2, 4))
-    assert side.int().tolist() == [[0, 0, 1, 1, 0, 0, 1, 1]]
-    assert seed.tolist() == [6]
+    assert side.astype(int).tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
+    assert seed == 6
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_with_two_equal_sides_the_first_patch_is_foreground(sign):
-    vector = torch.tensor([[1.0, -1, 1, -1 - 1e-9]], dtype=torch.float64)
+    vector = np.array([1.0, -1, 1, -1 - 1e-9])
     side, seed = split(sign * vector, none_excluded(vector), (2, 2))
-    assert side.int().tolist() == [[1, 0, 1, 0]]
-    assert seed.tolist() == [0]
+    assert side.astype(int).tolist() == [1, 0, 1, 0]
+    assert seed == 0
 
 
 def test_excluded_patches_are_split_by_sign():
-    vector = torch.tensor([[3.0, -1, 1e-9, -1, -1, 0]], dtype=torch.float64)
-    excluded = torch.tensor([[False, False, True, False, False, False]])
+    vector = np.array([3.0, -1, 1e-9, -1, -1, 0])
+    excluded = np.array([False, False, True, False, False, False])
     side, _ = split(vector, excluded, (2, 3))
-    assert side.int().tolist() == [[1, 0, 1, 0, 0, 0]]
+    assert side.astype(int).tolist() == [1, 0, 1, 0, 0, 0]
 
 
 def test_component_is_4_connected():
-    side = torch.tensor([[1, 0, 1, 1, 0, 1, 1, 1, 0]], dtype=torch.bool)
-    assert component(side, torch.tensor([3]), (3, 3)).int().tolist() == [[1, 0, 0, 1, 0, 0, 1, 1, 0]]
-    assert component(side, torch.tensor([5]), (3, 3)).int().tolist() == [[0, 0, 1, 0, 0, 1, 0, 0, 0]]
+    side = np.array([1, 0, 1, 1, 0, 1, 1, 1, 0], bool)
+    assert component(side, 3, (3, 3)).astype(int).tolist() == [1, 0, 0, 1, 0, 0, 1, 1, 0]
+    assert component(side, 5, (3, 3)).astype(int).tolist() == [0, 0, 1, 0, 0, 1, 0, 0, 0]
 
 
 def test_component_is_empty_if_the_seed_is_outside():
-    side = torch.tensor([[1, 0, 1, 1]], dtype=torch.bool)
-    assert not component(side, torch.tensor([1]), (2, 2)).any()
+    assert not component(np.array([1, 0, 1, 1], bool), 1, (2, 2)).any()
 
 
 def test_affinity_is_symmetric_and_thresholded_at_tau():
