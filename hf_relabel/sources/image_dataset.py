@@ -159,7 +159,8 @@ def _split_of(saved: Any, config: SourceConfig) -> "datasets.Dataset":
 def no_split(config: SourceConfig, names: list[str]) -> SourceError:
     """The error for a split that a dataset does not have."""
     split, known = stored_split(config), list(map(str, names))
-    other = f"; {split}:{config.path}:{known[0]} reads {known[0]} as {split}" if known else ""
+    name = config.split_names[0]
+    other = f"; {name}:{config.path}:{known[0]} reads {known[0]} as {name}" if known else ""
     return SourceError(f"{config.path}: no split {split!r}; it has {', '.join(known)} (set --source.split{other})")
 
 

@@ -125,6 +125,11 @@ def _place(config: SourceConfig, name: str, place: str, is_one_of_several: bool,
     root = Path(config.path)
     if place:
         inside = root / place
+        if config.kind == "folder" and ":" in place and not inside.exists():
+            raise SourceError(
+                f"{place}: no such folder; for a folder, source.split takes NAME or NAME:PLACE, and for a dataset also "
+                "NAME:PLACE:STORED"
+            )
         return str(inside) if config.kind == "folder" and config.path and inside.exists() else place
     if config.kind == "dataset" or not is_one_of_several:
         return config.path

@@ -118,6 +118,11 @@ def test_a_split_that_has_another_name_in_its_dataset(tmp_path, streaming):
         open_source(SourceConfig("dataset", str(first), split=["train", f"test:{second}"], streaming=streaming))
 
 
+def test_a_split_of_a_folder_has_no_stored_name(root):
+    with pytest.raises(SourceError, match=r"^:val: no such folder; for a folder, source\.split takes NAME or NAME:PLACE"):
+        open_source(SourceConfig(path=str(root), split="test::val"))
+
+
 def test_a_folder_whose_name_has_a_colon(root):
     (root / "val").rename(root / "taken:2026")
     source = open_source(SourceConfig(path=str(root / "train"), split=["train", f"test:{root}/taken:2026"]))
