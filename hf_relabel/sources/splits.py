@@ -125,7 +125,7 @@ def _place(config: SourceConfig, name: str, place: str, is_one_of_several: bool,
     root = Path(config.path)
     if place:
         inside = root / place
-        if config.kind == "folder" and ":" in place and not inside.exists():
+        if config.kind == "folder" and ":" in place and not inside.exists() and not Path(place).exists():
             raise SourceError(
                 f"{place}: no such folder; for a folder, source.split takes NAME or NAME:PLACE, and for a dataset also "
                 "NAME:PLACE:STORED"
