@@ -119,8 +119,8 @@ def write_card(release: Release, repo_id: str, options: CardOptions, path: Path)
 
 def _source_dataset(release: Release) -> str | None:
     """The Hub id of the source, if the provenance names one."""
-    source = release.provenance.get("config", {}).get("source", {})
-    path = source.get("path", "")
+    source = (release.provenance.get("config") or {}).get("source") or {}
+    path = str(source.get("path"))
     return path if source.get("kind") == "dataset" and re.fullmatch(r"[\w.-]+/[\w.-]+", path) else None
 
 
@@ -138,7 +138,7 @@ def _making(provenance: dict[str, Any]) -> dict[str, Any]:
     shown = [key for key in SETTINGS if key in values and (key != "build.threshold" or "build.precision" not in values)]
     packages = provenance.get("packages") or {}
     tool = provenance.get("tool") or {}
-    named = [f"{key} {value}" for key, value in {tool.get("name"): tool.get("version"), **packages}.items() if key]
+    named = [f"{key} {value}" for key, value in [(tool.get("name"), tool.get("version")), *packages.items()] if key]
     return {
         "models": models,
         "backbone": _describe_backbone(backbone),

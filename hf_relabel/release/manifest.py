@@ -23,7 +23,10 @@ MAX_COUNT = 2**53
 MAX_INTEGER = 2**64
 """Largest whole number in the provenance; one beyond the range of floats cannot be formatted on a card."""
 
-_SECTIONS = ("tool", "backbone", "labeler", "config", "packages", "machines", "scores", "carried", "imported")
+_SECTIONS = (
+    "tool", "backbone", "labeler", "config", "packages", "machines", "scores", "carried", "imported", "corrections",
+    "checked",
+)  # fmt: skip
 """Parts of the provenance that are objects where they are present."""
 
 SPLIT_NAME = re.compile(r"\w+(\.\w+)*")
@@ -160,6 +163,8 @@ def _check_provenance(provenance: Any) -> None:
     objects["labeler.head"] = (provenance.get("labeler") or {}).get("head")
     for key, value in objects.items():
         _require(isinstance(value, dict | None), f"provenance.{key}", "an object", value)
+    fingerprint = provenance.get("fingerprint")
+    _require(isinstance(fingerprint, str | None), "provenance.fingerprint", "text", fingerprint)
     _check_numbers(provenance, "provenance")
 
 

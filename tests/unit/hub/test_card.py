@@ -107,6 +107,17 @@ def test_a_typical_card(tmp_path):
     assert "2101.05022" not in card, "ReLabel is named only where its label maps were used"
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{"tool": {"name": ["x"]}}, {"config": None}, {"config": {"source": None}}, {"tool": None, "packages": {}}]
+    + [{"config": {"source": {"kind": "dataset", "path": path}}} for path in ([], None, 5)],
+)
+def test_a_provenance_with_values_of_other_types(tmp_path, odd):
+    """A manifest may come from a stranger; what is wrong with it does not end in a traceback."""
+    release = make_release(tmp_path / "release", provenance=provenance(0.5, "1.0.0") | odd)
+    assert "# Tiny" in render_card(release, "owner/tiny", CardOptions())
+
+
 def section(card, heading):
     """The text below a heading."""
     return card.split(f"\n## {heading}\n")[1].split("\n## ")[0]

@@ -64,6 +64,8 @@ def test_what_is_no_manifest(folder, text):
         ("provenance.config", 5, "provenance.config: must be an object"),
         ("provenance.config.source", "x", "provenance.config.source: must be an object"),
         ("provenance.note", json.loads("[" * 50 + "]" * 50), "nested too deeply"),
+        ("provenance.corrections", [1], "provenance.corrections: must be an object"),
+        ("provenance.fingerprint", [], "provenance.fingerprint: must be text"),
         ("provenance.scores", {"added": [10**400]}, "provenance.scores.added.0: must be at most"),
         ("splits", [], "splits: must be"),
         ("splits", {"train": {}, "test": {}}, "has no 'images'"),
