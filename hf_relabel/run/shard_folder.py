@@ -205,6 +205,10 @@ class ShardFolder:
         try:
             with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
                 state = self._footer(path, file.metadata)
+                known = file.schema_arrow.names
+                unknown = [name for name in columns or [] if name.partition(".")[0] not in known]
+                if unknown:
+                    raise self.damage(path, f"has no {unknown[0]}, as it was written by another version")
                 # Arrow's threads may still hold Python's bytes when the interpreter ends, which aborts the process.
                 table = file.read(columns=columns, use_threads=False).replace_schema_metadata(None)
         except (pa.ArrowException, OSError) as error:

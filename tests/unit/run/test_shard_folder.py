@@ -33,6 +33,12 @@ def stage(tmp_path):
     return tmp_path
 
 
+def test_a_table_of_another_version_is_one_line(stage):
+    assert folder(stage, tau=0.4).read(0, ["image_id"]).column_names == ["image_id"]
+    with pytest.raises(DamagedFileError, match=r"has no sha256, as it was written by another version.*propose"):
+        folder(stage, tau=0.4).read(0, ["image_id", "sha256"])
+
+
 def test_shard_round_trip(tmp_path):
     shards = folder(tmp_path, tau=0.4)
     assert not shards.is_done(0)
