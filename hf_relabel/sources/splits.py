@@ -13,7 +13,6 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from hf_relabel.config import SourceConfig
 from hf_relabel.errors import SourceError, UsageError
-from hf_relabel.sources.columns import share_an_id
 
 OTHER_NAMES = {"validation": ("val", "valid"), "train": ("training",), "test": ("testing",)}
 """Usual names of a split's folder besides its own."""
@@ -152,6 +151,8 @@ def is_taken(image_ids: Sequence[str], earlier: Iterable[Sequence[str]]) -> bool
         image_ids: The ids of a split, sorted.
         earlier: Those of each earlier split, sorted.
     """
+    from hf_relabel.sources.columns import share_an_id  # PyArrow: checking the names of splits must not wait for it
+
     return any(share_an_id(image_ids, ids) for ids in earlier)
 
 

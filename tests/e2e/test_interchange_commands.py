@@ -100,7 +100,8 @@ def test_fiftyone_folder(run, image_folder, tmp_path, command):
     folder = tmp_path / "folder"
     status, output, _ = command("export", "fiftyone", run / "release", folder, "--images", image_folder)
     assert status == 0
-    assert f"COCODetectionDataset, dataset_dir={str(folder)!r}" in output
+    places = f"data_path={str(folder / 'data')!r}, labels_path={str(folder / 'labels.json')!r}"
+    assert f"COCODetectionDataset, {places}" in output
     names = {image["file_name"] for image in json.loads((folder / "labels.json").read_text())["images"]}
     assert names == {path.relative_to(folder / "data").as_posix() for path in (folder / "data").rglob("*.png")}
     status, output, _ = command("export", "fiftyone", run / "release", tmp_path / "labels")
