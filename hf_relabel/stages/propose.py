@@ -249,7 +249,7 @@ class Proposer:
         """The proposals and pooled features of an image, from what `_parts` gives."""
         if item.error is not None:
             return self._error_row(item.index, item.error)
-        if (cut is None and self._uses_maskcut) or both is None or not all(map(_is_finite, both)):
+        if (cut is None and self._uses_maskcut) or both is None or not all(part.isfinite().all() for part in both):
             return self._error_row(item.index, "the backbone's features are not finite")
         patches, merging = both
         dropped: Counter[str] = Counter()
@@ -396,7 +396,3 @@ def _shift_rows(row: dict[str, Any], by: int) -> None:
     row["window_row"] += by
     for proposal in row["proposals"]:
         proposal["feature_row"] += by
-
-
-def _is_finite(features: torch.Tensor) -> bool:
-    return bool(torch.isfinite(features).all())

@@ -24,6 +24,7 @@ from hf_relabel.run.shards import Shard, ShardResult
 from hf_relabel.run.snapshot import SNAPSHOT
 from hf_relabel.run.store import Fingerprint
 from hf_relabel.schema import NO_LABEL, SCORES, TARGET_BACKGROUND
+from hf_relabel.sources.columns import chunks, part_of
 
 STAGE = "scores"
 
@@ -62,7 +63,8 @@ def run(job: Job) -> dict[str, Any]:
     """Score every region; returns the stage's manifest."""
     job = job.training
     proposals, _ = job.finished("proposals", "propose")
-    if without := int(np.count_nonzero(job.snapshot.labels[: job.snapshot.training_images] == NO_LABEL)):
+    labels = part_of(job.snapshot.labels, 0, job.snapshot.training_images)
+    if without := sum(int(np.count_nonzero(part == NO_LABEL)) for part in chunks(labels)):
         raise StageError(
             f"{job.folder / SNAPSHOT}: {without} images have no label, and no labeler can be trained on them; use "
             "a finished one (`hf-relabel run --labeler`)"
