@@ -124,7 +124,7 @@ runpy.run_module("hf_relabel", run_name="__main__")
 @pytest.mark.parametrize(
     ("stage", "size", "path"),
     [
-        ("propose", 300, "source"),
+        ("propose", 300, ".listing-"),
         ("propose", 3000, "proposals/shard-0000"),
         ("score", 500, "config.yaml"),
         ("train", 2500, "labeler"),
