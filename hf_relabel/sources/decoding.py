@@ -5,7 +5,6 @@ them, so a change here belongs there too.
 """
 
 import contextlib
-import hashlib
 import struct
 import warnings
 import zlib
@@ -51,14 +50,12 @@ class LoadedImage:
         width: Width of the original in pixels, upright.
         height: Height of the original in pixels, upright.
         orientation: EXIF orientation of the stored pixels, 1 to 8; 1 is upright.
-        sha256: Hash of the file, in hexadecimal: what the image is known by, whatever its name.
     """
 
     image: Image.Image
     width: int
     height: int
-    orientation: int
-    sha256: str
+    orientation: int = 1
 
 
 def decode(file: BinaryIO, min_side: int | None = None, max_pixels: int | None = None) -> LoadedImage:
@@ -103,16 +100,7 @@ def decode(file: BinaryIO, min_side: int | None = None, max_pixels: int | None =
         upright = upright.transpose(TRANSPOSES[orientation])
     if orientation in SIDES_SWAPPED:
         width, height = height, width
-    return LoadedImage(upright, width, height, orientation if orientation in TRANSPOSES else 1, _sha256(file))
-
-
-def _sha256(file: BinaryIO) -> str:
-    """Hash of a whole file, read in parts."""
-    digest = hashlib.sha256()
-    file.seek(0)
-    while part := file.read(2**20):
-        digest.update(part)
-    return digest.hexdigest()
+    return LoadedImage(upright, width, height, orientation if orientation in TRANSPOSES else 1)
 
 
 @cache

@@ -85,11 +85,11 @@ class _Images(Dataset):
         index = item[0] if isinstance(item, tuple) else item
         try:
             # Twice the side is enough for the Lanczos filter, and lets a large JPEG be decoded at a reduced size.
-            loaded = self.source.load(item, min_side=2 * self.side)
+            loaded, sha256 = self.source.load_hashed(item, min_side=2 * self.side)
         except ImageReadError as error:
             return Decoded(index, 0, 0, None, str(error))
         pixels = self.preprocess(loaded.image)
-        return Decoded(index, loaded.width, loaded.height, pixels, None, loaded.orientation, loaded.sha256)
+        return Decoded(index, loaded.width, loaded.height, pixels, None, loaded.orientation, sha256)
 
 
 class _Order(Sampler):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -133,12 +133,30 @@ class Source:
         Raises:
             ImageReadError: The image cannot be read; the message is a one-line reason.
         """
+        with self._opened(item) as file:
+            return decode(file, min_side, self.max_pixels)
+
+    def load_hashed(self, item: int | tuple[int, bytes | None], min_side: int | None = None) -> tuple[LoadedImage, str]:
+        """Decode an image, as `load` does, and hash its file.
+
+        Returns:
+            The image, and the SHA-256 of its file in hexadecimal: what it is known by, whatever its name.
+        """
+        with self._opened(item) as file:
+            image, digest = decode(file, min_side, self.max_pixels), hashlib.sha256()
+            try:
+                file.seek(0)
+                while part := file.read(2**20):
+                    digest.update(part)
+            except OSError as error:
+                raise ImageReadError(f"cannot be read ({error.strerror or type(error).__name__})") from error
+            return image, digest.hexdigest()
+
+    def _opened(self, item: int | tuple[int, bytes | None]) -> BinaryIO:
         try:
-            file = opened(item[1]) if isinstance(item, tuple) else self.images.open(item)
+            return opened(item[1]) if isinstance(item, tuple) else self.images.open(item)
         except OSError as error:
             raise ImageReadError(f"cannot be opened ({error.strerror or type(error).__name__})") from error
-        with file:
-            return decode(file, min_side, self.max_pixels)
 
     def in_classes(self, class_names: list[str], origin: str) -> "Source":
         """Return the same images with their labels among other classes, matched by name.
