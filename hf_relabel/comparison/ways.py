@@ -29,7 +29,7 @@ from hf_relabel.config import Config, RunConfig, ScoreConfig, SourceConfig
 from hf_relabel.errors import ImageReadError, StageError
 from hf_relabel.labeling.assignment import is_primary
 from hf_relabel.labeling.calibration import EvidenceCounts
-from hf_relabel.labeling.discriminant import fold_of
+from hf_relabel.labeling.discriminant import folds_of
 from hf_relabel.labeling.image_labels import calibrated_scores
 from hf_relabel.labeling.label_maps import LabelMapError, label_map_path, read_label_map, score_under_mask
 from hf_relabel.labeling.regions import ShardRegions, read_regions
@@ -110,7 +110,7 @@ class Images:
 
     def folds(self, count: int, seed: int) -> np.ndarray:
         """Fold of each image, int64 [N]."""
-        return np.array([fold_of(sha256, count, seed) for sha256 in self.sha256], np.int64)
+        return folds_of(self.sha256, count, seed)
 
     def regions(self) -> Iterator[tuple[int, ShardRegions, np.ndarray]]:
         """The regions of each shard, its number, and the index of each of its images among the N; -1 if unreadable."""

@@ -7,23 +7,24 @@ are added in the order of the shards, so the result does not depend on which pro
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 PSEUDO_COUNT = 1.0
 """Regions at the mean of all regions that every class is given, so that a class without any region stays defined."""
 
 
-def fold_of(sha256: str | None, folds: int, seed: int) -> int:
-    """Return the fold of an image, which depends only on its file's hash and the seed.
+def folds_of(sha256: Sequence[str | None], folds: int, seed: int) -> np.ndarray:
+    """The folds of images, int64 [images], each of which depends only on its file's hash and the seed.
 
     Copies of an image are in the same fold, so that none is judged by a classifier that was fitted on another; and the
     same images have the same folds whatever they are called.
     """
-    digest = hashlib.sha256(f"{seed}:fold:{sha256}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") % folds
+    digests = (hashlib.sha256(f"{seed}:fold:{image}".encode()).digest() for image in sha256)
+    return np.array([int.from_bytes(digest[:8], "big") % folds for digest in digests], np.int64)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from torch.nn import functional
 from hf_relabel.config import REGION_BACKBONE
 from hf_relabel.errors import LabelerError, StageError
 from hf_relabel.labeling.calibration import Calibration
-from hf_relabel.labeling.discriminant import fold_of
+from hf_relabel.labeling.discriminant import folds_of
 from hf_relabel.run.store import atomic_open, read_record, write_record
 
 WEIGHTS = "model.safetensors"
@@ -258,7 +258,7 @@ class Labeler:
         """The fold of each training image, given by its file's hash, int64 [images]; -1 without folds."""
         if not self.folds:
             return np.full(len(sha256), -1)
-        return np.array([fold_of(image, self.folds, self.seed) for image in sha256], np.int64)
+        return folds_of(sha256, self.folds, self.seed)
 
 
 AGAIN = "run `hf-relabel train` again"

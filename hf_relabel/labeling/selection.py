@@ -25,7 +25,7 @@ from safetensors.torch import save as to_bytes
 from hf_relabel.config import BootstrapConfig
 from hf_relabel.errors import StageError
 from hf_relabel.labeling.assignment import NOTHING, Assignment, assign, is_primary
-from hf_relabel.labeling.discriminant import Discriminant, Moments, ShardMoments, fold_of
+from hf_relabel.labeling.discriminant import Discriminant, Moments, ShardMoments, folds_of
 from hf_relabel.labeling.regions import ShardLayout, ShardRegions, read_layout
 from hf_relabel.run.job import Job
 from hf_relabel.run.progress import progress_bar
@@ -62,7 +62,7 @@ class Selection:
 
     def posterior(self, regions: ShardRegions) -> np.ndarray:
         """Probabilities of the outputs for each region, by the classifier not fitted on its image: [n, outputs]."""
-        folds = folds_of(regions, len(self.bias), self.seed)
+        folds = folds_of(regions.sha256, len(self.bias), self.seed)[regions.image]
         x = torch.from_numpy(regions.features).to(self.weights.device).double()
         logits = x.new_empty(len(x), self.bias.shape[1])
         for fold in np.unique(folds):
@@ -73,12 +73,6 @@ class Selection:
     def assign(self, regions: ShardRegions, posterior: np.ndarray) -> Assignment:
         """Decide what the regions train as, from their `posterior`."""
         return assign(regions, posterior, self.classes, self.config)
-
-
-def folds_of(regions: ShardRegions, folds: int, seed: int) -> np.ndarray:
-    """The fold of each region's image, int64 [n]."""
-    of_image = np.array([fold_of(sha256, folds, seed) for sha256 in regions.sha256], np.int64)
-    return of_image[regions.image]
 
 
 def fit_selection(job: Job, proposals: ShardFolder, scores: ShardFolder, threads: ThreadPoolExecutor) -> Selection:
@@ -162,7 +156,7 @@ def shard_moments(total: Moments, regions: ShardRegions, targets: np.ndarray, se
     return total.of_shard(
         torch.from_numpy(regions.features[trains]).to(device).double(),
         torch.from_numpy(targets[trains]).to(device),
-        torch.from_numpy(folds_of(regions, total.folds, seed)[trains]).to(device),
+        torch.from_numpy(folds_of(regions.sha256, total.folds, seed)[regions.image[trains]]).to(device),
     )
 
 

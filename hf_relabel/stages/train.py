@@ -14,7 +14,7 @@ import torch
 
 from hf_relabel.config import BootstrapConfig, TrainConfig
 from hf_relabel.errors import LabelerError, StageError
-from hf_relabel.labeling.discriminant import Moments, fold_of
+from hf_relabel.labeling.discriminant import Moments, folds_of
 from hf_relabel.labeling.examples import gather_examples, no_region, pooled_feature, training_regions
 from hf_relabel.labeling.gradient import GradientTrainer
 from hf_relabel.labeling.labeler import Heads, HeadShape, ImageScores, Labeler, is_complete, read_config
@@ -170,7 +170,7 @@ class _Trainer:
     def _folds_of(self, sha256: Sequence[str | None], folds: int) -> np.ndarray:
         if not folds:
             return np.full(len(sha256), -1)
-        return np.array([fold_of(image, folds, self.job.config.run.seed) for image in sha256], np.int64)
+        return folds_of(sha256, folds, self.job.config.run.seed)
 
     def _regions_per_class(self) -> np.ndarray:
         """Number of regions that train as each class, int64 [classes]."""

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from hf_relabel.labeling.discriminant import Moments, fold_of
+from hf_relabel.labeling.discriminant import Moments, folds_of
 
 CPU = torch.device("cpu")
 
@@ -69,9 +69,11 @@ def test_no_regions_at_all():
 
 @pytest.mark.parametrize("seed", [0, 7])
 def test_folds_depend_on_image_and_seed_and_are_even(seed):
-    folds = [fold_of(f"{number:064x}", 5, seed) for number in range(2000)]
+    images = [f"{number:064x}" for number in range(2000)]
+    folds = folds_of(images, 5, seed)
     assert np.bincount(folds).min() > 330
-    assert folds != [fold_of(f"{number:064x}", 5, seed + 1) for number in range(2000)]
+    assert np.array_equal(folds_of(images[::-1], 5, seed)[::-1], folds)
+    assert not np.array_equal(folds, folds_of(images, 5, seed + 1))
 
 
 def test_a_shard_needs_memory_for_its_own_classes_only():
