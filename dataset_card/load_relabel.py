@@ -250,6 +250,14 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
     The EXIF orientation is applied, transparent pixels are composited over white, and 16-bit gray is scaled to 8 bits.
     """
+    # Pillow before 13 opens an uncompressed YCbCr TIFF as RGB, and takes its three bytes per pixel for four.
+    raw_ycbcr = image.mode == "RGB" and getattr(image, "tag_v2", {}).get(262) == 6
+    raw_ycbcr = raw_ycbcr and all(codec == "raw" for codec, *_ in image.tile)
+    if raw_ycbcr:
+        for number, tile in enumerate(image.tile):
+            mode, *others = tile[3]
+            make = getattr(tile, "_make", tuple)  # a named tuple since Pillow 11
+            image.tile[number] = make((*tile[:3], (mode.replace("RGBX", "RGB"), *others)))
     image.load()
     try:
         orientation = image.getexif().get(0x0112, 1)
@@ -267,7 +275,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         rgb = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer).convert("RGB")
     else:
-        rgb = image.convert("RGB")
+        rgb = (Image.frombytes("YCbCr", image.size, image.tobytes()) if raw_ycbcr else image).convert("RGB")
     turns, mirrored = TURNS.get(orientation, (0, False))
     if not turns and not mirrored:
         return rgb

@@ -10,10 +10,11 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from functools import cache
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from hf_relabel.errors import ImageReadError
 
@@ -83,6 +84,7 @@ def decode(file: BinaryIO, min_side: int | None = None, max_pixels: int | None =
         if min_side is not None:
             image.draft(None, (min_side, min_side))
         reduced = image.size != whole
+        raw_ycbcr = _is_raw_ycbcr(image)
         image.load()  # Pillow rotates a TIFF here and drops its orientation tag
     except Image.DecompressionBombError as error:
         raise ImageReadError(f"too many pixels ({_first_line(error)})") from error
@@ -93,7 +95,7 @@ def decode(file: BinaryIO, min_side: int | None = None, max_pixels: int | None =
     width, height = whole if reduced else image.size
     orientation = _orientation(image)
     try:
-        upright = _as_rgb(image)
+        upright = _as_rgb(Image.frombytes("YCbCr", image.size, image.tobytes()) if raw_ycbcr else image)
     except ValueError as error:
         raise ImageReadError(f"cannot be converted to RGB ({_first_line(error)})") from error
     if orientation in TRANSPOSES:
@@ -133,6 +135,28 @@ def _unsupported(file: BinaryIO) -> str:
     if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
         return "AVIF images need a newer Pillow or a plugin; install pillow-avif-plugin"
     return "not an image, or an unsupported format"
+
+
+def _is_raw_ycbcr(image: Image.Image) -> bool:
+    """Whether loading an opened file gives YCbCr values in mode RGB: an uncompressed TIFF with Pillow before 13.
+
+    These versions also take its three bytes per pixel for four, which is corrected here.
+
+    Raises:
+        ImageReadError: The colors are subsampled, which Pillow reads wrong.
+    """
+    if not isinstance(image, TiffImageFile) or image.tag_v2.get(262) != 6:  # PhotometricInterpretation
+        return False
+    if any(tile.codec_name != "raw" for tile in image.tile):
+        return False
+    if image.tag_v2.get(530, (2, 2)) != (1, 1):  # YCbCrSubSampling and its default, TIFF 6.0, section 21
+        raise ImageReadError("an uncompressed TIFF with subsampled YCbCr colors; save it as PNG or JPEG")
+    if image.mode != "RGB":
+        return False
+    for number, tile in enumerate(image.tile):
+        mode, *others = cast("tuple[Any, ...]", tile.args)
+        image.tile[number] = tile._replace(args=(mode.replace("RGBX", "RGB"), *others))
+    return True
 
 
 def _orientation(image: Image.Image) -> int:

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from hf_relabel.errors import ImageReadError
 from hf_relabel.sources.decoding import _silence_pillow, decode
@@ -79,6 +79,28 @@ def test_cmyk():
     assert pixels(tiff)[0, 0].tolist() == [0, 255, 255]
     jpeg = stored(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=100)
     assert np.abs(pixels(jpeg)[8, 8].astype(int) - [255, 0, 0]).max() <= 3
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_ycbcr_in_a_tiff(compression, orientation):
+    values = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    image = Image.fromarray(values).convert("YCbCr")
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[274] = orientation
+    read = pixels(stored(image, "TIFF", compression=compression, tiffinfo=tags, strip_size=3 * 30 * 4))
+    expected = np.asarray(image.convert("RGB"))
+    if orientation == 6:
+        expected = np.rot90(expected, -1)
+    assert np.abs(read.astype(int) - expected).max() <= 1
+
+
+def test_subsampled_ycbcr_without_compression_is_refused():
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[530] = (2, 2)
+    image = Image.new("YCbCr", (30, 20), (100, 50, 200))
+    with pytest.raises(ImageReadError, match="subsampled YCbCr"):
+        decode(stored(image, "TIFF", tiffinfo=tags))
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
