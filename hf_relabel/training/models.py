@@ -1,5 +1,6 @@
 """Image classifiers from transformers: loading one to evaluate, making one to train, and its input transform."""
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,7 +75,6 @@ def make_classifier(
         BackboneError: The model does not exist, is not an image classifier, or has weights of another architecture.
     """
     settings = {
-        "num_labels": len(class_names),
         "id2label": dict(enumerate(class_names)),
         "label2id": {class_name: index for index, class_name in enumerate(class_names)},
         "problem_type": MULTI_LABEL if multi_label else SINGLE_LABEL,
@@ -105,14 +105,27 @@ def make_classifier(
 
 
 def head_parameters(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
-    """The parameters of the classification head, which are those outside the base model, by name."""
-    prefix = f"{model.base_model_prefix}."
-    return {name: value for name, value in model.named_parameters() if not name.startswith(prefix)}
+    """The parameters of the classification head by name: of the modules with a layer whose size is that of the classes.
+
+    Those outside the model's `base_model_prefix` can be more: CLIP's classifier has no base model of that name.
+    """
+    config = copy.deepcopy(model.config)
+    config.num_labels += 1
+    with torch.device("meta"):  # needs no memory
+        larger = dict(type(model)(config).named_parameters())
+    base = model.base_model_prefix
+    heads = set()
+    for name, value in model.named_parameters():
+        if value.shape != larger[name].shape:
+            child = name.partition(".")[0]
+            heads.add(f"{name.rpartition('.')[0] if child == base else child}.")
+    return {name: value for name, value in model.named_parameters() if name.startswith(tuple(heads))}
 
 
 def image_size_of(model: PreTrainedModel) -> int:
     """The image size from a model's configuration in pixels; 224 if it has none."""
-    size = getattr(model.config, "image_size", None) or 224
+    vision = getattr(model.config, "vision_config", model.config)  # of CLIP and SigLIP
+    size = getattr(vision, "image_size", None) or 224
     return size if isinstance(size, int) else size[0]
 
 
