@@ -110,7 +110,7 @@ def head_parameters(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
     Those outside the model's `base_model_prefix` can be more: CLIP's classifier has no base model of that name.
     """
     config = copy.deepcopy(model.config)
-    config.num_labels += 1
+    config.num_labels = len(class_names_of(model)) + 1
     with torch.device("meta"):  # needs no memory
         larger = dict(type(model)(config).named_parameters())
     base = model.base_model_prefix
