@@ -103,9 +103,7 @@ def from_dataset(
     Raises:
         SourceError: The dataset cannot be loaded, or a column is missing.
     """
-    import datasets
-
-    from hf_relabel.sources.image_dataset import DatasetImages, image_roots, load_dataset
+    from hf_relabel.sources.image_dataset import DatasetImages, image_roots, load_dataset, stored_images
 
     name, _, revision = (path, "", "") if Path(path).is_dir() else path.partition("@")
     config = SourceConfig(
@@ -123,8 +121,7 @@ def from_dataset(
     cells = [labels_of(value, path) for value in data.select_columns([labels_column])[labels_column]]
     names = list(class_names or _feature_names(data.features[labels_column]) or _names_of(cells, path))
     ids = [str(value) for value in data[id_column]] if id_column else [f"{split}/{row}" for row in range(len(data))]
-    pictures = data.select_columns([image_column]).with_format(None)
-    pictures = pictures.cast_column(image_column, datasets.Image(decode=False))
+    pictures = stored_images(data, image_column)
     stored = DatasetImages(pictures, image_column, np.arange(len(data)), image_roots(config), data._fingerprint)
     return LabeledImages(path, names, ids, class_indices(cells, names, path), _DecodedFiles(stored.open, ids))
 

@@ -286,11 +286,18 @@ def _pictures(data: "datasets.Dataset", config: SourceConfig) -> "datasets.Datas
     Raises:
         SourceError: The column contains no images.
     """
+    check_image_column(data.features.get(config.image_column), config)
+    return stored_images(data, config.image_column)
+
+
+def stored_images(data: "datasets.Dataset", column: str) -> "datasets.Dataset":
+    """A column of images, paths or bytes alone, as stored bytes and paths."""
     import datasets
 
-    check_image_column(data.features.get(config.image_column), config)
-    pictures = data.select_columns([config.image_column]).with_format(None)
-    return pictures.cast_column(config.image_column, datasets.Image(decode=False))
+    images = data.select_columns([column]).with_format(None)
+    if getattr(images.features[column], "dtype", None) == "large_string":  # not cast to images before datasets 4.3
+        images = images.cast_column(column, datasets.Value("string"))
+    return images.cast_column(column, datasets.Image(decode=False))
 
 
 def check_image_column(feature: Any, config: SourceConfig) -> None:

@@ -39,7 +39,6 @@ def refusal(folder):
         ("image_size", 2**31, "image_size 2147483648"),
         ("num_channels", 4, ""),
         ("layer_norm_eps", "x", ""),
-        ("initializer_range", [], ""),
         ("model_type", 5, ""),
     ],
 )
