@@ -132,6 +132,9 @@ def _making(provenance: dict[str, Any]) -> dict[str, Any]:
     models += [("labeler", *item) for item in _leaves(_shape(labeler.get("head") or {}))]
     if labeler.get("weights_sha256"):
         models.append(("labeler", "weights_sha256", labeler["weights_sha256"]))
+    label_maps = provenance.get("label_maps")
+    label_maps = label_maps if isinstance(label_maps, dict) else {}
+    models += [("label maps", *item) for item in _leaves(_with_identity_alone(label_maps))]
     settings = _leaves(provenance.get("config") or {})
     values = dict(settings)
     # With `build.precision`, build.threshold is not used; the table of the scores has the threshold that is.
@@ -146,7 +149,7 @@ def _making(provenance: dict[str, Any]) -> dict[str, Any]:
         "main_settings": [(key, values[key], SETTINGS[key]) for key in shown],
         "packages": ", ".join(named),
         "machines": ", ".join(sorted(provenance.get("machines") or {})),
-        "uses_label_maps": values.get("score.method") == "label_map",
+        "label_maps_by": _describe_maker(label_maps) if values.get("score.method") == "label_map" else None,
         "imported_from": _imported_from(values),
         "masks_from": values.get("propose.masks.file"),
     }
@@ -181,6 +184,22 @@ def _describe_backbone(backbone: dict[str, Any]) -> str | None:
     phrase = f"{name} ({', '.join(details)})" if details else name
     regions = _describe_backbone(backbone.get(REGION_BACKBONE) or {})
     return f"{phrase}, with the regions' features from {regions}" if regions else phrase
+
+
+def _with_identity_alone(label_maps: dict[str, Any]) -> dict[str, Any]:
+    """What made the label maps, with only the identity of a labeler's backbone, which is no model of the release."""
+    if not isinstance(backbone := label_maps.get("backbone"), dict):
+        return label_maps
+    return label_maps | {"backbone": {key: backbone.get(key) for key in ("model", "revision", "weights_sha256")}}
+
+
+def _describe_maker(label_maps: dict[str, Any]) -> str:
+    """A phrase in Markdown that identifies what made the label maps."""
+    if label_maps.get("labeler"):
+        backbone = _describe_backbone(label_maps.get("backbone") or {})
+        return f"the labeler with weights SHA-256 `{_code(label_maps['labeler'])}` on {backbone}"
+    known = label_maps.get("revision") or label_maps.get("weights_sha256")
+    return (_describe_backbone(label_maps) if known else None) or "a classifier that is not recorded"
 
 
 def _imported_from(settings: dict[str, Any]) -> str | None:

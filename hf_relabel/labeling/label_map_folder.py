@@ -12,6 +12,9 @@ from hf_relabel.run.store import atomic_open, differences, read_json
 
 RECORD = "label_maps.json"
 
+UNKNOWN = {"model": "unknown"}
+"""What made the maps of a folder without a record, such as ReLabel's own."""
+
 MAX_HALF = 2048
 """Number of classes up to which half precision stores every class index exactly."""
 
@@ -55,6 +58,18 @@ def check_folder(folder: Path, record: dict[str, Any], overwrite: bool) -> None:
             f"{folder}: has label maps made with other settings ({'; '.join(changed[:3])}); choose another folder, or "
             "make them again with --overwrite"
         )
+
+
+def maker_of(folder: Path) -> dict[str, Any]:
+    """What made the maps of a folder: a classifier, or a labeler and its backbone, as recorded when they were written.
+
+    Raises:
+        StageError: The record cannot be read.
+    """
+    record = read_json(folder / RECORD)
+    if not isinstance(record, dict):
+        return UNKNOWN
+    return {key: value for key, value in record.items() if key != "class_names"}
 
 
 def write_label_map(path: Path, label_map: torch.Tensor, classes: int) -> None:

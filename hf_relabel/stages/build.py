@@ -256,6 +256,7 @@ def _provenance(
         "tool": {"name": "hf_relabel", "version": __version__},
         "backbone": made["backbone"],
         "labeler": labeled["inputs"]["labeler"],
+        **({"label_maps": scored["inputs"]["label_maps"]} if "label_maps" in scored["inputs"] else {}),
         "config": config,
         "source_fingerprint": job.snapshot.fingerprint,
         # A labeler trained on another run's proposals has counts that say nothing about these images.

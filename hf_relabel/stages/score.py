@@ -6,6 +6,7 @@ The probabilities come from ReLabel's label maps (`labeling/label_maps.py`), wit
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,15 +15,16 @@ import pyarrow as pa
 from hf_relabel.config import ScoreConfig
 from hf_relabel.errors import StageError
 from hf_relabel.labeling.assignment import Assignment
+from hf_relabel.labeling.label_map_folder import UNKNOWN, maker_of
 from hf_relabel.labeling.label_map_scorer import LabelMapScorer
 from hf_relabel.labeling.regions import ShardRegions, read_regions
 from hf_relabel.labeling.selection import Selection, fit_selection
 from hf_relabel.run.job import Job
 from hf_relabel.run.ranks import thread_pool
-from hf_relabel.run.shard_folder import ShardFolder
+from hf_relabel.run.shard_folder import MANIFEST, ShardFolder
 from hf_relabel.run.shards import Shard, ShardResult
 from hf_relabel.run.snapshot import SNAPSHOT
-from hf_relabel.run.store import Fingerprint
+from hf_relabel.run.store import Fingerprint, read_record
 from hf_relabel.schema import NO_LABEL, SCORES, TARGET_BACKGROUND
 from hf_relabel.sources.columns import chunks, part_of
 
@@ -96,7 +98,15 @@ def _inputs(job: Job, proposals: ShardFolder) -> dict[str, Any]:
         settings["run"] = {"seed": job.config.run.seed}
     else:
         settings["score"].pop("bootstrap")
+        settings["label_maps"] = _maker(job)
     return {"algorithm": ALGORITHM, **settings, "proposals": proposals.fingerprint.digest}
+
+
+def _maker(job: Job) -> dict[str, Any]:
+    """What made the label maps. Finished scores stay valid after their maps are removed."""
+    maps = Path(job.config.score.label_maps or "")
+    manifest = None if maps.is_dir() else read_record(job.stage_folder(STAGE) / MANIFEST)
+    return manifest["inputs"].get("label_maps", UNKNOWN) if manifest else maker_of(maps)
 
 
 class _BootstrapScorer:

@@ -118,6 +118,34 @@ def test_a_provenance_with_values_of_other_types(tmp_path, odd):
     assert "# Tiny" in render_card(release, "owner/tiny", CardOptions())
 
 
+@pytest.mark.parametrize(
+    ("maker", "said"),
+    [
+        (
+            {"model": "org/resnet", "revision": "1234567890abcdef", "image_size": 288},
+            "from `org/resnet` (revision `1234567890ab`, 288 px images)",
+        ),
+        ({"model": "mine", "revision": None, "weights_sha256": "ab12"}, "from a local model (weights SHA-256 `ab12`)"),
+        (
+            {"labeler": "cd34", "backbone": {"model": "org/dino", "revision": "f" * 40}, "grid": 15},
+            "from the labeler with weights SHA-256 `cd34` on `org/dino` (revision `ffffffffffff`)",
+        ),
+        ({"model": "unknown"}, "from a classifier that is not recorded"),
+        (None, "from a classifier that is not recorded"),
+        ([5], "from a classifier that is not recorded"),
+    ],
+)
+def test_the_maker_of_label_maps_is_named(tmp_path, maker, said):
+    made = provenance(0.5, "1.0.0")
+    made["config"]["score"] = {"method": "label_map"}
+    made["label_maps"] = maker
+    card = render_card(make_release(tmp_path / "release", provenance=made), "owner/tiny", CardOptions())
+    assert f"regions selected with label maps (ReLabel, arXiv:2101.05022) {said}." in card
+    if isinstance(maker, dict):
+        value = maker.get("labeler") or maker["model"]
+        assert f"| label maps | {'labeler' if 'labeler' in maker else 'model'} | {value} |" in card
+
+
 def section(card, heading):
     """The text below a heading."""
     return card.split(f"\n## {heading}\n")[1].split("\n## ")[0]

@@ -1,5 +1,7 @@
 """What regions train as by label maps: the paper's keep rules, and background where the map supports no class."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 from jobs import ImageRegions, make_job, rows_of, write_proposals
 
 from hf_relabel.config import ScoreConfig
-from hf_relabel.errors import UsageError
+from hf_relabel.errors import StageError, UsageError
 from hf_relabel.labeling.label_map_scorer import BELOW_ORIGINAL, BELOW_TOP1, KEPT, NO_SUPPORT, NOT_PRIMARY
 from hf_relabel.run.job import Job
 from hf_relabel.schema import TARGET_BACKGROUND, TARGET_NOTHING
@@ -118,6 +120,20 @@ def test_a_missing_label_map_is_an_error_row_with_its_reason(tmp_path):
     rows = rows_of(job, "scores", "score")
     assert {row["error"] for row in rows} == {"no label map"}
     assert not any(row["proposals"] or row["windows"] or row["whole_image"] for row in rows)
+
+
+def test_the_maker_of_the_maps_is_an_input(tmp_path):
+    """Maps of another classifier in the same folder are noticed; finished scores need no maps any more."""
+    job = scored(tmp_path)
+    assert score.run(job)["inputs"]["label_maps"] == {"model": "unknown"}
+    made = {"model": "a/b", "revision": "c" * 40, "image_size": 288}
+    (tmp_path / "maps" / "label_maps.json").write_text(json.dumps(made | {"class_names": ["x"] * 1000}))
+    with pytest.raises(StageError, match=r"label_maps\.model"):
+        score.run(Job(job.config, job.rank))
+    again = Job(replace(job.config, run=replace(job.config.run, overwrite=True)), job.rank)
+    assert score.run(again)["inputs"]["label_maps"] == made
+    shutil.rmtree(tmp_path / "maps")
+    assert score.run(Job(job.config, job.rank))["inputs"]["label_maps"] == made
 
 
 def test_label_map_needs_a_folder():
