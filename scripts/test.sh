@@ -6,4 +6,5 @@ if [ "${1:-}" = --fast ]; then
 fi
 # The models are tiny: further threads would only wait for each other.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec python -m pytest "$@"
+# A worker for each core, but few enough for the memory; a file's tests share its fixtures, so they stay together.
+exec python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile "$@"
