@@ -260,7 +260,7 @@ class HubRepo:
 
     def files(self, revision: str) -> dict[str, RemoteFile]:
         """All files of a revision by path."""
-        from huggingface_hub import RepoFile
+        from huggingface_hub.hf_api import RepoFile
 
         entries = self.ask(
             "listing the files",
