@@ -26,6 +26,7 @@ from hf_relabel.run.shards import Shard, ShardResult
 from hf_relabel.run.store import Fingerprint
 from hf_relabel.schema import PROPOSALS
 from hf_relabel.sources.loader import Batch, BatchLoader, Decoded
+from hf_relabel.stages.copies import with_note
 from hf_relabel.vision import allocator, masks, onednn
 from hf_relabel.vision.backbone import Backbone
 from hf_relabel.vision.maskcut import start_maskcut
@@ -71,7 +72,7 @@ def run(job: Job) -> dict[str, Any]:
     }
     folder = ShardFolder(job.stage_folder(STAGE), STAGE, Fingerprint(inputs))
     if (manifest := job.existing(folder)) is not None:
-        return manifest
+        return with_note(job, folder, manifest)
     given = None
     if config.propose.masks:
         given = GivenMasks.open(config.propose.masks, snapshot.image_ids, config.propose.masks_orientation)
@@ -79,7 +80,7 @@ def run(job: Job) -> dict[str, Any]:
         given.warn_of_left_out()
     with thread_pool(job.rank.threads) as threads:
         backbone = load_backbone(config.backbone, job.rank.device)
-        return job.run_shards(folder, Proposer(job, backbone, threads, given).process)
+        return with_note(job, folder, job.run_shards(folder, Proposer(job, backbone, threads, given).process))
 
 
 def _settings(job: Job) -> dict[str, Any]:
