@@ -26,6 +26,7 @@ from hf_relabel.training.inference import open_accelerator
 from hf_relabel.training.loop import CHECKPOINTS, last_checkpoint, train
 from hf_relabel.training.losses import balanced_weights
 from hf_relabel.training.models import (
+    check_image_size,
     default_size_of,
     head_parameters,
     make_classifier,
@@ -116,6 +117,8 @@ def fit_classifier(
         scratch=config.scratch,
         new_head=config.new_head,
     )
+    size, why = default_size_of(model) if config.image_size is None else (config.image_size, "")
+    check_image_size(model, size)
     trainable = head_parameters(model) if config.freeze else dict(model.named_parameters())
     for name, parameter in model.named_parameters():
         # Classifiers do not use the mask token of pretraining, and several processes would wait for its gradient.
@@ -131,7 +134,6 @@ def fit_classifier(
     if config.log_with:  # after the folder is checked, because a tracker may write into it
         plain = {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
         accelerator.init_trackers("hf_relabel", config=plain)
-    size, why = default_size_of(model) if config.image_size is None else (config.image_size, "")
     if accelerator.is_main_process:
         held = f", {len(validation.rows)} to validate on" if validation is not None else ""
         print(f"{len(used)} images to train on{held}; images of {size} px{why}", file=sys.stderr, flush=True)

@@ -140,6 +140,26 @@ def default_size_of(model: PreTrainedModel) -> tuple[int, str]:
     return DEFAULT_SIZE, f" (the model was made for {made_for}: --image-size {made_for} is slower and more precise)"
 
 
+def check_image_size(model: PreTrainedModel, size: int) -> None:
+    """Try an image of another size than the model was made for.
+
+    Raises:
+        BackboneError: The model does not take it.
+    """
+    made_for = image_size_of(model)
+    if size == made_for:
+        return
+    try:
+        with torch.inference_mode():
+            model.eval()(pixel_values=torch.zeros(1, 3, size, size))
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0][:160].rstrip(".")
+        raise BackboneError(
+            f"--image-size {size}: this {model.config.model_type} takes other sizes ({reason}); leave the option out "
+            f"for {made_for} px"
+        ) from error
+
+
 def read_transform(name: str, size: int, revision: str | None = None) -> ClassifierTransform:
     """Make the transform of a model from its `preprocessor_config.json`, or from ImageNet's statistics without one.
 

@@ -353,6 +353,9 @@ def test_bad_input(data, tmp_path, capsys):
     assert "--limit: fit trains on all" in _error(capsys, _arguments(data, out, limit=5), 2)
     assert "--labels-column: fit takes" in _error(capsys, _arguments(data, out, **{"labels-column": "labels"}), 2)
     assert "--lr: must be above 0" in _error(capsys, _arguments(data, out, lr=0), 2)
+    message = _error(capsys, _arguments(data, out, **{"image-size": 64}))
+    assert "--image-size 64: this vit takes other sizes" in message
+    assert "for 32 px" in message
     message = _error(capsys, _arguments(data, out, **{"log-with": "wandb"}), 2)
     assert "the tracker 'wandb' is not installed" in message
     if not torch.cuda.is_available():
