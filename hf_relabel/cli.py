@@ -65,11 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return 141
     except RelabelError as error:
-        print(f"hf-relabel: error: {error}", file=sys.stderr)
+        print(f"hf-relabel: error: {_printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"hf-relabel: interrupted{_how_to_resume(arguments)}", file=sys.stderr)
         return 130
+
+
+def _printable(text: str) -> str:
+    """The text on one line, with escapes for what a terminal would obey: it may contain names from anyone's files."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _stop_output() -> bool:
@@ -113,7 +118,17 @@ def _dispatch(arguments: list[str]) -> int:
     if "-h" in own or "--help" in own:
         print(help_of(command))
         return 0
-    return command.run(parse(command, rest))
+    settings = parse(command, rest)
+    _check_environment()
+    return command.run(settings)
+
+
+def _check_environment() -> None:
+    """Refuse values with which the Hub client cannot even be imported."""
+    for name in ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"):
+        value = os.environ.get(name, "0")
+        if not (value.isascii() and value.isdigit()):
+            raise UsageError(f"{name}={value!a}: must be a number of seconds; correct or unset it")
 
 
 def commands_of(name: str) -> dict[str, Command[Any]]:

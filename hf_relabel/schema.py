@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from hf_relabel.config.checks import parse_json
+
 SCHEMA_VERSION = 2
 
 READABLE_VERSIONS = (1, SCHEMA_VERSION)
@@ -37,7 +39,7 @@ class Excluded(NamedTuple):
     @classmethod
     def parse(cls, line: str) -> "Excluded":
         """Read a line; raises KeyError or ValueError."""
-        row = json.loads(line)
+        row = parse_json(line)
         return cls(row["image_id"], row["reason"], row.get("split"))
 
     def line(self) -> str:

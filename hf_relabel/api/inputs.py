@@ -4,11 +4,13 @@ import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import UsageError
 
 STORED_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")
@@ -28,7 +30,7 @@ class GivenImages:
     def open(self, index: int) -> BinaryIO:
         """Open the file of an image for reading; raises OSError."""
         item = self.items[index]
-        return io.BytesIO(item) if isinstance(item, bytes) else open(item, "rb")
+        return io.BytesIO(item) if isinstance(item, bytes) else open(regular_file(Path(item)), "rb")
 
     def content_keys(self) -> Iterator[bytes]:
         """Not used: the images are read once."""

@@ -76,17 +76,16 @@ def open_photos(release: "Release", settings: ImageSettings) -> "Photos":
 
 def _source_of_run(release: "Release") -> "Source":
     """The source of the run that a release lies in."""
-    import yaml
-
+    from hf_relabel.config.settings_file import read_yaml
     from hf_relabel.release.versions import run_of
     from hf_relabel.run.snapshot import Snapshot
 
     run = run_of(release)
     path = run / "config.yaml"
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = read_yaml(str(path), str(path))
         config = SourceConfig(**found["source"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (UsageError, KeyError, TypeError) as error:
         raise UsageError(f"--images is missing, and {path} does not name the images of this release") from error
     if config.kind == "folder" and not Path(config.path).is_dir():
         raise UsageError(f"{path}: its images, {config.path}, are not there; name their folder with --images")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hf_relabel.commands.options import MISSING, Command, Option, S, alternatives, expected, is_list, options_of
-from hf_relabel.commands.settings_file import read_yaml
+from hf_relabel.config.settings_file import read_yaml
 from hf_relabel.errors import UsageError
 
 if typing.TYPE_CHECKING:

@@ -9,7 +9,6 @@
 If any object has no mask, all objects and proposals are compared by their boxes.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
+from hf_relabel.config.checks import parse_json, regular_file
 from hf_relabel.errors import FormatError
 from hf_relabel.formats.coco_file import CocoFile
 from hf_relabel.formats.segmentation import is_degenerate, read_segmentation
@@ -100,9 +100,10 @@ def read_objects(path: str) -> Objects:
     if file.suffix != ".jsonl":
         raise FormatError(f"{path}: true objects must be a .jsonl file, COCO's .json, or a folder of YOLO's .txt files")
     try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = regular_file(file).read_text(encoding="utf-8").splitlines()
+        rows = [parse_json(line) for line in lines if line.strip()]
         items = {str(row["image_id"]): list(row["objects"]) for row in rows}
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise FormatError(f"{path}: cannot be read ({reason}); each line needs image_id and objects") from error
     return Objects(path, items, False, Counter())
@@ -129,7 +130,7 @@ def _from_folder(folder: Path) -> Objects:
     items: dict[str, list[dict[str, Any]]] = {}
     for file in sorted(folder.glob("*.txt")):
         items[file.stem] = []
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(regular_file(file).read_text(encoding="utf-8").splitlines(), start=1):
             label, *texts = line.split() or [""]
             try:
                 numbers = [float(text) for text in texts]

@@ -1,7 +1,6 @@
 """Images with label lists, from single-label sources, multi-label datasets, and COCO and VOC annotation files."""
 
 import hashlib
-import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from hf_relabel.config import SourceConfig
+from hf_relabel.config.checks import read_json, regular_file
 from hf_relabel.errors import ImageReadError, SourceError
 from hf_relabel.evaluation import metrics
 from hf_relabel.evaluation.ground_truth import Truth, class_indices, labels_of, read_truth
@@ -156,14 +156,14 @@ def from_coco(annotations: str, images: str) -> LabeledImages:
         SourceError: The file is not a COCO detection file.
     """
     try:
-        content = json.loads(Path(annotations).read_text(encoding="utf-8"))
+        content = read_json(Path(annotations))
         categories = sorted(content["categories"], key=lambda category: category["id"])
         place = {category["id"]: index for index, category in enumerate(categories)}
         labels: dict[int, set[int]] = {image["id"]: set() for image in content["images"]}
         for item in content["annotations"]:
             labels[item["image_id"]].add(place[item["category_id"]])
         named = sorted((image["file_name"], sorted(labels[image["id"]])) for image in content["images"])
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise SourceError(f"{annotations}: cannot be read ({error})") from error
     except (KeyError, TypeError) as error:
         raise SourceError(f"{annotations}: not a COCO detection file (missing or unknown {error})") from error
@@ -181,10 +181,11 @@ def from_voc(folder: str, split: str) -> LabeledImages:
     root = Path(folder)
     listing = root / "ImageSets" / "Main" / f"{split}.txt"
     try:
-        stems = sorted(line.split()[0] for line in listing.read_text(encoding="utf-8").splitlines() if line.strip())
+        lines = regular_file(listing).read_text(encoding="utf-8").splitlines()
+        stems = sorted(line.split()[0] for line in lines if line.strip())
         names_of = []
         for stem in stems:
-            tree = ElementTree.parse(_inside(root / "Annotations", f"{stem}.xml"))
+            tree = ElementTree.parse(regular_file(_inside(root / "Annotations", f"{stem}.xml")))
             names_of.append([str(item.findtext("name")) for item in tree.iterfind("object")])
     except (OSError, UnicodeDecodeError, ElementTree.ParseError) as error:
         raise SourceError(f"{folder}: not a VOC folder with the split {split!r} ({error})") from error
@@ -267,7 +268,7 @@ class _Folder:
 
     def open(self, index: int) -> BinaryIO:
         """Open a file for reading; raises OSError."""
-        return open(_inside(self.root, self.files[index]), "rb")
+        return open(regular_file(_inside(self.root, self.files[index])), "rb")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ A class is an index into the dataset's classes or one of their names. If the ids
 are matched by file name.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hf_relabel.config.checks import parse_json, read_json
 from hf_relabel.errors import SourceError
 from hf_relabel.evaluation import metrics
 from hf_relabel.sources.revisions import check_commit, resolve_commit
@@ -178,13 +178,13 @@ def read_truth(path: str, column: str = "labels", id_column: str = "image_id", s
         return _from_rows(path, _dataset_rows(path, column, id_column, split), column, id_column)
     try:
         if file.suffix == ".json":
-            return _from_json(path, json.loads(file.read_text(encoding="utf-8")))
+            return _from_json(path, read_json(file))
         if file.suffix == ".jsonl":
             lines = file.read_text(encoding="utf-8").splitlines()
-            return _from_rows(path, [json.loads(line) for line in lines if line.strip()], column, id_column)
+            return _from_rows(path, [parse_json(line) for line in lines if line.strip()], column, id_column)
         if file.suffix == ".parquet":
             return _from_rows(path, pq.read_table(file).to_pylist(), column, id_column)
-    except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, OSError) as error:
+    except (ValueError, pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
     raise SourceError(f"{path}: the truth must be a .json, .jsonl or .parquet file, or a dataset")
 

@@ -69,15 +69,18 @@ class CocoFile:
         self._places: dict[int | str, int] = {}  # index in `names` of each image id
         self._known: set[str] = set()
         self._is_list = False
-        image_ids = []
+        image_ids, has_annotations = [], False
         for item in read_items(path):
             if item.key is None:
                 self._is_list = True
+            has_annotations |= item.key in ("annotations", None)
             if item.in_list and item.key == "images":
                 self._add_image(item)
             elif item.in_list and item.key in ("annotations", None):
                 image_ids.append(self._image_id(item))
                 self._spans.add(item)
+            elif item.key in ("images", "annotations", None) and item.value == []:
+                continue
             elif item.key in ("images", "annotations"):
                 raise self._refused(item, f"`{item.key}` must be a list")
             elif item.in_list and isinstance(values := self.head.setdefault(str(item.key), []), list):
@@ -86,6 +89,8 @@ class CocoFile:
                 self.head[str(item.key)] = item.value
         if not self.names:
             raise FormatError(f"{path}: lists no images; a COCO file needs `images` and `annotations`")
+        if not has_annotations:
+            raise FormatError(f"{path}: has no `annotations`; a file without regions has an empty list of them")
         self.annotations = len(image_ids)
         places = np.array([self._places.get(image_id, -1) for image_id in image_ids], np.int64)
         self.strays = int(np.count_nonzero(places < 0))

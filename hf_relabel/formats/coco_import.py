@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hf_relabel.config.checks import is_line
 from hf_relabel.errors import FormatError, UsageError
 from hf_relabel.formats.coco_fields import EXCLUDED, FIRST_CATEGORY_ID, LABELS, ORIGINAL, RELEASE, TOP_LABELS
 from hf_relabel.formats.coco_file import CocoFile, Entry
@@ -68,7 +69,7 @@ def _info(coco: CocoFile) -> dict[str, Any]:
         raise FormatError(f"{coco.path}: has no info.{RELEASE}{NOT_OURS}")
     if ours.get("schema_version") not in READABLE_VERSIONS:
         raise FormatError(
-            f"{coco.path}: schema version {ours.get('schema_version')}, this hf_relabel reads "
+            f"{coco.path}: schema version {ours.get('schema_version')!a}, this hf_relabel reads "
             f"{' and '.join(map(str, READABLE_VERSIONS))}; export the release again"
         )
     for key, kind in (("version", str), ("name", str), ("split", str), ("provenance", dict)):
@@ -98,6 +99,8 @@ def _class_names(coco: CocoFile) -> list[str]:
                 f"{coco.path}: category {len(names) + FIRST_CATEGORY_ID} is {category!r}; each needs a name, and the "
                 f"ids must be consecutive from {FIRST_CATEGORY_ID}"
             )
+        if not is_line(name):
+            raise FormatError(f"{coco.path}: the category name {name!a} is not one line of text; rename it")
         if name in names:
             raise FormatError(f"{coco.path}: two categories are named {name!r}; rename one of them")
         names.append(name)

@@ -5,7 +5,6 @@ The classes are taken by name, as tools number them anew. Fields that a tool dro
 the labels of images in `image_labels.json` (a `FiftyOneImageClassificationDataset`).
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_relabel.config.checks import read_json, regular_file
 from hf_relabel.errors import FormatError
 from hf_relabel.formats.coco_fields import LABELS
 from hf_relabel.formats.coco_file import CocoFile
@@ -33,7 +33,7 @@ def read_edited(path: Path) -> list[EditedImage]:
     """
     file = path / REGIONS if path.is_dir() else path
     try:
-        with open(file, "rb") as opened:
+        with open(regular_file(file), "rb") as opened:
             first = opened.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
         when = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc).isoformat(timespec="seconds")
     except OSError as error:
@@ -47,7 +47,7 @@ def read_edited(path: Path) -> list[EditedImage]:
 def _image_labels(path: Path) -> dict[str, frozenset[str]]:
     """The labels of images in FiftyOne's file, by the images' paths without suffix."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
         classes = value.get("classes") or []
         return {
             key: frozenset(_class_of(label, classes) for label in (labels if isinstance(labels, list) else [labels]))
@@ -109,7 +109,7 @@ def _coco(path: Path, when: str, image_labels: Mapping[str, frozenset[str]]) -> 
 def _tasks(path: Path, when: str) -> Iterator[EditedImage]:
     """The tasks of a Label Studio export (JSON) that someone has submitted."""
     try:
-        tasks = json.loads(path.read_text(encoding="utf-8"))
+        tasks = read_json(path)
     except (OSError, ValueError) as error:
         raise FormatError(f"{path}: not valid JSON ({error}); export the project as JSON again") from error
     for number, task in enumerate(tasks, start=1):

@@ -49,7 +49,7 @@ class Item:
 def read_items(path: Path) -> Iterator[Item]:
     """Iterate over the items of a JSON file: elements of the top-level list, or of the lists in the top-level object.
 
-    Other values in the top-level object are items as well.
+    Other values in the top-level object are items as well, and so is an empty list.
 
     Raises:
         FormatError: The file cannot be read or is damaged; the message names the line.
@@ -76,10 +76,14 @@ def _items(text: "_Text") -> Iterator[Item]:
         yield from _elements(text, None)
     else:
         text.take("{")
+        keys: set[str] = set()
         while text.peek() != "}":
             key = text.value(None).value
             if not isinstance(key, str):
                 raise text.damaged("a key is not a string")
+            if key in keys:
+                raise text.damaged(f"the key {key!a} occurs twice")
+            keys.add(key)
             text.take(":")
             if text.peek() == "[":
                 yield from _elements(text, key)
@@ -95,7 +99,10 @@ def _items(text: "_Text") -> Iterator[Item]:
 
 
 def _elements(text: "_Text", key: str | None) -> Iterator[Item]:
+    start = text.base + text.place
     text.take("[")
+    if text.peek() == "]":
+        yield Item(key, [], start, text.base + text.place + 1, in_list=False)
     while text.peek() != "]":
         yield text.value(key, in_list=True)
         if text.peek() != "]":

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import HubError, LabelerError
 from hf_relabel.hub.card_metadata import License
 from hf_relabel.hub.checks import check_token
@@ -54,7 +55,7 @@ def labeler_files(folder: Path, repo_id: str, options: LabelerOptions) -> list[P
     if record is None:
         raise LabelerError(f"{folder}: no labeler ({CONFIG} is missing); give a run or a labeler's folder")
     try:
-        weights = (folder / WEIGHTS).read_bytes()
+        weights = regular_file(folder / WEIGHTS).read_bytes()
     except OSError as error:
         raise LabelerError(f"{folder / WEIGHTS}: cannot be read ({error.strerror}); train the labeler again") from error
     if hashlib.sha256(weights).hexdigest() != record["weights_sha256"]:

@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn import functional
 
 from hf_relabel.config import REGION_BACKBONE
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import LabelerError, StageError
 from hf_relabel.labeling.calibration import Calibration
 from hf_relabel.labeling.discriminant import folds_of
@@ -232,7 +233,7 @@ class Labeler:
             )
         heads = Heads(HeadShape(**config["head"]), config["heads"])
         try:
-            content = (folder / WEIGHTS).read_bytes()
+            content = regular_file(folder / WEIGHTS).read_bytes()
             if hashlib.sha256(content).hexdigest() != config["weights_sha256"]:
                 raise LabelerError(f"{folder / WEIGHTS}: damaged (its hash is not the one in {CONFIG}); {AGAIN}")
             heads.load_state_dict(from_bytes(content))
@@ -282,7 +283,7 @@ def is_complete(folder: Path, digest: str) -> bool:
         config = read_config(folder)
         if config is None or config["training"]["digest"] != digest:
             return False
-        content = (folder / WEIGHTS).read_bytes()
+        content = regular_file(folder / WEIGHTS).read_bytes()
     except (LabelerError, OSError):
         return False
     return hashlib.sha256(content).hexdigest() == config["weights_sha256"]

@@ -4,11 +4,11 @@ What passes has the types, names and counts that readers, cards and charts rely 
 with the files.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from typing import Any
 
+from hf_relabel.config.checks import is_line, parse_json
 from hf_relabel.errors import ReleaseError
 from hf_relabel.release.layout import EXCLUDED, ReleaseFile, data_file_place
 from hf_relabel.release.statistics import SCORE_BINS
@@ -56,7 +56,7 @@ def parse_manifest(text: str | bytes, where: object) -> dict[str, Any]:
         ReleaseError: It is damaged or has another schema version.
     """
     try:
-        values = json.loads(text, parse_constant=_refuse_constant)
+        values = parse_json(text, is_strict=True)
         found = values["schema_version"]
         if found not in READABLE_VERSIONS or isinstance(found, bool):
             readable = " and ".join(map(str, READABLE_VERSIONS))
@@ -69,19 +69,15 @@ def parse_manifest(text: str | bytes, where: object) -> dict[str, Any]:
         raise ReleaseError(f"{where}: damaged manifest ({reason[:300]}); build the release again") from error
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"contains {name}, which is not JSON")
-
-
 def _checked(values: dict[str, Any]) -> dict[str, Any]:
     _check_depth(values)
     names = values["class_names"]
-    _require(_is_list_of(names, str) and names and all(names), "class_names", "a list of names", names)
+    _require(_is_list_of(names, str) and names and all(map(is_line, names)), "class_names", "a list of names", names)
     if len(set(names)) < len(names):
         raise _Damage("class_names: a name occurs twice")
     _require(isinstance(values["version"], str) and _VERSION.fullmatch(values["version"]), "version",
              "three numbers such as 1.0.0", values["version"])  # fmt: skip
-    _require(isinstance(values["name"], str), "name", "text", values["name"])
+    _require(isinstance(values["name"], str) and is_line(values["name"]), "name", "one line of text", values["name"])
     _require(_is_split(values["split"]), "split", "a name such as train", values["split"])
     _check_statistics(values["statistics"], "statistics", len(names))
     splits = values.get("splits", {})

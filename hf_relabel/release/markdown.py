@@ -5,6 +5,7 @@ import re
 # Characters with a meaning in Markdown. `:` and `@` are among them because bare URLs and addresses become links.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$:@])")
 _WWW = re.compile(r"\bwww\.", re.IGNORECASE)
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # a terminal that shows the card would obey them
 
 
 def escape(value: object) -> str:
@@ -18,5 +19,5 @@ def escape(value: object) -> str:
 
 
 def one_line(value: object) -> str:
-    """Return text with line breaks and repeated spaces replaced by single spaces."""
-    return " ".join(str(value).split())
+    """Return text with line breaks, control characters and repeated spaces replaced by single spaces."""
+    return " ".join(_CONTROL.sub(" ", str(value)).split())

@@ -15,9 +15,18 @@ from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import ReleaseError
 from hf_relabel.release.layout import MANIFEST, ReleaseFile
 from hf_relabel.release.manifest import parse_manifest
-from hf_relabel.release.rows import COLUMN_TYPES, CORRECTED_COLUMNS, InvalidRow, columns_in, find_invalid_row
+from hf_relabel.release.rows import COLUMN_TYPES, CORRECTED_COLUMNS, MAX_TEXT, InvalidRow, columns_in, find_invalid_row
 
 _BATCH_ROWS = 4096
+
+MAX_MASK_BYTES = 1 << 20
+"""Bytes of run lengths per mask, on average over a column."""
+
+_DICTIONARY = 8 << 20
+"""Bytes that a column of few values may have besides: writers begin with a dictionary of up to 1 MiB."""
+
+_MAX_COLUMN = 4 << 30
+"""Bytes of a column of a row group, without compression."""
 
 ADDED_COLUMNS = {"label_score": pa.float32()}
 """Columns that releases of schema version 1 do not have."""
@@ -210,6 +219,7 @@ class Release:
             kind, expected = schema.field(name).type, COLUMN_TYPES[name]
             if kind != expected and not (name == "regions" and kind == _REGIONS_OF_VERSION_1):
                 raise ReleaseError(f"{path}: not a file of a release, its column {name!r} is {kind}, not {expected}")
+        _check_sizes(parquet.metadata, path)
         if _class_names_of(schema) != self.class_names:
             raise ReleaseError(f"{path}: has other class names than {MANIFEST}; do not use this release")
         if parquet.metadata.num_rows != file.rows:
@@ -240,6 +250,22 @@ class Release:
                 "release again"
             )
         return last_id
+
+
+def _check_sizes(metadata: pq.FileMetaData, path: Path) -> None:
+    """Refuse a small file that stands for more than fits in memory, before a row is read.
+
+    A value that is repeated is stored once, and compression makes nothing of a long run of equal bytes.
+    """
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            is_mask = column.path_in_schema.endswith("counts")
+            limit = column.num_values * (MAX_MASK_BYTES if is_mask else MAX_TEXT) + _DICTIONARY
+            if column.total_uncompressed_size > min(limit, _MAX_COLUMN):
+                raise ReleaseError(
+                    f"{path}: its column {column.path_in_schema} has {column.total_uncompressed_size:,} bytes for "
+                    f"{column.num_values:,} values; do not use this release"
+                )
 
 
 def _class_names_of(schema: pa.Schema) -> list[str] | None:

@@ -14,6 +14,9 @@ from hf_relabel.sources.image_ids import is_safe
 MAX_PIXELS = 200_000_000
 """Maximum size of an image; Pillow refuses to decode larger ones."""
 
+MAX_TEXT = 4096
+"""Bytes of an id or a name; the longest path on Linux."""
+
 _ROUNDING = 1e-6
 
 _MAYBE_UNSAFE = r"[^ -~]|\.\.|\\|:|^/|^$"
@@ -89,7 +92,8 @@ class _Values:
         if not is_bad.any():
             return None
         place = int(np.argmax(is_bad))
-        return InvalidRow(int(self.rows[place]), self.name, reason.format(value=self.values[place].as_py()))
+        text = reason.format(value=self.values[place].as_py())
+        return InvalidRow(int(self.rows[place]), self.name, text if len(text) < 200 else f"{text[:200]}...")
 
 
 def find_invalid_row(table: pa.Table, num_classes: int) -> InvalidRow | None:
@@ -115,6 +119,9 @@ def find_invalid_row(table: pa.Table, num_classes: int) -> InvalidRow | None:
             numbers = values.values.to_numpy(zero_copy_only=False)
             in_range = (numbers >= 0) & (numbers <= 1 + _ROUNDING)
             found = values.invalid(~in_range & ~is_null, "has score {value}, not in [0, 1]")
+        if found is None and pa.types.is_string(values.values.type) and not values.name.endswith("counts"):
+            lengths = pc.fill_null(pc.binary_length(values.values), 0).to_numpy(zero_copy_only=False)
+            found = values.invalid(lengths > MAX_TEXT, f"is longer than {MAX_TEXT:,} bytes")
         if found is not None:
             return found
     return (

@@ -97,7 +97,7 @@ class _Rows:
 
 def _reasons(path: Path) -> Iterator[str]:
     """The reasons in the list of excluded images, one line each."""
-    with open(path, encoding="utf-8") as file:
+    with open(regular_file(path), encoding="utf-8") as file:
         try:
             for line in file:
                 item = json.loads(line)

@@ -6,7 +6,6 @@
  "changes": [{image, label, old, new, when} or {image, region, old, new, when}]}
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from hf_relabel.config.checks import read_json
 from hf_relabel.errors import FormatError
 from hf_relabel.review.corrections import Correction
 from hf_relabel.review.sample import Stratum
@@ -110,7 +110,7 @@ def read_review(path: Path) -> ReviewFile:
         FormatError: The file is missing, or is not a review.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:

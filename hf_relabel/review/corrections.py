@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_relabel.config.checks import parse_json, regular_file
 from hf_relabel.errors import FormatError
 from hf_relabel.run.store import atomic_open
 
@@ -93,7 +94,7 @@ def read_corrections(path: Path) -> list[Correction]:
         FormatError: The file cannot be read, or a line is not a correction.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = regular_file(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     found = []
@@ -101,7 +102,7 @@ def read_corrections(path: Path) -> list[Correction]:
         if not line.strip():
             continue
         try:
-            found.append(Correction.from_json(json.loads(line)))
+            found.append(Correction.from_json(parse_json(line)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FormatError(f"{path}, line {number}: not a correction ({error}); fix or remove the line") from error
     return found

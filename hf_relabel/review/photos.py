@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import ImageReadError
 from hf_relabel.run.store import atomic_open
 from hf_relabel.sources.decoding import LoadedImage, decode
@@ -44,7 +45,7 @@ def photos_in_folder(folder: Path) -> Photos:
 
     def load(image_id: str, min_side: int) -> LoadedImage:
         try:
-            with open(path_of(image_id), "rb") as file:
+            with open(regular_file(path_of(image_id)), "rb") as file:
                 return decode(file, min_side)
         except OSError as error:
             raise ImageReadError(f"{image_id}: {error.strerror or error}") from error

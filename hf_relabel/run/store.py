@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from hf_relabel.config.checks import parse_json, regular_file
 from hf_relabel.errors import OutputError, StageError
 from hf_relabel.schema import SCHEMA_VERSION
 
@@ -125,7 +126,7 @@ def read_json(path: Path) -> Any | None:
         StageError: The file cannot be read or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(regular_file(path).read_bytes())
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from hf_relabel.config.checks import regular_file
+from hf_relabel.config.checks import is_line, regular_file
 from hf_relabel.errors import SourceError
 
 
@@ -34,6 +34,8 @@ class ClassList:
             if len(set(words)) < len(words):
                 repeated = next(word for place, word in enumerate(words) if word in words[:place])
                 raise SourceError(f"{self.origin}: the {what} {repeated!r} occurs more than once; make it unique")
+            if (odd := next((word for word in words if not is_line(word)), None)) is not None:
+                raise SourceError(f"{self.origin}: the {what} {odd!a} is not one line of text; rename it")
 
     def indices(self, keys: Sequence[str], origin: str) -> dict[str, int]:
         """Map a dataset's class keys to class indices.

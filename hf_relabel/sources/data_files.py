@@ -3,11 +3,13 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import SourceError
 
 READ_AHEAD = 4 << 20
@@ -31,7 +33,7 @@ class FileOpener:
         """Open a file for reading and seeking; each request to the Hub reads `ahead` bytes at least."""
         url = self.urls[number]
         if not url.startswith("hf://"):
-            return open(url, "rb")
+            return open(regular_file(Path(url)), "rb")
         from huggingface_hub import HfFileSystem
 
         return HfFileSystem().open(url, "rb", block_size=ahead)

@@ -35,6 +35,9 @@ TRANSPOSES = {
 }
 SIDES_SWAPPED = (5, 6, 7, 8)
 
+MAX_SIDE = 1_000_000
+"""Pixels of a side; Pillow cannot make a small picture of one with many more, however few pixels it has in all."""
+
 # What Pillow's readers raise for damaged files. Pillow's own errors are OSErrors.
 DAMAGE = (
     OSError, ValueError, TypeError, SyntaxError, EOFError, IndexError, KeyError, AttributeError, OverflowError,
@@ -81,6 +84,8 @@ def decode(file: BinaryIO, min_side: int | None = None, max_pixels: int | None =
         whole = image.size
         if max_pixels is not None and whole[0] * whole[1] > max_pixels:
             raise ImageReadError(f"too many pixels ({whole[0]} x {whole[1]}, source.max_pixels is {max_pixels})")
+        if max(whole) > MAX_SIDE:
+            raise ImageReadError(f"a side is too long ({whole[0]} x {whole[1]}, at most {MAX_SIDE:,} pixels)")
         if min_side is not None:
             image.draft(None, (min_side, min_side))
         reduced = image.size != whole

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import SourceError
 from hf_relabel.sources.classes import has_parents, read_class_list
 from hf_relabel.sources.wordnet import WORDNET, data_digest, wordnet_hypernyms
@@ -85,13 +86,13 @@ def identity(parents: str) -> dict[str, str]:
     """Name and SHA-256 of a file of parents or of WordNet's nouns, for the record of a build."""
     if parents == WORDNET:
         return {"name": WORDNET, "sha256": data_digest()}
-    return {"name": Path(parents).name, "sha256": hashlib.sha256(Path(parents).read_bytes()).hexdigest()}
+    return {"name": Path(parents).name, "sha256": hashlib.sha256(regular_file(Path(parents)).read_bytes()).hexdigest()}
 
 
 def _read_file(path: str) -> dict[str, list[str]]:
     """The parents of each child in a file."""
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = regular_file(Path(path)).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise SourceError(

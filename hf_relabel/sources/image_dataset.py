@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_relabel.config import SourceConfig
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import SourceError
 from hf_relabel.sources.columns import Numbers
 from hf_relabel.sources.listing import Listing
@@ -63,7 +64,7 @@ class DatasetImages:
         path = os.path.normpath(os.path.join(self.base, cell["path"] or ""))
         if not any(path.startswith(root + os.sep) for root in self.roots):
             raise FileNotFoundError(0, "the row has no bytes, and its path is outside the dataset")
-        return open(path, "rb")
+        return open(regular_file(Path(path)), "rb")
 
     def content_keys(self) -> Iterator[bytes]:
         """Bytes that change when an image of the dataset is replaced; no image is read."""

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_relabel.config import SourceConfig
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import SourceError
 from hf_relabel.schema import NO_LABEL, Excluded
 from hf_relabel.sources.classes import ClassList, classes_of_keys, read_class_list
@@ -92,7 +93,7 @@ class FolderImages:
 
     def open(self, index: int) -> BinaryIO:
         """Open the file of an image for reading; raises OSError."""
-        return open(os.path.join(self.root, self.image_ids[index]), "rb")
+        return open(regular_file(Path(self.root, self.image_ids[index])), "rb")
 
     def content_keys(self) -> Iterator[bytes]:
         """Bytes that change when a file is replaced; no file is opened."""

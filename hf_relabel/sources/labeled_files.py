@@ -1,7 +1,6 @@
 """Images in a folder of any layout, and a table file with the name and label of each."""
 
 import itertools
-import json
 import logging
 import posixpath
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from hf_relabel.config import SourceConfig
+from hf_relabel.config.checks import parse_json, regular_file
 from hf_relabel.errors import SourceError
 from hf_relabel.sources.image_folder import FolderImages, Walk, report_skipped
 from hf_relabel.sources.image_ids import is_safe
@@ -206,11 +206,11 @@ def _read(file: Path, config: SourceConfig) -> pa.Table:
 
 def _table_of_lines(file: Path) -> pa.Table:
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), start=1):
+    for number, line in enumerate(regular_file(file).read_text(encoding="utf-8-sig").split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise SourceError(f"{file}, line {number}: not valid JSON ({error})") from error
         if not isinstance(row, dict):

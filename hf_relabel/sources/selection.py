@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_relabel.config import SourceConfig
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import SourceError
 from hf_relabel.schema import NO_LABEL, Excluded
 from hf_relabel.sources.classes import nearest
@@ -109,7 +110,7 @@ def read_lines(path: str, setting: str) -> list[str]:
         SourceError: The file cannot be read, or has no lines.
     """
     try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").split("\n")]
+        lines = [line.strip() for line in regular_file(Path(path)).read_text(encoding="utf-8-sig").split("\n")]
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror}); check --source.{setting}") from error
     except UnicodeDecodeError as error:

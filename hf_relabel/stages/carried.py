@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import ReleaseError, UsageError
 from hf_relabel.hub.releases import open_release
 from hf_relabel.release.layout import EXCLUDED, MANIFEST
@@ -50,7 +51,7 @@ class Carried:
     def excluded(self) -> list[Excluded]:
         """What the earlier release excluded from the splits that are taken over."""
         path = self.release.folder / EXCLUDED
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+        lines = regular_file(path).read_text(encoding="utf-8").split("\n") if path.exists() else []
         images = [Excluded.parse(line) for line in lines if line]
         if len(self.release.splits) == 1:
             images = [image._replace(split=self.release.split) for image in images]

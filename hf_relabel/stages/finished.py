@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hf_relabel.config import REGION_BACKBONE, BackboneConfig, Config, FeatureConfig, ProposeConfig, as_dict
+from hf_relabel.config.settings_file import read_yaml
 from hf_relabel.errors import LabelerError, UsageError
 from hf_relabel.hub.labelers import download_labeler
 from hf_relabel.labeling.labeler import CONFIG, read_config
@@ -167,8 +166,8 @@ def refuse_own(labeler: FinishedLabeler, run: Path) -> None:
 def _model_in(path: Path, key: str) -> str | None:
     """The backbone's `model` or `region_model` in a run's configuration; None if there is no such file."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        content = read_yaml(str(path), str(path))
+    except UsageError:
         return None
     backbone = content.get("backbone") if isinstance(content, dict) else None
     model = backbone.get(key) if isinstance(backbone, dict) else None

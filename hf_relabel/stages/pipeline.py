@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from hf_relabel.config import Config, as_dict
+from hf_relabel.config.settings_file import read_yaml
 from hf_relabel.errors import StageError, UsageError
 from hf_relabel.run.file_system import check_file_system
 from hf_relabel.run.job import Job
@@ -120,10 +121,9 @@ def save_config(config: Config, path: Path, stage: str | None = None) -> None:
     content = as_dict(dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False, part=None)))
     if stage is not None and path.exists():
         try:
-            saved = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise StageError(f"{path}: cannot be read ({reason}); remove the file and run again") from error
+            saved = read_yaml(str(path), str(path))
+        except UsageError as error:
+            raise StageError(f"{error}; remove the file and run again") from error
         content = _updated(saved, content, READS[stage], "")
     with atomic_open(path, "w") as file:
         file.write(HEADER)

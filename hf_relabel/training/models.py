@@ -1,7 +1,6 @@
 """Image classifiers from transformers: loading one to evaluate, making one to train, and its input transform."""
 
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +12,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, PreTrained
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.utils import cached_file, logging
 
+from hf_relabel.config.checks import read_json
 from hf_relabel.errors import BackboneError
 from hf_relabel.training.transform import ClassifierTransform
 from hf_relabel.vision.pretrained import IMAGENET_MEAN, IMAGENET_STD, mismatched_names
@@ -179,7 +179,7 @@ def read_transform(name: str, size: int, revision: str | None = None) -> Classif
         except OSError as error:
             reason = str(error).strip().splitlines()[0]
             raise BackboneError(f"{name}: its preprocessor_config.json cannot be read ({reason})") from error
-        stored = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+        stored = read_json(Path(file)) if file else {}
     mean, std = stored.get("image_mean", IMAGENET_MEAN), stored.get("image_std", IMAGENET_STD)
     return ClassifierTransform(size, tuple(mean), tuple(std))
 

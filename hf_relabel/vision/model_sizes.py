@@ -17,6 +17,7 @@ MAX_SIZES = {
     "image_size": 8_192,
     "num_channels": 16,
     "num_register_tokens": 1_024,
+    "num_labels": 1_000_000,
 }
 """Limits of the sizes in config.json, far above those of the largest model (DINOv3 7B: 4096, 40 layers)."""
 

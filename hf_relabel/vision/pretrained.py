@@ -5,8 +5,6 @@ transformers reads with its default `weights_only=True`.
 """
 
 import hashlib
-import json
-import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ import torch
 from huggingface_hub import constants
 
 from hf_relabel.config import BackboneConfig
+from hf_relabel.config.checks import read_json
 from hf_relabel.errors import BackboneError, RelabelError
 from hf_relabel.vision import timm_weights
 from hf_relabel.vision.model_sizes import check_sizes
@@ -38,6 +37,9 @@ CONVNEXT_PATCH = 16
 
 CONVNEXT_STRIDE = 32
 """Stride of its last stage, of which the image size must be a multiple."""
+
+MAX_MEAN = 1e6
+"""Largest plausible mean or standard deviation of pixels; a whole number may be larger than any float."""
 
 UNGATED = "facebook/dinov2-with-registers-large"
 
@@ -71,7 +73,7 @@ def read_settings(config: BackboneConfig) -> Any:
     _refuse_other_files(Path(config.model))
     with as_backbone_error(config):
         path = _cached(config, timm_weights.CONFIG, config.revision)
-        check_sizes(config, json.loads(path.read_text(encoding="utf-8")) if path else None)
+        check_sizes(config, read_json(path) if path else None)
         settings = _read_timm_settings(config)
     if settings is not None:
         return settings
@@ -211,9 +213,12 @@ def read_statistics(config: BackboneConfig, settings: Any) -> tuple[Channels, Ch
     """
     with as_backbone_error(config):
         path = _cached(config, "preprocessor_config.json", resolved_revision(config, settings))
-        stored = json.loads(path.read_text(encoding="utf-8")) if path else getattr(settings, "_timm", {})
-    values = stored if isinstance(stored, dict) else {}
-    mean, std = values.get("image_mean") or IMAGENET_MEAN, values.get("image_std") or IMAGENET_STD
+        stored = read_json(path) if path else getattr(settings, "_timm", {})
+    if not isinstance(stored, dict):
+        raise BackboneError(
+            f"backbone.model: preprocessor_config.json of {config.model} is not an object; use a complete checkpoint"
+        )
+    mean, std = stored.get("image_mean") or IMAGENET_MEAN, stored.get("image_std") or IMAGENET_STD
     if not (_is_three_numbers(mean) and _is_three_numbers(std) and min(std) > 0):
         raise BackboneError(
             f"backbone.model: preprocessor_config.json of {config.model} must have three numbers as image_mean and "
@@ -296,7 +301,7 @@ def _is_three_numbers(value: Any) -> bool:
     return (
         isinstance(value, list | tuple)
         and len(value) == 3
-        and all(isinstance(number, int | float) and math.isfinite(number) for number in value)
+        and all(isinstance(number, int | float) and abs(number) <= MAX_MEAN for number in value)
     )
 
 
@@ -375,4 +380,6 @@ def _status(error: BaseException) -> int | None:
 
 def _first_line(error: Exception) -> str:
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, KeyError):  # its text is nothing but the key
+        line = f"{line} is not known, or missing"
     return re.sub(r"\w+://\S+", "...", line)[:160]

@@ -4,13 +4,13 @@ timm's `config.json` has the name of an architecture, but none of its sizes: the
 Every weight must be one that the architecture has; anything else is refused, because it would silently be ignored.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hf_relabel.config.checks import read_json
 from hf_relabel.errors import BackboneError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -31,7 +31,7 @@ _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 
 def read_timm_config(path: str | Path) -> dict[str, Any] | None:
     """Return timm's config.json; None if it is another file."""
-    values = json.loads(Path(path).read_text(encoding="utf-8"))
+    values = read_json(Path(path))
     is_timm = isinstance(values, dict) and "model_type" not in values and isinstance(values.get("architecture"), str)
     return values if is_timm else None
 

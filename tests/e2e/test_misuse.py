@@ -208,3 +208,13 @@ def test_duplicate_image_ids(tmp_path, tiny_dinov3, refusal):
     config = dataset_config(tmp_path, tiny_dinov3, id_column="name")
     line = refusal(1, "run", "--config", config, "--run.dir", str(tmp_path / "run"))
     assert "same" in line
+
+
+def test_names_do_not_command_the_terminal(refusal):
+    """An error is one line, and shows what a terminal would obey."""
+    assert refusal(1, "diff", "a\x1b[2Jb\nc", "d").startswith("hf-relabel: error: a\\x1b[2Jb\\nc: ")
+
+
+def test_a_time_limit_of_the_hub_client_that_is_no_number(refusal, monkeypatch):
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "soon")
+    assert "HF_HUB_DOWNLOAD_TIMEOUT='soon': must be a number of seconds" in refusal(2, "diff", "a", "b")

@@ -147,6 +147,8 @@ BOMB = "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in itertools
         ("[" * 5000, ["not valid YAML"]),
         ("a: &a [x, x, x, x, x, x, x, x, x]\n" + BOMB, ["aliases stand for more than 100,000 values"]),
         ("#" * 1_000_001, ["1,000,001 bytes"]),
+        ("batch_size: 3\nbatch_size: 4", ["not valid YAML", "the key 'batch_size' occurs twice", "line 2"]),
+        ("training: {lr: 1}\nname: x\ntraining: {loss: bce}", ["the key 'training' occurs twice", "line 3"]),
     ],
 )
 def test_what_is_refused_in_a_file(tmp_path, text, words):

@@ -197,6 +197,7 @@ def change(content: dict, path: str, value) -> None:
         ("categories", None, "has no categories"),
         ("categories.1.id", 7, "category 2 is"),
         ("categories.1.name", None, "category 2 is"),
+        ("categories.1.name", "a\x1b[31mb", "the category name 'a\\x1b[31mb' is not one line"),
         ("categories.1.name", "cat", "two categories are named 'cat'"),
         ("excluded.0.reason", None, "`excluded` contains"),
         ("images", [], "lists no images"),
@@ -273,6 +274,21 @@ def test_places_that_are_taken(tmp_path):
         import_coco(tmp_path / "coco.json", tmp_path / "other", version="2")
     with pytest.raises(FormatError, match="cannot be read"):
         import_coco(tmp_path / "none.json", tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('"annotations":', '"annotation":', "has no `annotations`"),
+        ('"annotations":', '"annotations": [], "annotations":', "the key 'annotations' occurs twice"),
+    ],
+)
+def test_regions_are_not_lost_with_their_list(tmp_path, old, new, reason):
+    make_release(tmp_path / "release", images=3)
+    export_coco(Release.open(tmp_path / "release"), tmp_path / "coco.json")
+    (tmp_path / "coco.json").write_text((tmp_path / "coco.json").read_text().replace(old, new))
+    with pytest.raises(FormatError, match=reason):
+        import_coco(tmp_path / "coco.json", tmp_path / "back")
 
 
 def test_a_release_without_its_list_of_images_left_out_is_not_exported_without_it(tmp_path):

@@ -38,15 +38,16 @@ def test_items_are_those_of_the_whole_file(tmp_path, chunk):
         ("info", whole["info"]),
         ("images", {"id": 1}),
         ("images", {"id": 2, "file_name": "ü/ö.jpg"}),
+        ("empty", []),
         ("number", -12500.0),
         ("annotations", {"id": 7, "counts": "a,b]"}),
         ("annotations", 17),
         ("annotations", None),
     ]
-    assert [item.in_list for item in items] == [False, True, True, False, True, True, True]
+    assert [item.in_list for item in items] == [False, True, True, False, False, True, True, True]
     content = path.read_bytes()
     assert [json.loads(content[item.start : item.stop]) for item in items] == [item.value for item in items]
-    assert [line_of(path, item.start) for item in items] == [2, 3, 3, 5, 7, 8, 9]
+    assert [line_of(path, item.start) for item in items] == [2, 3, 3, 4, 5, 7, 8, 9]
 
 
 def test_a_list_and_a_byte_order_mark(tmp_path, chunk):

@@ -28,7 +28,18 @@ DEEP = "[" * 100_000 + "]" * 100_000
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"[]", b"5", b"null", b"\xff\xfe{}", b"{", DEEP.encode(), b'{"schema_version": 2}', b"\x00"]
+    "text",
+    [
+        b"",
+        b"[]",
+        b"5",
+        b"null",
+        b"\xff\xfe{}",
+        b"{",
+        DEEP.encode(),
+        b'{"schema_version": 2}',
+        b"\x00",
+    ],
 )
 def test_what_is_no_manifest(folder, text):
     assert "damaged manifest" in refusal(folder, text)
@@ -41,11 +52,13 @@ def test_what_is_no_manifest(folder, text):
         ("schema_version", [2], "schema version [2]"),
         ("version", "one", "version: must be three numbers"),
         ("version", 1, "version: must be three numbers"),
-        ("name", None, "name: must be text"),
+        ("name", None, "name: must be one line of text"),
         ("name", "\ud800", "not valid text"),
+        ("name", "a\x1b[31mb", "name: must be one line of text, got 'a\\x1b[31mb'"),
         ("split", "a/b", "split: must be a name"),
         ("class_names", [], "class_names: must be a list"),
         ("class_names", "cats", "class_names: must be a list"),
+        ("class_names", [*CLASSES[:-1], "a\nb"], "class_names: must be a list"),
         ("class_names", [*CLASSES[:-1], 5], "class_names: must be a list"),
         ("class_names", [*CLASSES[:-1], CLASSES[0]], "class_names: a name occurs twice"),
         ("class_names", CLASSES[:-1], "must be a list of 3 counts"),
@@ -100,3 +113,14 @@ def test_a_file_twice_and_one_of_several_missing(folder):
     assert "is listed twice" in refusal(folder, json.dumps({**manifest, "files": [*files, files[0]]}))
     without = [file for file in files if "00001-of" not in file["path"]]
     assert "does not have all files" in refusal(folder, json.dumps({**manifest, "files": without}))
+
+
+@pytest.mark.parametrize("change", [lambda text: "\ufeff" + text, lambda text: text.encode("utf-16")])
+def test_only_utf_8_is_json(folder, change):
+    """Python would read these, other readers of the release would not."""
+    assert "damaged manifest" in refusal(folder, change((folder / MANIFEST).read_text()))
+
+
+def test_a_key_that_occurs_twice(folder):
+    text = (folder / MANIFEST).read_text()
+    assert "the key 'name' occurs twice" in refusal(folder, text.replace('"name":', '"name": "other", "name":', 1))

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -124,6 +125,18 @@ def test_a_truncated_table(release):
     path = release.path_of(release.files_of("regions")[0])
     path.write_bytes(path.read_bytes()[:-200])
     assert "cannot be read as Parquet" in refusal(release)
+
+
+def test_a_small_file_that_stands_for_much(release):
+    """20 MB of text that compress to nothing, once per row."""
+    path = release.path_of(release.files_of("labels")[0])
+    table = pq.read_table(path)
+    bomb = pa.array(["a" * 20_000_000]).take(pa.array([0] * len(table)))
+    place = table.column_names.index("version")
+    pq.write_table(table.slice(0, 3).set_column(place, "version", bomb.slice(0, 3)), path, compression="zstd")
+    assert path.stat().st_size < 20_000
+    with pytest.raises(ReleaseError, match=r"its column version has [\d,]+ bytes for 3 values"):
+        list(replace(release, files=[replace(file, rows=3) for file in release.files]).batches("labels"))
 
 
 @pytest.mark.parametrize("key", ["labels", "multi_label_share", "added_per_class", "excluded_images", "excluded"])

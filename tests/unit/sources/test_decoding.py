@@ -274,3 +274,10 @@ def test_damage_anywhere_gives_an_image_or_a_reason(form):
             reasons.append(str(error))
     assert reasons
     assert all(len(reason.splitlines()) == 1 for reason in reasons)
+
+
+@pytest.mark.parametrize("size", [(1_000_001, 1), (1, 1_000_001)])
+def test_a_side_that_cannot_be_made_smaller(size):
+    """Pillow runs out of memory when it makes a square of one with millions of pixels; the file has a few kilobytes."""
+    with pytest.raises(ImageReadError, match="a side is too long"):
+        decode(stored(Image.new("L", size), "PNG"))

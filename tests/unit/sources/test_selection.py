@@ -1,5 +1,7 @@
 """Subsets of a source: by classes, by ids, and without unlabeled images; the same for folders and datasets."""
 
+import os
+
 import datasets
 import pytest
 from image_tables import table
@@ -28,6 +30,11 @@ def refusal(opened, **settings) -> str:
         opened(**settings)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
+
+
+def test_a_list_that_is_a_pipe(opened, tmp_path):
+    os.mkfifo(tmp_path / "ids.txt")
+    assert "not a regular file" in refusal(opened, only_ids=str(tmp_path / "ids.txt"))
 
 
 def test_classes(opened, tmp_path):

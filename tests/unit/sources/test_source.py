@@ -163,6 +163,17 @@ class TestFolder:
         with pytest.raises(ImageReadError, match="Too many levels of symbolic links"):
             source.load(0)
 
+    def test_what_is_no_file_but_named_like_a_photo_is_an_unreadable_image(self, tmp_path):
+        """Reading a pipe waits for a writer, and a device never ends."""
+        root = folder_of(tmp_path, "a/x.png")
+        os.mkfifo(root / "a" / "pipe.png")
+        (root / "a" / "device.png").symlink_to("/dev/zero")
+        source = open_source(SourceConfig(path=str(root)))
+        assert source.image_ids == ["a/device.png", "a/pipe.png", "a/x.png"]
+        for index in (0, 1):
+            with pytest.raises(ImageReadError, match="not a regular file"):
+                source.load(index)
+
     def test_a_folder_that_cannot_be_listed_is_named(self, tmp_path, monkeypatch):
         root = folder_of(tmp_path, "a/x.png", "b/y.png")
         scandir = os.scandir

@@ -38,6 +38,7 @@ def refusal(folder):
         ("patch_size", [8, 4], ""),
         ("image_size", 2**31, "image_size 2147483648"),
         ("num_channels", 4, ""),
+        ("num_labels", 10**9, "num_labels 1000000000"),
         ("layer_norm_eps", "x", ""),
         ("model_type", 5, ""),
     ],
@@ -47,6 +48,13 @@ def test_a_setting_that_is_not_valid(tiny_dinov2, tmp_path, key, value, words):
     config = tmp_path / "model" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {key: value}))
     assert words in refusal(tmp_path / "model")
+
+
+@pytest.mark.parametrize("text", ["[]", '{"image_mean": [1%s, 0, 0]}' % ("0" * 400), '{"image_std": [0, 1, 1]}', "{"])
+def test_statistics_of_pixels_that_are_none(tiny_dinov2, tmp_path, text):
+    shutil.copytree(tiny_dinov2, tmp_path / "model")
+    (tmp_path / "model" / "preprocessor_config.json").write_text(text)
+    refusal(tmp_path / "model")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

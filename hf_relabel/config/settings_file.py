@@ -16,6 +16,18 @@ MAX_VALUES = 100_000
 """Values in a settings file, with those that aliases stand for."""
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML takes the last of equal keys, and the settings of a section that was begun twice would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Make a dictionary of a mapping whose keys differ."""
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for place, (key, _) in enumerate(node.value):
+            if (key.tag, key.value) in keys[:place] and key.value != "<<":
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!a} occurs twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(file: str, where: str) -> Any:
     """Return the value of a YAML file, without aliases.
 
@@ -33,7 +45,7 @@ def read_yaml(file: str, where: str) -> Any:
     if len(text) > MAX_BYTES:
         raise UsageError(f"{where}: has {len(text):,} bytes; settings take at most {MAX_BYTES:,}, is it another file?")
     try:
-        return _expanded(yaml.safe_load(text.decode("utf-8")), iter(range(MAX_VALUES)))
+        return _expanded(yaml.load(text.decode("utf-8"), Loader=_Loader), iter(range(MAX_VALUES)))
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         # All but the first are what PyYAML raises for a tag that does not fit its value, such as `!!bool x`.
         raise UsageError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
