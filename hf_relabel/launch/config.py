@@ -64,7 +64,7 @@ class LaunchSettings:
         engine: Who starts the tasks: `local` is this machine, `ray` the cluster of RAY_ADDRESS (or else this machine).
         tasks: Parts that a stage's shards are cut into, each the work of one task; by default four per worker.
         workers: Tasks at the same time.
-        cpus_per_task: Cores of a task; by default this machine's share per worker for `local`, else 1.
+        cpus_per_task: Cores of a task; by default this machine's share per worker for `local`, else 8 per GPU, or 1.
         mem_per_cpu_gb: Memory per core in GB, for `slurm` and `ray`.
         gpus_per_task: GPUs of a task of `propose`, which starts one process per GPU; other stages use one at most.
         time: Time limit of a task, such as 45m, 12h or 2d. Slurm starts a task again that comes close to it.

@@ -12,7 +12,7 @@ from hf_relabel.config import Config
 from hf_relabel.errors import HubError, StageError, UsageError
 from hf_relabel.hub.answers import reason, transport_error
 from hf_relabel.launch.config import LaunchSettings
-from hf_relabel.launch.plan import StageJob, plan, run_folder
+from hf_relabel.launch.plan import StageJob, default_cpus, plan, run_folder
 from hf_relabel.launch.task import Task, TaskError
 
 LOGS = "launch"
@@ -49,9 +49,10 @@ def make_jobs(command: str, config: Config, settings: LaunchSettings) -> list[St
         local_gpus = _local_gpus(settings)
     elif settings.engine == "hf-jobs":
         _check_jobs(config, settings)
-    else:
-        cpus = cpus or 1
-    threads = config.run.threads or cpus
+    elif cpus is None:
+        cpus = default_cpus(settings.gpus_per_task)
+    # A task's processes, one per GPU, share its cores.
+    threads = config.run.threads or (cpus and max(1, cpus // max(1, settings.gpus_per_task)))
     task = Task("", "", os.getcwd(), threads, settings.gpus_per_task, restarts=settings.restarts, local_gpus=local_gpus)
     return plan(command, config, settings.number_of_tasks, task)
 
@@ -96,8 +97,9 @@ def launch(jobs: list[StageJob], config: Config, settings: LaunchSettings) -> No
     logs = log_folder(config, settings)
     _quiet_engine()
     if settings.engine == "slurm":
-        from hf_relabel.launch.slurm import submit
+        from hf_relabel.launch.slurm import check_folder, submit
 
+        check_folder(Path(logs))
         for stage, job_id in submit(jobs, settings, Path(logs)).items():
             print(f"{stage}: job {job_id}")
         print(f"logs: {logs}\nsqueue --me shows the jobs; run the same command again if one of them fails", flush=True)
@@ -175,7 +177,7 @@ def _executor(job: StageJob, settings: LaunchSettings, logs: str) -> Any:
             tasks=job.tasks,
             workers=workers,
             logging_dir=logs,
-            cpus_per_task=settings.cpus_per_task or 1,
+            cpus_per_task=settings.cpus_per_task or default_cpus(job.task.gpus),
             mem_per_cpu_gb=settings.mem_per_cpu_gb,
             gpus_per_task=job.task.gpus,
             time=settings.seconds,
@@ -204,13 +206,19 @@ def describe(jobs: list[StageJob], config: Config, settings: LaunchSettings) -> 
     """What `launch` would start: Slurm's job scripts, or each stage's command and resources."""
     logs = log_folder(config, settings)
     if settings.engine == "slurm":
-        from hf_relabel.launch.slurm import scripts
+        from hf_relabel.launch.slurm import check_folder, scripts
 
-        made = scripts(jobs, settings, Path(logs))
-        return "\n".join(f"# ---- {name} ----\n{script}" for name, script in made.items())
+        check_folder(Path(logs))
+        return scripts(jobs, settings, Path(logs))
     lines = []
+    if settings.engine == "hf-jobs":
+        jobs_of = settings.jobs
+        lines.append(f"every job: flavor {jobs_of.flavor}, at most {settings.time}, {settings.restarts} more tries")
+        lines.append(f"volume: bucket {jobs_of.bucket} at {jobs_of.mount}")
+        lines.append(f"image: {jobs_of.image or 'that of the Hub client'}, with {', '.join(jobs_of.dependencies)}")
     for job in jobs:
         shown = job.task.command("CONFIG", 0, job.tasks)
         workers = min(settings.workers, job.tasks)
-        lines.append(f"{job.name}: {job.tasks} tasks, {workers} at a time: {' '.join(shown[1:])}")
+        tasks = f"{job.tasks} task{'s' if job.tasks > 1 else ''}"
+        lines.append(f"{job.name}: {tasks}, {workers} at a time: {' '.join(shown[1:])}")
     return "\n".join([f"engine: {settings.engine}", *lines, f"logs: {logs}"])

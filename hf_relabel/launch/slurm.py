@@ -1,5 +1,7 @@
 """datatrove's Slurm executor, as this package's stages need it."""
 
+import math
+import re
 import shlex
 import sys
 import tempfile
@@ -11,7 +13,7 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 
 from hf_relabel.errors import StageError, UsageError
 from hf_relabel.launch.config import LaunchSettings
-from hf_relabel.launch.plan import StageJob, slurm_time
+from hf_relabel.launch.plan import StageJob, default_cpus, slurm_time
 
 SIGNAL = "USR1@120"
 """Two minutes before the time limit Slurm signals a task, which then asks to be queued again."""
@@ -29,10 +31,37 @@ class SlurmExecutor(SlurmPipelineExecutor):
         return {name: value for name, value in options.items() if value or name != "partition"}
 
     def script(self) -> str:
-        """The first job script of this array, as `run` submits it."""
+        """The job script of this stage, as `run` submits it for each of its arrays."""
         entries = min(self.tasks, self.max_array_size)
-        runs = f"srun  -l -n 1 launch_pickled_pipeline {self.logging_dir.resolve_paths('executor.pik')}"
+        options = " ".join(f"--{name}={value}" for name, value in self.srun_args.items())
+        runs = f"srun {options} -l -n 1 launch_pickled_pipeline {self.logging_dir.resolve_paths('executor.pik')}"
         return str(self.get_launch_file_contents(self.get_sbatch_args(entries), runs))
+
+    def submissions(self, before: str | None) -> list[str]:
+        """The options of sbatch with which `run` submits the script: once per array, each after the one before.
+
+        Args:
+            before: The stage that this one waits for.
+        """
+        made = []
+        for number in range(math.ceil(self.tasks / min(self.tasks, self.max_array_size))):
+            waits = [f"afterok:<{before}>"] if before else []
+            waits += [f"afterany:<array {number} of {self.job_name}>"] if number else []
+            made.append(f"--export=ALL,RUN_OFFSET={number}" + (f" --dependency={','.join(waits)}" if waits else ""))
+        return made
+
+
+def check_folder(logs: Path) -> None:
+    """Refuse a folder whose name a job script would read as something else.
+
+    Raises:
+        UsageError: It has spaces, or characters that sbatch or the shell replace.
+    """
+    if odd := re.search(r"[^\w./@+=:,-]", str(logs)):
+        raise UsageError(
+            f"run.dir: {str(logs.parent.parent)!a} contains {odd[0]!a}, which job scripts of Slurm cannot have; choose "
+            "a --run.dir of letters, digits and . / _ -"
+        )
 
 
 def make_executor(job: StageJob, settings: LaunchSettings, logs: Path, before: SlurmExecutor | None) -> SlurmExecutor:
@@ -45,6 +74,7 @@ def make_executor(job: StageJob, settings: LaunchSettings, logs: Path, before: S
         before: The stage before.
     """
     slurm = settings.slurm
+    cpus = settings.cpus_per_task or default_cpus(job.task.gpus)
     # Where a stage before fails, the later ones are canceled; without this they would be pending for ever.
     extra: dict[str, Any] = {"kill-on-invalid-dep": "yes", "signal": SIGNAL, "open-mode": "append"}
     extra |= {"account": slurm.account} if slurm.account else {}
@@ -55,7 +85,8 @@ def make_executor(job: StageJob, settings: LaunchSettings, logs: Path, before: S
         workers=min(settings.workers, job.tasks),
         time=slurm_time(settings.seconds),
         partition=slurm.partition or "",
-        cpus_per_task=settings.cpus_per_task or 1,
+        cpus_per_task=cpus,
+        srun_args={"cpus-per-task": cpus},  # since Slurm 22.05 a step does not inherit it from its job
         mem_per_cpu_gb=settings.mem_per_cpu_gb,
         gpus_per_task=job.task.gpus,
         job_name=f"hf-relabel-{job.name}",
@@ -70,11 +101,19 @@ def make_executor(job: StageJob, settings: LaunchSettings, logs: Path, before: S
     return executor
 
 
-def scripts(jobs: list[StageJob], settings: LaunchSettings, logs: Path) -> dict[str, str]:
-    """The job script of each stage, without writing anything below `logs`."""
+def scripts(jobs: list[StageJob], settings: LaunchSettings, logs: Path) -> str:
+    """The job script of each stage and how it is submitted, without writing anything below `logs`."""
+    made, before = [], None
     with tempfile.TemporaryDirectory() as folder:  # datatrove makes the folder of its logs
-        made = {job.name: make_executor(job, settings, Path(folder) / job.name, None).script() for job in jobs}
-    return {name: script.replace(folder, str(logs)) for name, script in made.items()}
+        for job in jobs:
+            executor = make_executor(job, settings, Path(folder) / job.name, None)
+            submitted = [
+                f"# sbatch {options} {folder}/{job.name}/launch_script.slurm"
+                for options in executor.submissions(before)
+            ]
+            made.append("\n".join([f"# ---- {job.name} ----", *submitted, executor.script()]))
+            before = job.name
+    return "\n".join(made).replace(folder, str(logs))
 
 
 def submit(jobs: list[StageJob], settings: LaunchSettings, logs: Path) -> dict[str, str]:

@@ -3,10 +3,10 @@
 import pytest
 import yaml
 
-from hf_relabel.config import Config, ScoreConfig
+from hf_relabel.config import Config, RunConfig, ScoreConfig
 from hf_relabel.errors import UsageError
 from hf_relabel.launch.config import JobsSettings, LaunchSettings, SlurmSettings
-from hf_relabel.launch.engines import make_jobs
+from hf_relabel.launch.engines import describe, make_jobs
 from hf_relabel.launch.plan import plan, seconds_of, slurm_time
 from hf_relabel.launch.task import Task
 
@@ -76,3 +76,13 @@ def test_settings_that_are_refused(settings, words):
 def test_jobs_that_could_not_share_a_folder_are_refused(jobs, words):
     with pytest.raises(UsageError, match=f"^{words}"):
         make_jobs("run", Config(), LaunchSettings(engine="hf-jobs", jobs=JobsSettings(**jobs)))
+
+
+def test_the_dry_run_of_jobs_shows_what_is_asked_for():
+    jobs = JobsSettings(bucket="a/b", flavor="a10g-largex4", dependencies=["hf_relabel[cluster] @ https://x/y"])
+    asked = LaunchSettings(engine="hf-jobs", tasks=3, gpus_per_task=4, time="6h", jobs=jobs)
+    config = Config(run=RunConfig(dir="/mnt/run/a"))
+    shown = describe(make_jobs("run", config, asked), config, asked)
+    for words in ("flavor a10g-largex4, at most 6h", "bucket a/b at /mnt/run", "hf_relabel[cluster] @ https://x/y"):
+        assert words in shown
+    assert "score: 1 task, 1 at a time" in shown

@@ -57,6 +57,7 @@ def test_stages_are_submitted_in_order_each_after_the_one_before(tmp_path, sbatc
     for option in ("array=0-7%2", "gpus=2", "cpus-per-task=4", "time=1-06:00:00", "partition=gpu", "account=lab"):
         assert f"#SBATCH --{option}" in options
     assert {"#SBATCH --constraint=a100", "#SBATCH --kill-on-invalid-dep=yes", "#SBATCH --requeue"} <= options
+    assert "srun --cpus-per-task=4 " in (sbatch / "101.slurm").read_text(), "a step does not inherit it"
     score = (sbatch / "102.slurm").read_text()
     assert "--array=0-0" in score
     assert "--gpus=1" in score, "only propose shares its work among GPUs"
@@ -95,6 +96,37 @@ def test_arrays_together_start_every_task_once(tmp_path, sbatch, monkeypatch):
             monkeypatch.setenv("RUN_OFFSET", offset)
             executor.run()
     assert sorted(started) == list(range(25))
+
+
+def test_the_dry_run_shows_what_is_submitted(tmp_path, sbatch):
+    """Each line of the dry run is a submission of the launch, with names of jobs where the launch has numbers."""
+    asked = start(tmp_path, tasks=25, slurm=SlurmSettings(max_array=10))
+    shown = [line for line in describe(*asked).splitlines() if line.startswith("# sbatch ")]
+    launch(*asked)
+    made = (sbatch / "submitted").read_text().splitlines()
+    assert len(shown) == len(made) == 3 + 1 + 1 + 3 + 1
+    for line, submitted in zip(shown, made, strict=True):
+        for option in ("RUN_OFFSET=0", "RUN_OFFSET=1", "RUN_OFFSET=2", "afterok:", "afterany:"):
+            assert (option in line) == (option in submitted), (line, submitted)
+
+
+def test_gpus_get_cores_that_prepare_their_images(tmp_path):
+    jobs, config, asked = start(tmp_path, gpus_per_task=4)
+    script = describe(jobs, config, asked)
+    assert "#SBATCH --gpus=4" in script
+    assert "#SBATCH --cpus-per-task=32" in script
+    command = jobs[0].task.command("CONFIG", 0, 1)
+    assert command[command.index("--num_processes") + 1] == "4"
+    assert command[command.index("--run.threads") + 1] == "8", "four processes share the cores"
+
+
+@pytest.mark.parametrize("name", ["my run", "a%A", "a'b", "a$(b)"])
+def test_a_folder_that_a_job_script_cannot_name(tmp_path, sbatch, name):
+    jobs, config, asked = start(tmp_path / name)
+    for use in (describe, launch):
+        with pytest.raises(UsageError, match=r"^run\.dir: .* which job scripts of Slurm cannot have"):
+            use(jobs, config, asked)
+    assert not (sbatch / "submitted").exists()
 
 
 def test_a_refusal_names_the_stage(tmp_path, sbatch):
