@@ -34,7 +34,7 @@ from hf_relabel.release.layout import (
     data_file_name,
 )
 from hf_relabel.release.manifest import SPLIT_NAME, parse_manifest
-from hf_relabel.release.markdown import escape
+from hf_relabel.release.markdown import escape, one_line
 from hf_relabel.release.reader import Release
 from hf_relabel.release.rows import find_invalid_row
 from hf_relabel.release.statistics import ReleaseStatistics
@@ -80,7 +80,7 @@ def write_release(
             batches.
         class_names: Class names in the order of the class ids.
         version: Version, recorded in every row and in the manifest.
-        name: Display name of the dataset.
+        name: Display name of the dataset; line breaks and control characters become spaces.
         provenance: Plain JSON values: configuration, models with revisions, package versions. It is read after the
             last batch, so the producer of the batches may add to it.
         excluded: The excluded images. They are read after the last batch, so the producer of the
@@ -121,7 +121,7 @@ def write_release(
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "version": version,
-            "name": name,
+            "name": one_line(name),
             "split": next(iter(tables)),
             **({"splits": {split: counts.result() for split, counts in of_split.items()}} if of_split else {}),
             "class_names": class_names,
