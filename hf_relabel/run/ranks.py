@@ -91,7 +91,7 @@ def current_rank(config: RunConfig, sets_threads: bool = True) -> Rank:
 
 
 def _device(local_index: int) -> torch.device:
-    """A CUDA device if there is one and it is allowed, else the CPU. MPS has no float64, which MaskCut needs."""
+    """A CUDA device if there is one and it is allowed, else the CPU. MPS has no float64, which the fits need."""
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     if on_cpu or not torch.cuda.is_available():
         return torch.device("cpu")

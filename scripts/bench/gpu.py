@@ -166,7 +166,7 @@ def measure_propose(model: str, photos: Path, options: argparse.Namespace) -> di
     command += ["--repeats", str(options.repeats), "--json", str(report)]
     _call(command, options)
     values = json.loads(report.read_text(encoding="utf-8"))
-    keys = ("images_per_second", "solver_share", "peak_gpu_bytes")
+    keys = ("images_per_second", "solver_share", "rest_ms", "peak_gpu_bytes")
     return {"ratio": values["wall"]["ratio"], **{key: values[key] for key in keys}}
 
 

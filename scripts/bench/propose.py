@@ -10,8 +10,9 @@ shards. The plain forward pass is that of the transformers model, with all block
 thread or in batches, whichever is faster. Both alternate in one process on the same cores. Wall-clock time and
 processor time are reported; other processes on the machine hardly affect the latter. `--processes` also measures the
 command with one process (one thread per core), started directly and by torchrun, and with one process per core, started
-by torchrun. One more turn measures the share of MaskCut's solver in the stage. The last example is for a GPU; `gpu.py`
-runs it, with other checks.
+by torchrun. One more turn measures the share of MaskCut's solver in the stage, and the processor time that an image
+takes outside of the backbone: on a GPU machine, this work must be done by as many cores as it takes longer than a
+forward pass. The last example is for a GPU; `gpu.py` runs it, with other checks.
 """
 
 import argparse
@@ -116,14 +117,17 @@ def measure_stage(photos: Path, folder: Path, options: argparse.Namespace) -> di
                     taken[name].append(spent)
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        solver_share = measure_solver(partial(stage, 1 + options.repeats), job.rank.threads, on_gpu)
+        last = 1 + options.repeats
+        solver_share = measure_solver(partial(stage, last), job.rank.threads, on_gpu)
         peak = torch.cuda.max_memory_allocated() if on_gpu else None
+        rest = 1000 * measure_rest(partial(stage, last + 1)) / len(pixels)
     device = torch.cuda.get_device_name() if on_gpu else "cpu"
     rate = len(pixels) / statistics.median(wall for wall, _ in taken["stage"])
     print(f"{device}, {len(pixels)} images, {job.rank.threads} threads")
-    print(f"{rate:.1f} images per second; MaskCut's solver takes {solver_share:.1%} of the stage", flush=True)
+    print(f"{rate:.1f} images per second; MaskCut's solver takes {solver_share:.1%} of the stage")
+    print(f"{rest:.1f} ms of processor time per image outside of the backbone", flush=True)
     report: dict = {"device": device, "images": len(pixels), "threads": job.rank.threads}
-    report |= {"images_per_second": rate, "solver_share": solver_share, "peak_gpu_bytes": peak}
+    report |= {"images_per_second": rate, "solver_share": solver_share, "rest_ms": rest, "peak_gpu_bytes": peak}
     for index, clock in enumerate(("wall",) if on_gpu else ("wall", "processor")):
         values = {name: [spent[index] for spent in spents] for name, spents in taken.items()}
         medians = {name: statistics.median(times) / len(pixels) for name, times in values.items()}
@@ -157,6 +161,29 @@ def measure_solver(stage: Callable[[], None], threads: int, on_gpu: bool) -> flo
     with mock.patch.object(propose, "start_maskcut", start_timed):
         whole = seconds(stage)
     return sum(spent) / (whole * threads)
+
+
+def measure_rest(stage: Callable[[], None]) -> float:
+    """Measure the processor time of a stage outside of its backbone, in seconds.
+
+    On a CPU the backbone computes in the thread that calls it; on a GPU that thread only waits.
+    """
+    spent = []
+    call = Backbone.__call__
+
+    def timed(backbone: Backbone, pixels: torch.Tensor) -> Any:
+        start = time.thread_time()
+        features = call(backbone, pixels)
+        if features.region.is_cuda:
+            torch.cuda.synchronize()
+        spent.append(time.thread_time() - start)
+        return features
+
+    with mock.patch.object(Backbone, "__call__", timed):
+        start = time.process_time()
+        stage()
+        whole = time.process_time() - start
+    return whole - sum(spent)
 
 
 def measure_processes(photos: Path, folder: Path, options: argparse.Namespace) -> dict:

@@ -1,6 +1,7 @@
 """The benchmarks run and report numbers; the inputs are too small for the numbers to mean anything."""
 
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ def test_propose(image_folder, tiny_dinov2, tmp_path):
     settings = ["--model", tiny_dinov2, "--images", image_folder, "--image-size", 64, "--count", 3, "--repeats", 2]
     report = bench("propose", tmp_path, *settings)
     assert report["images"] == 3
+    assert 0 < report["rest_ms"] < 1000 * statistics.median(report["processor"]["seconds"]["stage"])
     for clock in ("wall", "processor"):
         assert report[clock]["ratio"] > 0
         assert all(len(seconds) == 2 for seconds in report[clock]["seconds"].values())
