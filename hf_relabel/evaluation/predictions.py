@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from hf_relabel.config.checks import parse_json, regular_file
 from hf_relabel.errors import SourceError
 from hf_relabel.evaluation.ground_truth import file_name_places, refuse_unknown
 from hf_relabel.run.store import atomic_open
@@ -60,6 +62,10 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         pq.write_table(table, file, compression="zstd")
 
 
+_DAMAGE = (OSError, ValueError, EOFError, SyntaxError, TokenError, RecursionError, MemoryError)
+"""What Arrow and NumPy raise for damaged files; NumPy parses a file's header as Python."""
+
+
 def load_predictions(path: Path) -> Predictions:
     """Read predictions.
 
@@ -68,19 +74,25 @@ def load_predictions(path: Path) -> Predictions:
     """
     try:
         if path.suffix == ".npy":
-            return _checked(path, Predictions(np.load(path, allow_pickle=False), None, None))
-        table = pq.read_table(path)
-    except (OSError, ValueError) as error:  # Arrow and NumPy raise ValueErrors for files of another format
-        raise SourceError(f"{path}: cannot be read as predictions ({str(error).splitlines()[0]})") from error
+            return _checked(path, Predictions(np.load(regular_file(path), allow_pickle=False), None, None))
+        table = pq.read_table(regular_file(path))
+        names = parse_json((table.schema.metadata or {}).get(_KEY, b"{}"))
+    except _DAMAGE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SourceError(f"{path}: cannot be read as predictions ({reason})") from error
     missing = {"image_id", "scores"} - set(table.column_names)
     if missing:
         raise SourceError(f"{path}: no column {min(missing)!r}; predictions have image_id and scores")
+    kind = table.schema.field("scores").type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not is_list or not pa.types.is_floating(kind.value_type) or table["scores"].null_count:
+        raise SourceError(f"{path}: `scores` must be a list of numbers for each image, got {kind}")
     widths = pc.unique(pc.list_value_length(table["scores"])).to_pylist()
     if len(widths) != 1 or not widths[0]:
         raise SourceError(f"{path}: each image must have scores of the same classes, got {widths[:3]} scores")
     scores = pc.list_flatten(table["scores"]).to_numpy().astype(np.float32).reshape(-1, widths[0])
-    names = json.loads((table.schema.metadata or {}).get(_KEY, b"{}")).get("class_names")
-    return _checked(path, Predictions(scores, table["image_id"].to_pylist(), names))
+    class_names = names.get("class_names") if isinstance(names, dict) else names
+    return _checked(path, Predictions(scores, table["image_id"].to_pylist(), class_names))
 
 
 def _checked(path: Path, predictions: Predictions) -> Predictions:
@@ -89,6 +101,8 @@ def _checked(path: Path, predictions: Predictions) -> Predictions:
         raise SourceError(
             f"{path}: must contain finite scores [images, classes], got {scores.dtype} {list(scores.shape)}"
         )
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise SourceError(f"{path}: its class names are not a list of names; store the predictions again")
     if names is not None and len(names) != scores.shape[1]:
         raise SourceError(f"{path}: has {len(names)} class names but {scores.shape[1]} scores per image")
     return predictions

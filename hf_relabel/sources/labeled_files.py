@@ -198,7 +198,7 @@ def _read(file: Path, config: SourceConfig) -> pa.Table:
             return pyarrow.csv.read_csv(file, parse_options=parse, convert_options=nulls)
         if suffix == ".jsonl":
             return _table_of_lines(file)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except (OSError, pa.ArrowException, UnicodeError) as error:
         lines = str(error).strip().splitlines()
         raise SourceError(f"{file}: cannot be read ({lines[0] if lines else type(error).__name__})") from error
     raise SourceError(f"{file}: the file of labels must end in {', '.join(LABEL_FILES)}")

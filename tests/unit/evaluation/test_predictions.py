@@ -1,5 +1,7 @@
 """Prediction files and class matching."""
 
+import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_relabel.errors import SourceError
+from hf_relabel.evaluation import predictions
 from hf_relabel.evaluation.predictions import Predictions, load_predictions, match_classes, save_predictions
 
 SCORES = np.array([[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]], np.float32)
@@ -50,6 +53,39 @@ def test_files_that_are_not_predictions(tmp_path):
         load_predictions(tmp_path / "bare.parquet")
     with pytest.raises(SourceError, match="scores of the same classes"):
         load_predictions(tmp_path / "ragged.parquet")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x93NUMPY\x01\x00\x05\x00((((\n", b"\x93NUMPY\x01\x00\x0a\x00" + b"(" * 10, b"\x93NUMPY", b"\0" * 99],
+)
+@pytest.mark.parametrize("name", ["p.npy", "p.parquet"])
+def test_files_with_any_content(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match="cannot be read as predictions"):
+        load_predictions(tmp_path / name)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "p.npy")
+    with pytest.raises(SourceError, match="not a regular file"):
+        load_predictions(tmp_path / "p.npy")
+
+
+@pytest.mark.parametrize("scores", [["x"], [[1]], [["x"]], [None], [[[0.5]]], [0.5]])
+def test_scores_of_another_type(tmp_path, scores):
+    pq.write_table(pa.table({"image_id": ["a"], "scores": scores}), tmp_path / "p.parquet")
+    with pytest.raises(SourceError, match="`scores` must be a list of numbers"):
+        load_predictions(tmp_path / "p.parquet")
+
+
+@pytest.mark.parametrize("names", [5, [1, 2], "ab", {"a": 1}])
+def test_class_names_of_another_type(tmp_path, names):
+    table = pa.table({"image_id": ["a"], "scores": [[0.5, 0.5]]})
+    text = json.dumps({"class_names": names})
+    pq.write_table(table.replace_schema_metadata({predictions._KEY: text}), tmp_path / "p.parquet")
+    with pytest.raises(SourceError, match="class names are not a list of names"):
+        load_predictions(tmp_path / "p.parquet")
 
 
 def test_classes_are_matched_by_name():

@@ -155,6 +155,8 @@ def test_files_that_are_wrong(images, tmp_path):
 
     assert "row 2 names 'b.png' again" in error("image,label\nb.png,dog\nb.png,cat\n")
     assert "cannot be read" in error("image,label\nb.png,dog,more\n")
+    assert "surrogates not allowed" in error('{"image": "\\ud800.png", "label": "dog"}\n', "jsonl")
+    assert "line 2: not valid JSON (nested too deeply)" in error("{}\n" + "[" * 100_000, "jsonl")
     assert "line 2: not valid JSON" in error('{"image": "b.png", "label": "dog"}\n{\n', "jsonl")
     assert "line 1: must be an object" in error("[1]\n", "jsonl")
     assert "cannot be read" in error("no parquet", "parquet")
