@@ -29,6 +29,7 @@ from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import LabelerError, StageError
 from hf_relabel.labeling.calibration import Calibration
 from hf_relabel.labeling.discriminant import folds_of
+from hf_relabel.labeling.labeler_record import find_damage
 from hf_relabel.run.store import atomic_open, read_record, write_record
 
 WEIGHTS = "model.safetensors"
@@ -231,11 +232,16 @@ class Labeler:
                 f"{folder}: this labeler was trained for other classes "
                 f"({_differing(config['class_names'], class_names)}); {AGAIN}"
             )
-        heads = Heads(HeadShape(**config["head"]), config["heads"])
+        shape = HeadShape(**config["head"])
         try:
             content = regular_file(folder / WEIGHTS).read_bytes()
             if hashlib.sha256(content).hexdigest() != config["weights_sha256"]:
                 raise LabelerError(f"{folder / WEIGHTS}: damaged (its hash is not the one in {CONFIG}); {AGAIN}")
+            # Before anything is allocated: a few bytes of sizes could ask for more memory than there is.
+            expected = config["heads"] * sum(a * b for a, b in pairwise(shape.widths))
+            if expected * _BYTES_PER_WEIGHT > len(content):
+                raise LabelerError(f"{folder / WEIGHTS}: has fewer weights than the heads in {CONFIG}; {AGAIN}")
+            heads = Heads(shape, config["heads"])
             heads.load_state_dict(from_bytes(content))
         except (OSError, SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
@@ -262,6 +268,8 @@ class Labeler:
         return folds_of(sha256, self.folds, self.seed)
 
 
+_BYTES_PER_WEIGHT = 4
+
 AGAIN = "run `hf-relabel train` again"
 
 
@@ -272,9 +280,12 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         LabelerError: It is damaged.
     """
     try:
-        return read_record(folder / CONFIG)
+        record = read_record(folder / CONFIG)
     except StageError as error:
         raise LabelerError(str(error)) from error
+    if record is not None and (damage := find_damage(record)) is not None:
+        raise LabelerError(f"{folder / CONFIG}: not a labeler's record ({damage}); give another one, or {AGAIN}")
+    return record
 
 
 def is_complete(folder: Path, digest: str) -> bool:

@@ -16,6 +16,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hf_relabel.config.checks import regular_file
 from hf_relabel.errors import OutputError, StageError
 
 GROUP_ROWS = 65_536
@@ -189,7 +190,7 @@ class StoredTable:
         """Compare a row group, or what follows the last one, with its hash."""
         ends = self.layout.ends
         try:
-            with open(self.path, "rb") as file:
+            with open(regular_file(self.path), "rb") as file:
                 file.seek(ends[number - 1] if number else 0)
                 content = file.read(ends[number] - file.tell() if number < len(ends) else -1)
         except OSError as error:

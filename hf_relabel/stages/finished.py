@@ -57,9 +57,11 @@ class FinishedLabeler:
             UsageError: A setting of `propose` contradicts those of the labeler, or its masks came from a file.
             LabelerError: The labeler's backbone is a local folder that is not known.
         """
-        return dataclasses.replace(
-            config, backbone=self.backbone(config.backbone), propose=self.propose(config.propose)
-        )
+        try:
+            backbone, propose = self.backbone(config.backbone), self.propose(config.propose)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise LabelerError(f"{self.name}: its record names no valid backbone or proposals ({error})") from error
+        return dataclasses.replace(config, backbone=backbone, propose=propose)
 
     def backbone(self, given: BackboneConfig) -> BackboneConfig:
         """The labeler's backbone; what the given one sets otherwise than by default is kept, to be checked later.

@@ -1,5 +1,6 @@
 """Columns on disk read like lists and arrays, and say when what they read is damaged."""
 
+import os
 import pickle
 
 import numpy as np
@@ -80,4 +81,11 @@ def test_damage_is_noticed_by_whoever_reads_it(stored):
         StoredTable(stored.path, stored.layout)
     stored.path.unlink()
     with pytest.raises(StageError, match=r"table\.parquet: cannot be read"):
+        StoredTable(stored.path, stored.layout)
+
+
+def test_a_pipe_is_not_waited_for(stored):
+    stored.path.unlink()
+    os.mkfifo(stored.path)
+    with pytest.raises(StageError, match="not a regular file"):
         StoredTable(stored.path, stored.layout)
