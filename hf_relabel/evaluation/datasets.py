@@ -163,11 +163,13 @@ def from_coco(annotations: str, images: str) -> LabeledImages:
         for item in content["annotations"]:
             labels[item["image_id"]].add(place[item["category_id"]])
         named = sorted((image["file_name"], sorted(labels[image["id"]])) for image in content["images"])
+        names = [category["name"] for category in categories]
+        if not all(isinstance(name, str) for name in [*names, *(file for file, _ in named)]):
+            raise TypeError("name that is not text")
     except (OSError, ValueError) as error:
         raise SourceError(f"{annotations}: cannot be read ({error})") from error
     except (KeyError, TypeError) as error:
         raise SourceError(f"{annotations}: not a COCO detection file (missing or unknown {error})") from error
-    names = [category["name"] for category in categories]
     ClassList(f"{annotations}, categories", names)  # refuses a name that two categories have
     return _from_files(annotations, Path(images), names, [file for file, _ in named], [found for _, found in named])
 

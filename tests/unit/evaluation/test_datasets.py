@@ -68,6 +68,16 @@ def test_damaged_coco_files(coco, tmp_path):
         from_coco(str(other), str(coco[1]))
 
 
+@pytest.mark.parametrize(("place", "key"), [("categories", "name"), ("images", "file_name"), ("categories", "id")])
+@pytest.mark.parametrize("value", [5, None, [], {"a": 1}])
+def test_values_of_another_type_in_a_coco_file(coco, place, key, value):
+    content = json.loads(coco[0].read_text())
+    content[place][0][key] = value
+    coco[0].write_text(json.dumps(content))
+    with pytest.raises(SourceError):
+        from_coco(*map(str, coco))
+
+
 def test_file_names_outside_the_folder_are_refused(coco):
     content = json.loads(coco[0].read_text())
     content["images"][0]["file_name"] = "../instances.json"
