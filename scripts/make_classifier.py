@@ -5,7 +5,7 @@
 It is an EfficientNet-B0 with ReLU6 and without squeeze-and-excitation; here these layers multiply by 1.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -56,7 +56,9 @@ def make() -> EfficientNetForImageClassification:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help=f"where to write it (default: {FOLDER})")
+    folder = parser.parse_args().folder
     make().save_pretrained(folder)
     EfficientNetImageProcessor(
         size={"height": 224, "width": 224}, image_mean=[127 / 255] * 3, image_std=[128 / 255] * 3, include_top=False

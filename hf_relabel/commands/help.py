@@ -25,9 +25,12 @@ def help_of(command: Command[Any]) -> str:
     for item in items:
         if not item.positional and item.key not in command.common:
             groups.setdefault(item.group, []).append(item)
-    usage = ["usage: hf-relabel", command.name, *(item.metavar for item in places), "[--config FILE.yaml]"]
+    other = [item.metavar for item in places if item.metavar.startswith("--")]  # another command, which comes last
+    usage = ["usage: hf-relabel", command.name, *(item.metavar for item in places if item.metavar not in other)]
+    usage.append("[--config FILE.yaml]")
     usage += [f"{item.flag} {item.metavar}" for item in items if item.default is MISSING and not item.positional]
     usage.append("[--section.key VALUE ...]" if command.dotted else "[options]")
+    usage += other
     lines = [" ".join(usage), "", *_paragraphs(command.description or command.summary)]
     if places:
         lines += ["", "Arguments:", *(line for item in places for line in _entry(item.metavar, item.help))]
@@ -74,7 +77,7 @@ def _default(item: Option) -> str:
 
 
 def _entry(name: str, text: str) -> list[str]:
-    wrapped = textwrap.wrap(text, max(_width() - NAME_WIDTH - 4, 30)) or [""]
+    wrapped = textwrap.wrap(text, max(_width() - NAME_WIDTH - 4, 30), break_on_hyphens=False) or [""]
     indented = [f"{'':{NAME_WIDTH + 4}}{line}" for line in wrapped]
     if len(name) > NAME_WIDTH:
         return [f"  {name}", *indented]

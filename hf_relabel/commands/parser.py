@@ -49,7 +49,10 @@ def parse(command: Command[S], arguments: Sequence[str]) -> S:
         from_file = _read_file(file, options)
         _checked(parser.parse_object, _nested(from_file), options, f"--config {file}: ")
         values |= from_file
-    namespace = _checked(parser.parse_object, _nested(values), options, "")
+    # A list on the command line replaces that of a file; one option given several times makes one list.
+    replaced = {key for key, _ in assignments if is_list(options[key])}
+    kept = {**values, **{key: [] for key in replaced}}
+    namespace = _checked(parser.parse_object, _nested(kept), options, "")
     texts = [f"--{key}{'+' if is_list(options[key]) else ''}={text}" for key, text in assignments]
     namespace = _checked(lambda texts: parser.parse_args(texts, namespace=namespace), texts, options, "")
     given = {**values, **dict(assignments)}

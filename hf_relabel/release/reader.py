@@ -60,10 +60,10 @@ class Release:
     name: str
     split: str
     class_names: list[str]
-    files: list[ReleaseFile]
-    statistics: dict[str, Any]
-    provenance: dict[str, Any]
-    of_splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: list[ReleaseFile] = field(repr=False)
+    statistics: dict[str, Any] = field(repr=False)
+    provenance: dict[str, Any] = field(repr=False)
+    of_splits: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, folder: Path | str) -> "Release":

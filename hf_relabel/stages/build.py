@@ -75,7 +75,6 @@ def run(job: Job) -> dict[str, Any]:
         return _outcome(release) if release else None
 
     def make() -> dict[str, Any]:
-        job.accepted()
         added = AddedLabels()
         provenance = _provenance(job, fingerprint, proposed, labeled, carried)
         renamed = {split for split in own if carried and carried.has_one_of(job.snapshot.ids_of(split))}
@@ -304,12 +303,22 @@ def _outcome(release: Release) -> dict[str, Any]:
     corrections = release.provenance.get("corrections", {})
     if corrections:
         counters |= {"labels checked by hand": corrections["labels"], "corrected regions": corrections["regions"]}
-    outcome: dict[str, Any] = {"counters": counters, "folder": str(release.folder)}
-    notes = [release.provenance.get("scores", {}).get("note")]
+    scores = release.provenance.get("scores", {})
+    outcome: dict[str, Any] = {"counters": counters | _added(scores), "folder": str(release.folder)}
+    notes = [scores.get("note")]
     if left_out := corrections.get("images_not_here"):
         notes.append(f"corrections of {left_out} images are left out: the images are not among those of this run")
     note = "; ".join(filter(None, notes))
     return outcome | ({"note": note} if note else {})
+
+
+def _added(scores: dict[str, Any]) -> dict[str, Any]:
+    """How many labels were added, from which score on, and how many of them are true by estimate."""
+    added = scores.get("added", {})
+    if not added.get("labels"):
+        return {}
+    estimate = {} if added["true"] is None else {"of them true, by estimate": round(added["true"])}
+    return {f"added labels, threshold {scores['threshold']:.3g}": added["labels"], **estimate}
 
 
 def _counters(statistics: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A user's mistakes: one line that says what, where and what to do; status 2 for misuse, 1 for failure."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -218,3 +219,13 @@ def test_names_do_not_command_the_terminal(refusal):
 def test_a_time_limit_of_the_hub_client_that_is_no_number(refusal, monkeypatch):
     monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "soon")
     assert "HF_HUB_DOWNLOAD_TIMEOUT='soon': must be a number of seconds" in refusal(2, "diff", "a", "b")
+
+
+def test_a_refused_build_leaves_the_settings_of_the_run(finished_run, tmp_path, command, refusal):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run[0], run)
+    build = ["build", "--config", run / "config.yaml", "--run.dir", run, "--build.calibrated", "false"]
+    assert command(*build, "--build.version", "1.1.0", "--build.threshold", "0.01")[0] == 0
+    before = (run / "config.yaml").read_text()
+    assert "already exists" in refusal(1, *build, "--build.version", "1.1.0", "--build.threshold", "1.0")
+    assert (run / "config.yaml").read_text() == before

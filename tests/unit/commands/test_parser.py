@@ -89,7 +89,8 @@ def test_the_command_line_overrides_the_files_wherever_they_stand(tmp_path):
     files = ["--config", str(tmp_path / "a.yaml"), f"--config={tmp_path / 'b.yaml'}"]
     settings = parse(COMMAND, ["--lr", "2", *files, "--tag", "u", "given", "b"])
     assert (settings.training.lr, settings.batch_size, settings.flip) == (2.0, 3, False)
-    assert (settings.source, settings.version, settings.tag) == ("given", "2.0", ["t", "u"])
+    assert (settings.source, settings.version, settings.tag) == ("given", "2.0", ["u"])
+    assert parse(COMMAND, [*files, "b", "c", "--tag", "[]"]).tag == []
 
 
 @pytest.mark.parametrize(
@@ -192,6 +193,11 @@ def test_common_settings_exist_and_come_first():
     lines = help_of(commands_of("build")["build"]).splitlines()
     first = [line.split()[0] for line in lines if line.startswith("  --")][:5]
     assert first == ["--config", "--run.dir", "--build.threshold", "--build.version", "--build.name"]
+
+
+def test_the_command_that_launch_starts_comes_last_in_its_usage():
+    usage = help_of(commands_of("launch")["launch"]).splitlines()[0]
+    assert usage == "usage: hf-relabel launch [--config FILE.yaml] [options] -- COMMAND..."
 
 
 def test_settings_that_others_read_are_accepted_with_a_note(tmp_path, capsys):

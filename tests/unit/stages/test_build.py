@@ -195,6 +195,14 @@ def test_another_threshold_needs_another_version_but_no_backbone(build_as, label
     assert again["folder"] == str(labeled.folder / "releases" / "3.0.0")
 
 
+def test_the_outcome_says_how_many_labels_were_added_and_from_which_score_on(build_as):
+    rows, release, outcome = build_as("3.2.0", precision=0.9)
+    threshold = release.provenance["scores"]["threshold"]
+    assert outcome["counters"][f"added labels, threshold {threshold:.3g}"] == len(added(rows))
+    assert outcome["counters"]["of them true, by estimate"] == round(sum(added(rows)))
+    assert len(repr(release)) < 1000
+
+
 @pytest.mark.parametrize(
     ("images", "made", "note"),
     [
