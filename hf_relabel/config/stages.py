@@ -129,6 +129,11 @@ class ScoreConfig:
             require(0 <= getattr(self, key) <= 1, f"score.{key}", getattr(self, key), "from 0 to 1")
         if self.method == "label_map" and not self.label_maps:
             raise UsageError("score.label_maps: score.method is label_map, but no folder of label maps is given")
+        if self.method != "label_map" and self.label_maps:
+            raise UsageError(
+                f"score.label_maps: score.method is {self.method}, which does not use {self.label_maps!a}; add "
+                "--score.method label_map, or --score.label_maps null"
+            )
 
 
 @dataclass(frozen=True)

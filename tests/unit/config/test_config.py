@@ -44,6 +44,7 @@ SECTIONS += [TrainConfig, LabelConfig, BuildConfig, RunConfig]
         (BootstrapConfig, {"folds": 1}, "score.bootstrap.folds"),
         (ScoreConfig, {"tau_label": 1.5}, "score.tau_label"),
         (ScoreConfig, {"method": "label_map"}, "score.label_maps"),
+        (ScoreConfig, {"label_maps": "maps"}, "score.label_maps"),
         (TrainConfig, {"epochs": 0}, "train.epochs"),
         (TrainConfig, {"dropout": 1.0}, "train.dropout"),
         (TrainConfig, {"val_fraction": 1.0}, "train.val_fraction"),
