@@ -314,11 +314,13 @@ def _outcome(release: Release) -> dict[str, Any]:
 
 def _added(scores: dict[str, Any]) -> dict[str, Any]:
     """How many labels were added, from which score on, and how many of them are true by estimate."""
-    added = scores.get("added", {})
+    added, threshold = scores.get("added", {}), scores.get("threshold")
     if not added.get("labels"):
         return {}
     estimate = {} if added["true"] is None else {"of them true, by estimate": round(added["true"])}
-    return {f"added labels, threshold {scores['threshold']:.3g}": added["labels"], **estimate}
+    # Without a threshold, which none reached, people added them.
+    name = "added labels" if threshold is None else f"added labels, threshold {threshold:.3g}"
+    return {name: added["labels"], **estimate}
 
 
 def _counters(statistics: dict[str, Any]) -> dict[str, Any]:

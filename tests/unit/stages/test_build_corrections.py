@@ -173,3 +173,14 @@ def test_a_review_recalibrates_the_scores_and_is_recorded(made, first, tmp_path)
         build_as(made, "6.1.0", checked=str(tmp_path / "other.json"))
     with pytest.raises(UsageError, match=r"build.recalibrate: .*checked.json is missing"):
         build_as(made, "6.1.0", recalibrate=True)
+
+
+def test_where_no_threshold_reaches_the_precision_only_people_add_labels(made, first, tmp_path):
+    alone = next(row for row in rows_of(first).values() if len(row["labels"]) == 1)
+    missing = next(name for name in first.class_names if name not in names(alone, first))
+    lines = [line(alone["image_id"], missing, False, True)]
+    release = build_as(made, "8.0.0", lines, tmp_path / "corrections.jsonl", precision=0.999)
+    assert release.provenance["scores"]["threshold"] is None
+    assert names(rows_of(release)[alone["image_id"]], release) == names(alone, first) | {missing}
+    added = [row["image_id"] for row in rows_of(release).values() if len(row["labels"]) > 1]
+    assert added == [alone["image_id"]]
