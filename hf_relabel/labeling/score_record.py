@@ -81,7 +81,8 @@ def _why_nothing(folds: int, scores: ImageScores, rule: LabelRule) -> str:
     if rule.config.calibrated and not folds:
         reason = "the labeler has no cross-fitting folds (train.folds 0), so its scores could not be calibrated"
     elif rule.config.calibrated and scores.calibration is None:
-        reason = f"too few images to calibrate scores on (at least {MIN_IMAGES}, and {MIN_GIVEN} sure original labels)"
+        needed = f"at least {MIN_IMAGES} are needed, with {MIN_GIVEN} original labels that the labeler is sure of"
+        reason = f"too few images to calibrate scores on: {needed}"
     elif rule.config.calibrated and not scores.adds:
         expected = scores.estimates[scores.evidence]
         reason = (

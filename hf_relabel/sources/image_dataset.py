@@ -63,7 +63,9 @@ class DatasetImages:
             return io.BytesIO(cell["bytes"])
         path = os.path.normpath(os.path.join(self.base, cell["path"] or ""))
         if not any(path.startswith(root + os.sep) for root in self.roots):
-            raise FileNotFoundError(0, "the row has no bytes, and its path is outside the dataset")
+            raise FileNotFoundError(
+                0, "the row has no bytes, and its path is outside the dataset; see --source.image_root"
+            )
         return open(regular_file(Path(path)), "rb")
 
     def content_keys(self) -> Iterator[bytes]:

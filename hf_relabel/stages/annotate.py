@@ -83,7 +83,8 @@ class Annotator:
         if build.calibrated and self.labeler.scores.calibration is None:
             raise LabelerError(
                 f"{self._name}: its scores could not be calibrated, because it was trained on too few images or "
-                "without folds; take its softmax scores (calibrated false), which are far too high on photos"
+                "without folds; --no-calibrated (in Python: calibrated=False) takes its softmax scores, which are far "
+                "too high on photos"
             )
         return label_rule(build, self.class_names)
 

@@ -193,7 +193,7 @@ class TestDatasetColumns:
                 source.load(place)
             reasons.append(str(caught.value))
         assert reasons == [
-            "cannot be opened (the row has no bytes, and its path is outside the dataset)",
+            "cannot be opened (the row has no bytes, and its path is outside the dataset; see --source.image_root)",
             "cannot be opened (the row has no image)",
             "not an image, or an unsupported format",
         ]
