@@ -1,4 +1,4 @@
-"""A page of a release's photos with masks, labels and scores: filters, the most doubtful labels first, the keyboard.
+"""A page of a release's photos with masks, labels and scores: filters, keys, and the most doubtful labels first.
 
 hf-relabel gallery runs/demo/release --truth runs/demo/truth.jsonl
 

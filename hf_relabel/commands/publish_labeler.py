@@ -37,12 +37,14 @@ class PublishLabelerSettings:
 def run(settings: PublishLabelerSettings) -> int:
     """Run the command; returns the exit status."""
     from hf_relabel.hub.card_metadata import License
+    from hf_relabel.hub.labeler_card import local_models
     from hf_relabel.hub.labelers import CARD, LabelerOptions, labeler_files, publish_labeler
     from hf_relabel.stages.finished import find_labeler
 
     license = License(settings.license, settings.license_name, settings.license_link)
     options = LabelerOptions(license, settings.tag, settings.private)
-    folder = find_labeler(settings.labeler).folder
+    labeler = find_labeler(settings.labeler)
+    folder = labeler.folder
     if settings.dry_run:
         files = labeler_files(folder, settings.repo, options)
         print(f"Dry run: nothing is uploaded. {len(files)} files to {settings.repo}")
@@ -54,7 +56,8 @@ def run(settings: PublishLabelerSettings) -> int:
     what = f"published {published.repo_id}" if published.is_new else f"{published.repo_id} already has this labeler"
     print(f"{what}: commit {published.commit}" + (f", tag {settings.tag}" if settings.tag else ""))
     at = f"@{settings.tag}" if settings.tag else ""
-    print(f"hf-relabel annotate photo.jpg --labeler {published.repo_id}{at}")
+    local = "".join(f" --{name.replace('_', '-')} FOLDER" for name in local_models(labeler.record))
+    print(f"hf-relabel annotate photo.jpg --labeler {published.repo_id}{at}{local}")
     return 0
 
 

@@ -43,11 +43,7 @@ def labeler_card(record: dict[str, Any], repo_id: str, license: License, tag: st
         f", and {len(names) - MAX_CLASSES:,} more" if len(names) > MAX_CLASSES else ""
     )
     revision = f', revision="{tag}"' if tag else ""
-    needs = "".join(
-        f', {name}="folder/of/the/{name}"'
-        for name, model in zip(("backbone", "region_backbone"), models, strict=False)
-        if model.get("weights_sha256")
-    )
+    needs = "".join(f', {name}="folder/of/the/{name}"' for name in local_models(record))
     lines = [
         f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---",
         "",
@@ -80,6 +76,13 @@ def labeler_card(record: dict[str, Any], repo_id: str, license: License, tag: st
         listed,
     ]
     return "\n".join(lines) + "\n"
+
+
+def local_models(record: dict[str, Any]) -> list[str]:
+    """Which of a labeler's models are folders that are not part of it: `backbone`, `region_backbone`."""
+    backbone = record["backbone"]
+    models = {"backbone": backbone, "region_backbone": backbone.get(REGION_BACKBONE) or {}}
+    return [name for name, model in models.items() if model.get("weights_sha256")]
 
 
 def _describe_model(model: dict[str, Any]) -> str:

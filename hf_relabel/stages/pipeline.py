@@ -134,7 +134,7 @@ def _training_rows(training: dict[str, Any]) -> list[tuple[str, str, float]]:
     """What the labeler was trained on, and what its scores are worth."""
     rows: list[tuple[str, str, float]] = [
         ("kept", "regions to train on", training["regions"]),
-        ("", f"regions per class (head: {training['head']})", training["regions_per_class"]),
+        ("", f"regions per class, median (head: {training['head']})", training["regions_per_class"]),
         ("", "folds", training["folds"]),
     ]
     if training["history"]:

@@ -106,7 +106,8 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(bool(self.model), "--model", self.model, "a Hub id, a local folder or a config.json")
+        if not self.model:
+            raise UsageError("--model: is missing; give a Hub id, a local folder or a config.json")
         _require(bool(self.out), "--out", self.out, "a folder")
         _require(not (self.freeze and self.scratch), "--freeze", True, "left out with --scratch (nothing is learned)")
         _require(not (self.freeze and self.cutmix), "--cutmix", self.cutmix, "left out with --freeze (it mixes pixels)")

@@ -45,7 +45,8 @@ def test_a_published_labeler_labels_as_the_local_one(
     hub, hf_relabel, repo_id, run, image_folder, tiny_dinov3, tmp_path
 ):
     command = ("publish-labeler", run, repo_id, "--tag", "v1.0.0", "--license", "cc-by-4.0")
-    assert "v1.0.0" in hf_relabel(*command).ok()
+    said = hf_relabel(*command).ok().rstrip()
+    assert said.endswith(f"hf-relabel annotate photo.jpg --labeler {repo_id}@v1.0.0 --backbone FOLDER")
     repo = hub.repo(repo_id)
     assert set(repo.files("v1.0.0")) - {".gitattributes"} == {"README.md", "config.json", "model.safetensors"}
     record = json.loads(repo.read("v1.0.0", "config.json"))

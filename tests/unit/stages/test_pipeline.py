@@ -61,7 +61,7 @@ def test_the_summary_of_train_says_what_scores_are_worth():
     }  # fmt: skip
     rows = cells(summary_of_stage("train", training, 1.0))[1:]
     assert ("kept", "regions to train on", "900") in rows
-    assert ("regions per class (head: discriminant)", "12.500") in rows
+    assert ("regions per class, median (head: discriminant)", "12.500") in rows
     assert ("labels to add at 0.5, by estimate", "120") in rows
     assert ("of them true, by estimate", "96") in rows
 

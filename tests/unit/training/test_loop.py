@@ -143,7 +143,7 @@ def test_each_epoch_has_its_own_order_and_item_numbers():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model": ""}, "--model: must be"),
+        ({"model": ""}, "--model: is missing"),
         ({"out": ""}, "--out: must be a folder"),
         ({"release": ""}, "--release: must be"),
         ({"epochs": 0}, "--epochs: must be 1 or more, got 0"),
