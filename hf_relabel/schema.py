@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from hf_relabel.config.checks import parse_json
+from hf_relabel.config.json_file import parse_json
 
 SCHEMA_VERSION = 2
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from hf_relabel.config.checks import parse_json, regular_file
+from hf_relabel.config.checks import regular_file
+from hf_relabel.config.json_file import parse_json
 from hf_relabel.errors import FormatError
 from hf_relabel.formats.coco_file import CocoFile
 from hf_relabel.formats.segmentation import is_degenerate, read_segmentation

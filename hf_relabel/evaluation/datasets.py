@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from hf_relabel.config import SourceConfig
-from hf_relabel.config.checks import read_json, regular_file
+from hf_relabel.config.checks import regular_file
+from hf_relabel.config.json_file import read_json
 from hf_relabel.errors import ImageReadError, SourceError
 from hf_relabel.evaluation import metrics
 from hf_relabel.evaluation.ground_truth import Truth, class_indices, labels_of, read_truth

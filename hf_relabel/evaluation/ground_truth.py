@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_relabel.config.checks import parse_json, read_json
+from hf_relabel.config.json_file import parse_json, read_json
 from hf_relabel.errors import SourceError
 from hf_relabel.evaluation import metrics
 from hf_relabel.sources.revisions import check_commit, resolve_commit

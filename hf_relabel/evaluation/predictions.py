@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hf_relabel.config.checks import parse_json, regular_file
+from hf_relabel.config.checks import regular_file
+from hf_relabel.config.json_file import parse_json
 from hf_relabel.errors import SourceError
 from hf_relabel.evaluation.ground_truth import file_name_places, refuse_unknown
 from hf_relabel.run.store import atomic_open

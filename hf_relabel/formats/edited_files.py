@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_relabel.config.checks import read_json, regular_file
+from hf_relabel.config.checks import regular_file
+from hf_relabel.config.json_file import read_json
 from hf_relabel.errors import FormatError
 from hf_relabel.formats.coco_fields import LABELS
 from hf_relabel.formats.coco_file import CocoFile

@@ -9,6 +9,9 @@ from hf_relabel.launch.plan import seconds_of
 MAX_ARRAY = 1000
 """Tasks of one Slurm array; clusters allow 1,001 by default."""
 
+CPUS_PER_GPU = 8
+"""Cores per GPU that most clusters have at least; the solver and the decoding of images need them."""
+
 MIN_SECONDS = 600
 """Minimum time limit of a task of Slurm: a task that is signaled soon after its start would do little but start."""
 
@@ -105,6 +108,10 @@ class LaunchSettings:
         for option in self.slurm.sbatch:
             if not all(option.partition("=")[::2]) or any(letter in option for letter in "\n\r"):
                 raise UsageError(f"--sbatch: must be NAME=VALUE such as constraint=a100, got {option!r}")
+
+    def cpus_of(self, gpus: int) -> int:
+        """Cores of a task with so many GPUs on a cluster."""
+        return self.cpus_per_task or max(1, CPUS_PER_GPU * gpus)
 
     @property
     def seconds(self) -> int:

@@ -12,7 +12,7 @@ from hf_relabel.config import Config
 from hf_relabel.errors import HubError, StageError, UsageError
 from hf_relabel.hub.answers import reason, transport_error
 from hf_relabel.launch.config import LaunchSettings
-from hf_relabel.launch.plan import StageJob, default_cpus, plan, run_folder
+from hf_relabel.launch.plan import StageJob, plan, run_folder
 from hf_relabel.launch.task import Task, TaskError
 
 LOGS = "launch"
@@ -49,8 +49,8 @@ def make_jobs(command: str, config: Config, settings: LaunchSettings) -> list[St
         local_gpus = _local_gpus(settings)
     elif settings.engine == "hf-jobs":
         _check_jobs(config, settings)
-    elif cpus is None:
-        cpus = default_cpus(settings.gpus_per_task)
+    else:
+        cpus = settings.cpus_of(settings.gpus_per_task)
     # A task's processes, one per GPU, share its cores.
     threads = config.run.threads or (cpus and max(1, cpus // max(1, settings.gpus_per_task)))
     task = Task("", "", os.getcwd(), threads, settings.gpus_per_task, restarts=settings.restarts, local_gpus=local_gpus)
@@ -177,7 +177,7 @@ def _executor(job: StageJob, settings: LaunchSettings, logs: str) -> Any:
             tasks=job.tasks,
             workers=workers,
             logging_dir=logs,
-            cpus_per_task=settings.cpus_per_task or default_cpus(job.task.gpus),
+            cpus_per_task=settings.cpus_of(job.task.gpus),
             mem_per_cpu_gb=settings.mem_per_cpu_gb,
             gpus_per_task=job.task.gpus,
             time=settings.seconds,

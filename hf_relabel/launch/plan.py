@@ -14,9 +14,6 @@ from hf_relabel.launch.task import Task
 
 STAGES = ("propose", "score", "train", "label", "build")
 
-CPUS_PER_GPU = 8
-"""Cores per GPU that most clusters have at least; the solver and the decoding of images need them."""
-
 UNITS = {"m": 60, "h": 3600, "d": 86400}
 
 
@@ -61,11 +58,6 @@ def plan(command: str, config: Config, tasks: int, task: Task) -> list[StageJob]
             made = dataclasses.replace(made, gpus=min(made.gpus, 1))
         jobs.append(StageJob(stage, made, tasks if shared else 1))
     return jobs
-
-
-def default_cpus(gpus: int) -> int:
-    """Cores of a task on a cluster where none are set: those that prepare the images of its GPUs."""
-    return max(1, CPUS_PER_GPU * gpus)
 
 
 def run_folder(config: Config) -> Path:

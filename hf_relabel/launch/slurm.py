@@ -13,7 +13,7 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 
 from hf_relabel.errors import StageError, UsageError
 from hf_relabel.launch.config import LaunchSettings
-from hf_relabel.launch.plan import StageJob, default_cpus, slurm_time
+from hf_relabel.launch.plan import StageJob, slurm_time
 
 SIGNAL = "USR1@120"
 """Two minutes before the time limit Slurm signals a task, which then asks to be queued again."""
@@ -74,7 +74,7 @@ def make_executor(job: StageJob, settings: LaunchSettings, logs: Path, before: S
         before: The stage before.
     """
     slurm = settings.slurm
-    cpus = settings.cpus_per_task or default_cpus(job.task.gpus)
+    cpus = settings.cpus_of(job.task.gpus)
     # Where a stage before fails, the later ones are canceled; without this they would be pending for ever.
     extra: dict[str, Any] = {"kill-on-invalid-dep": "yes", "signal": SIGNAL, "open-mode": "append"}
     extra |= {"account": slurm.account} if slurm.account else {}

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from hf_relabel.config.checks import is_line, parse_json
+from hf_relabel.config.checks import is_line
+from hf_relabel.config.json_file import parse_json
 from hf_relabel.errors import ReleaseError
 from hf_relabel.release.layout import EXCLUDED, ReleaseFile, data_file_place
 from hf_relabel.release.statistics import SCORE_BINS

@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from hf_relabel.config.checks import read_json
+from hf_relabel.config.json_file import read_json
 from hf_relabel.errors import FormatError
 from hf_relabel.review.corrections import Correction
 from hf_relabel.review.sample import Stratum

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_relabel.config.checks import parse_json, regular_file
+from hf_relabel.config.checks import regular_file
+from hf_relabel.config.json_file import parse_json
 from hf_relabel.errors import FormatError
 from hf_relabel.run.store import atomic_open
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from hf_relabel.config.checks import parse_json, regular_file
+from hf_relabel.config import json_file
 from hf_relabel.errors import OutputError, StageError
 from hf_relabel.schema import SCHEMA_VERSION
 
@@ -126,7 +126,7 @@ def read_json(path: Path) -> Any | None:
         StageError: The file cannot be read or is not JSON.
     """
     try:
-        return parse_json(regular_file(path).read_bytes())
+        return json_file.read_json(path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -14,7 +14,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from hf_relabel.config import SourceConfig
-from hf_relabel.config.checks import parse_json, regular_file
+from hf_relabel.config.checks import regular_file
+from hf_relabel.config.json_file import parse_json
 from hf_relabel.errors import SourceError
 from hf_relabel.sources.image_folder import FolderImages, Walk, report_skipped
 from hf_relabel.sources.image_ids import is_safe

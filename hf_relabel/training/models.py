@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, PreTrained
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.utils import cached_file, logging
 
-from hf_relabel.config.checks import read_json
+from hf_relabel.config.json_file import read_json
 from hf_relabel.errors import BackboneError
 from hf_relabel.training.transform import ClassifierTransform
 from hf_relabel.vision.pretrained import IMAGENET_MEAN, IMAGENET_STD, mismatched_names

@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import constants
 
 from hf_relabel.config import BackboneConfig
-from hf_relabel.config.checks import read_json
+from hf_relabel.config.json_file import read_json
 from hf_relabel.errors import BackboneError, RelabelError
 from hf_relabel.vision import timm_weights
 from hf_relabel.vision.model_sizes import check_sizes

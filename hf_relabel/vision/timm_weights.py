@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_relabel.config.checks import read_json
+from hf_relabel.config.json_file import read_json
 from hf_relabel.errors import BackboneError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
